@@ -1,0 +1,80 @@
+// The Backend concept: memory and the operations of a decoder, with their shapes. `Decoder<Backend>` is written once over it.
+// Not here: implementations (reference.hpp, cpu.hpp). A backend is a light object that is passed by reference.
+//
+// Dimension letters: t rows, d model, h heads, g key/value heads, e head width, f feed-forward, v vocabulary,
+// n outputs and k inputs of a matrix. Every op is batch-invariant (law 3): the bits of row i of an output depend on
+// row i of the inputs, the weights, the backend and the instruction set, and on nothing else.
+#pragma once
+
+#include <finteam/core/tensor.hpp>
+
+#include <concepts>
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// Tokens in one page of a key/value cache. Attention splits at absolute multiples of it.
+inline constexpr index_t page_tokens = 32;
+
+/// What an op does with its output argument.
+enum class Write : std::uint8_t { overwrite, accumulate };
+
+/// Where a row stands: its position, and the pages of its sequence. The key at position p lies in page
+/// `pages[p / page_tokens]`, slot `p % page_tokens`. A row sees the positions 0 … position of its own sequence.
+struct Site {
+  const std::int32_t* pages = nullptr;
+  std::int32_t position = 0;
+};
+
+/// One layer of a paged cache. k keeps its slots innermost, so that one load brings one element of many keys.
+template <class Space>
+struct CacheLayer {
+  TensorView<float, 4, Space> k;  ///< [pages, g, e, page_tokens]
+  TensorView<float, 4, Space> v;  ///< [pages, g, page_tokens, e]
+};
+
+/// The operations that a decoder is made of. `Matrix` is a weight [n, k] in whatever layout the backend likes.
+template <class B>
+concept Backend = requires(B& b, const typename B::Matrix& w, const RawTensor& raw, std::span<const std::int32_t> tokens,
+                           std::span<const Site> sites, MatrixView<const float, typename B::Space> x,
+                           MatrixView<float, typename B::Space> y, VectorView<const float, typename B::Space> vector,
+                           TensorView<const float, 3, typename B::Space> x3, TensorView<float, 3, typename B::Space> y3,
+                           CacheLayer<typename B::Space> cache, std::pmr::memory_resource* memory) {
+  typename B::Space;
+
+  /// A weight [n, k] from a file's tensor. May keep a pointer to raw.data, which must then outlive it.
+  { b.matrix(raw, memory) } -> std::same_as<typename B::Matrix>;
+  { w.rows() } -> std::convertible_to<index_t>;
+  { w.cols() } -> std::convertible_to<index_t>;
+  /// An owning zeroed tensor in the backend's space: b.template tensor<float, 2>({t, d}, memory).
+  { b.template tensor<float, 2>({index_t{1}, index_t{1}}, memory).view() } -> std::same_as<decltype(y)>;
+
+  /// y[t,:] = w[tokens[t],:]. w [v, d], y [t, d], overwritten. Tokens are in range: the caller has checked.
+  b.embed(w, tokens, y);
+
+  /// y[t,i] = x[t,i] · s[i] / sqrt(mean_i x[t,i]² + eps). x [t, d], s [d], y [t, d], overwritten; y may be x.
+  /// Source: Zhang & Sennrich 2019, eq. 4.
+  b.rms_norm(x, vector, 1e-5F, y);
+
+  /// y[t,i] (+)= Σ_j x[t,j] · w[i,j]. x [t, k], w [n, k], y [t, n]; y is not x.
+  b.matmul(x, w, Write::accumulate, y);
+
+  /// Rotates the pairs (x[i], x[i + e/2]) of every head by the angle whose cosine and sine are given.
+  /// cosine, sine [t, e/2], x [t, heads, e], in place. Source: Su et al. 2021, in the half-split order of transformers.
+  b.rope(x, x, y3);
+
+  /// Writes each row's keys and values at its site. k, v [t, g, e].
+  b.cache_write(sites, x3, x3, cache);
+
+  /// y[t,h,:] = Σ_p softmax_p(scale · q[t,h,:]·k[p,h',:]) v[p,h',:], p = 0 … position, h' = h / (h_count / g).
+  /// q [t, h, e], y [t, h, e], overwritten. Reads keys and values as they are stored.
+  b.attention(sites, x3, cache, 1.0F, y3);
+
+  /// y[t,i] = silu(gate[t,i]) · up[t,i], silu(z) = z / (1 + exp(-z)). All [t, f]; y may be gate or up.
+  /// Source: Shazeer 2020, eq. 6.
+  b.swiglu(x, x, y);
+};
+
+}  // namespace finteam::inline FINTEAM_ABI

@@ -1,0 +1,22 @@
+// Version, the inline namespace that carries version and instruction set, and the build switches.
+// Not here: anything that a program could change at run time.
+#pragma once
+
+#define FINTEAM_VERSION_MAJOR 0
+#define FINTEAM_VERSION_MINOR 1
+#define FINTEAM_VERSION_PATCH 0
+
+#ifdef __FAST_MATH__
+#error "finteam: -ffast-math would change answers between builds (see DESIGN, law 3); compile this file without it"
+#endif
+
+// Two translation units built for different instruction sets must never merge in the linker.
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__) && defined(__FMA__)
+#define FINTEAM_ABI v0_1_avx512
+#elif defined(__AVX2__) && defined(__FMA__)
+#define FINTEAM_ABI v0_1_avx2
+#elif defined(__x86_64__)
+#define FINTEAM_ABI v0_1_x86_64
+#else
+#define FINTEAM_ABI v0_1_generic
+#endif
