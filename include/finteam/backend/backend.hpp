@@ -48,6 +48,8 @@ concept Backend = requires(B& b, const typename B::Matrix& w, const RawTensor& r
   { b.matrix(raw, memory) } -> std::same_as<typename B::Matrix>;
   { w.rows() } -> std::convertible_to<index_t>;
   { w.cols() } -> std::convertible_to<index_t>;
+  /// A vector (a norm's scale) from a file's tensor, as float.
+  { b.vector(raw, memory).view() } -> std::same_as<VectorView<float, typename B::Space>>;
   /// An owning zeroed tensor in the backend's space: b.template tensor<float, 2>({t, d}, memory).
   { b.template tensor<float, 2>({index_t{1}, index_t{1}}, memory).view() } -> std::same_as<decltype(y)>;
 
