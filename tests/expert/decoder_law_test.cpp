@@ -25,10 +25,10 @@ struct Bench {
       : b(backend),
         config(golden.config),
         decoder(Decoder<B>::load(b, golden.checkpoint, config)),
-        cache(b, {.layers = config.layers, .kv_heads = config.kv_heads, .head_dim = config.head_dim, .sequences = 4,
+        cache(b, {.layers = config.layers, .kv_heads = config.g, .head_dim = config.e, .sequences = 4,
                   .tokens = 160, .pages = 20}),
         scratch(b, config, 160),
-        hidden({160, config.hidden_size}) {}
+        hidden({160, config.d}) {}
 
   /// Hidden states and logits of the given rows' step, row after row.
   std::vector<float> step(const std::vector<Row>& rows) {
@@ -37,9 +37,9 @@ struct Bench {
       if (cache.length(r.sequence) <= r.position) cache.extend(r.sequence, r.position + 1);
     }
     REQUIRE(!decoder.forward(b, cache, rows, scratch, hidden.view().rows(0, t)));
-    Tensor<float, 2> logits({t, config.vocab_size});
+    Tensor<float, 2> logits({t, config.v});
     decoder.logits(b, hidden.view().rows(0, t), logits.view());
-    std::vector<float> out(hidden.data(), hidden.data() + t * config.hidden_size);
+    std::vector<float> out(hidden.data(), hidden.data() + t * config.d);
     out.insert(out.end(), logits.data(), logits.data() + logits.size());
     return out;
   }
@@ -69,14 +69,14 @@ std::vector<float> last_row(Bench<B>& bench, const Ids& ids, std::size_t chunk) 
     rows = std::min(chunk, ids.size() - i);
     out = bench.step(rows_of(ids, s, i, rows));
   }
-  const auto d = static_cast<std::size_t>(bench.config.hidden_size), v = static_cast<std::size_t>(bench.config.vocab_size);
+  const auto d = static_cast<std::size_t>(bench.config.d), v = static_cast<std::size_t>(bench.config.v);
   std::vector<float> last(out.begin() + static_cast<std::ptrdiff_t>((rows - 1) * d),
                           out.begin() + static_cast<std::ptrdiff_t>(rows * d));
   last.insert(last.end(), out.end() - static_cast<std::ptrdiff_t>(v), out.end());
   return last;
 }
 
-Ids prompt(const Config& config, std::size_t n, std::uint64_t seed) { return test::Random(seed).ids(n, config.vocab_size); }
+Ids prompt(const Config& config, std::size_t n, std::uint64_t seed) { return test::Random(seed).ids(n, config.v); }
 
 }  // namespace
 
@@ -112,7 +112,7 @@ TEST_CASE("one, two and three threads give the same bits", "[law3]") {
 TEST_CASE("a sequence alone and in a batch with others gives the same bits", "[law2][law3]") {
   const test::Golden golden("llama3");
   Bench<Cpu> bench(golden);
-  const auto d = static_cast<std::size_t>(golden.config.hidden_size);
+  const auto d = static_cast<std::size_t>(golden.config.d);
   const Ids a = prompt(golden.config, 40, 21), b = prompt(golden.config, 33, 22), c = prompt(golden.config, 5, 23);
 
   bench.cache.clear();
@@ -145,7 +145,7 @@ TEST_CASE("what follows a fork has the bits of a sequence that was never forked"
   const std::size_t first = rows.size();
   for (const Row& r : rows_of(ids, branch, 77, 13)) rows.push_back(r);
   const auto out = bench.step(rows);
-  const auto d = static_cast<std::size_t>(golden.config.hidden_size), v = static_cast<std::size_t>(golden.config.vocab_size);
+  const auto d = static_cast<std::size_t>(golden.config.d), v = static_cast<std::size_t>(golden.config.v);
   std::vector<float> last(out.begin() + static_cast<std::ptrdiff_t>((first + 12) * d),
                           out.begin() + static_cast<std::ptrdiff_t>((first + 13) * d));
   last.insert(last.end(), out.end() - static_cast<std::ptrdiff_t>(v), out.end());

@@ -31,7 +31,9 @@ class Session {
         text_scratch_(team.tokenizer().scratch(static_cast<std::size_t>(limits_.text_bytes))),
         logits_(b_.template tensor<float, 3>({static_cast<index_t>(team.roles().size()), Reader<B>::logit_rows,
                                               team.vocab_size()}, limits_.memory)),
-        sampler_(team.vocab_size()) {
+        sampler_(team.vocab_size()),
+        stream_(team.tokenizer()),
+        stop_({}, stream_.max_piece_bytes()) {
     for (const auto& role : team.roles()) readers_.emplace_back(b_, role.decoder, limits_);
     reserve();
   }
@@ -105,9 +107,9 @@ class Session {
   std::vector<Reader<B>> readers_;                                                  // by role
   decltype(std::declval<B&>().template tensor<float, 3>({}, nullptr)) logits_;  // [roles, logit_rows, v]
   Sampler sampler_;
-  std::vector<std::string> stop_strings_;
-  StopMatcher stop_{stop_strings_, StreamDecoder::max_piece_bytes};
   StreamDecoder stream_;
+  StopMatcher stop_;
+  std::vector<std::string> stop_strings_;  // what stop_ looks for
   std::vector<std::int32_t> ids_;
   LabelTokens labels_;
   std::vector<double> weights_;           // by role, after top-k; Σ = 1

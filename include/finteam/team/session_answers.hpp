@@ -87,7 +87,7 @@ void Session<B>::tokenize_labels(const Task& task) {
   for (const std::string& label : task.labels) {
     const index_t first = static_cast<index_t>(labels_.ids.size());
     team_->tokenizer().encode(label, text_scratch_, labels_.ids);
-    labels_.ids.push_back(team_->chat().end_id());
+    if (team_->end_id()) labels_.ids.push_back(*team_->end_id());
     labels_.begin.push_back(static_cast<index_t>(labels_.ids.size()));
     longest = std::max(longest, labels_.begin.back() - first);
   }
@@ -168,7 +168,7 @@ std::optional<Code> Session<B>::weigh(const Interrupt& interrupt) {
     return std::nullopt;
   }
   Reader<B>& reader = readers_[gate->of];
-  feature_.assign(static_cast<std::size_t>(reader.decoder().config().hidden_size), 0.0);
+  feature_.assign(static_cast<std::size_t>(reader.decoder().config().d), 0.0);
   const auto code = reader.read(b_, ids_, interrupt, [&](MatrixView<const float> hidden) {
     for (index_t t = 0; t < hidden.extent(0); ++t) {
       for (std::size_t i = 0; i < feature_.size(); ++i) feature_[i] += static_cast<double>(hidden(t, i));
@@ -211,11 +211,11 @@ const Generation& Session<B>::generate(std::span<const Message> chat, OnText&& o
   if (chat.empty()) throw Error(Code::invalid_argument, "chat", "at least one message", "none");
   detail::refuse_blank(chat.back().content);
   if (options.stop != stop_strings_) {  // the one thing that a call may allocate: stop strings it has not seen before
-    stop_ = StopMatcher(options.stop, StreamDecoder::max_piece_bytes);
+    stop_ = StopMatcher(options.stop, stream_.max_piece_bytes());
     stop_strings_ = options.stop;
   }
   stop_.flush();
-  stream_.reset();
+  stream_.flush();
   tokenize_chat(chat);
 
   Generation& out = generation_;
@@ -260,7 +260,7 @@ const Generation& Session<B>::generate(std::span<const Message> chat, OnText&& o
     if (team_->ends(id) || std::find(options.stop_ids.begin(), options.stop_ids.end(), id) != options.stop_ids.end()) {
       return finish(Finish::end_token);
     }
-    const std::string_view piece = stop_.push(stream_.push(team_->tokenizer(), id));
+    const std::string_view piece = stop_.push(stream_.push(id));
     if (!emit(piece)) return finish(Finish::caller);
     if (stop_.stopped()) return finish(Finish::stop_string);
     if (i + 1 == most) break;
