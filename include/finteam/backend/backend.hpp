@@ -35,6 +35,16 @@ struct CacheLayer {
   TensorView<float, 4, Space> v;  ///< [pages, g, page_tokens, e]
 };
 
+namespace detail {
+/// Page `from` of a layer in host memory over page `to`.
+inline void copy_page(const CacheLayer<Host>& cache, std::int32_t from, std::int32_t to) noexcept {
+  for (const auto& pages : {cache.k, cache.v}) {
+    const auto source = pages.row(from), target = pages.row(to);
+    std::memcpy(target.data(), source.data(), static_cast<std::size_t>(source.size()) * sizeof(float));
+  }
+}
+}  // namespace detail
+
 /// The operations that a decoder is made of. `Matrix` is a weight [n, k] in whatever layout the backend likes.
 template <class B>
 concept Backend = requires(B& b, const typename B::Matrix& w, const RawTensor& raw, std::span<const std::int32_t> tokens,
@@ -69,6 +79,9 @@ concept Backend = requires(B& b, const typename B::Matrix& w, const RawTensor& r
 
   /// Writes each row's keys and values at its site. k, v [t, g, e].
   b.cache_write(sites, x3, x3, cache);
+
+  /// Copies the keys and values of page 0 to page 1 (any two pages).
+  b.cache_copy(cache, std::int32_t{0}, std::int32_t{1});
 
   /// y[t,h,:] = Σ_p softmax_p(scale · q[t,h,:]·k[p,h',:]) v[p,h',:], p = 0 … position, h' = h / (h_count / g).
   /// q [t, h, e], y [t, h, e], overwritten. Reads keys and values as they are stored.

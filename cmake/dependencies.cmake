@@ -1,0 +1,15 @@
+# What the headers need, as Debian packages it. Included by the build and by the installed package, so that both find
+# the same targets: PkgConfig::finteam_pcre2, PkgConfig::finteam_utf8proc, xsimd, nlohmann_json, Eigen3, Threads.
+include(CMakeFindDependencyMacro)
+set(THREADS_PREFER_PTHREAD_FLAG ON)
+find_dependency(Threads)
+find_dependency(Eigen3 3.4)
+find_dependency(nlohmann_json 3.11)
+find_dependency(xsimd)
+find_dependency(PkgConfig)
+if(NOT TARGET PkgConfig::finteam_pcre2)
+  pkg_check_modules(finteam_pcre2 REQUIRED QUIET IMPORTED_TARGET libpcre2-8)
+endif()
+if(NOT TARGET PkgConfig::finteam_utf8proc)
+  pkg_check_modules(finteam_utf8proc REQUIRED QUIET IMPORTED_TARGET libutf8proc)
+endif()

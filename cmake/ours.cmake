@@ -1,0 +1,40 @@
+# How our own programs and tests are compiled: warnings are errors, and for this machine if FINTEAM_NATIVE.
+# None of this reaches a consumer.
+
+# Warnings as errors, GCC and Clang. Third-party headers come through imported targets, which are SYSTEM.
+add_library(finteam_warnings INTERFACE)
+target_compile_options(finteam_warnings INTERFACE -Wall -Wextra -Wconversion -Wno-sign-conversion -Wshadow -Werror)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+  # GCC 12 sees overlapping copies in "literal" + std::string where there are none (GCC bug 105651).
+  target_compile_options(finteam_warnings INTERFACE -Wno-restrict)
+endif()
+
+# The instruction sets that tests are compiled for, and their flags. "native" is what the rest of the build uses.
+set(FINTEAM_FLAGS_native "")
+set(FINTEAM_FLAGS_avx2 -mavx2 -mfma -mf16c)
+set(FINTEAM_FLAGS_x86-64 "")
+if(FINTEAM_NATIVE)
+  set(FINTEAM_FLAGS_native -march=native)
+endif()
+set(FINTEAM_SANITIZE -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
+
+# finteam_ours(TARGET [ISA]): one of our targets, for the named instruction set (native if none is named).
+function(finteam_ours target)
+  set(isa native)
+  if(ARGC GREATER 1)
+    set(isa ${ARGV1})
+  endif()
+  target_link_libraries(${target} PRIVATE finteam::finteam finteam_warnings)
+  target_compile_options(${target} PRIVATE ${FINTEAM_FLAGS_${isa}})
+endfunction()
+
+# FINTEAM_RUNS_avx2: can this machine run what is compiled for AVX2? Asked once, by running a program.
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|amd64|AMD64)$" AND NOT CMAKE_CROSSCOMPILING)
+  set(FINTEAM_X86_64 ON)
+  include(CheckCXXSourceRuns)
+  check_cxx_source_runs([[
+    int main() {
+      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") ? 0 : 1;
+    }]] FINTEAM_RUNS_avx2)
+  set(FINTEAM_RUNS_x86-64 ON)
+endif()
