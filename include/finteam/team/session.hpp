@@ -85,7 +85,7 @@ class Session {
   [[nodiscard]] std::optional<Code> score_chunk(index_t first, index_t t, const Interrupt& interrupt);
 
   /// log p of the next token, into row 0 of role 0's logits. Every awake role has read the same tokens.
-  std::span<float> next_token();
+  VectorView<const float> next_token();
 
   [[nodiscard]] bool awake(std::size_t k, Wake wake = Wake::chosen) const noexcept {
     return weights_[k] > 0 || wake == Wake::all;

@@ -189,7 +189,7 @@ std::optional<Code> Session<B>::read_prompt(std::size_t k, const Interrupt& inte
 }
 
 template <Backend B>
-std::span<float> Session<B>::next_token() {
+VectorView<const float> Session<B>::next_token() {
   const auto all = logits_.view();
   const index_t n = all.extent(0), v = all.extent(2);
   for (std::size_t k = 0; k < readers_.size(); ++k) {
@@ -197,7 +197,7 @@ std::span<float> Session<B>::next_token() {
   }
   const MatrixView<float> first_rows(all.data(), {n, v}, {all.stride(0), 1});
   mix_next_token(team_->mix_in(), weights_, first_rows, first_rows.row(0).span());
-  return first_rows.row(0).span();
+  return first_rows.row(0);
 }
 
 template <Backend B>
@@ -256,7 +256,7 @@ const Generation& Session<B>::generate(std::span<const Message> chat, OnText&& o
     const auto log_p = next_token();
     const std::int32_t id = sampler_.sample(log_p, out.prompt_tokens + i, options.sampling);
     out.ids.push_back(id);
-    out.log_probability += static_cast<double>(log_p[static_cast<std::size_t>(id)]);
+    out.log_probability += static_cast<double>(log_p(id));
     if (team_->ends(id) || std::find(options.stop_ids.begin(), options.stop_ids.end(), id) != options.stop_ids.end()) {
       return finish(Finish::end_token);
     }
