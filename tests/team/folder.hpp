@@ -1,7 +1,8 @@
 // A team's folder for a test: the golden team's files behind symbolic links, with a team.json that the test changes.
 #pragma once
 
-#include <finteam/file/json.hpp>
+#include <finteam/file/json_view.hpp>
+#include <finteam/file/mapped_file.hpp>
 
 #include <unistd.h>
 

@@ -51,13 +51,13 @@ class ThreadPool {
   /// How many tasks may run at once.
   [[nodiscard]] index_t concurrency() const noexcept { return static_cast<index_t>(workers_.size()) + 1; }
 
-  /// task.run(task.context, i) for every i in [0, count); returns when all have finished.
-  void run(index_t count, Task task) noexcept {
+  /// work.run(work.context, i) for every i in [0, count); returns when all have finished.
+  void run(index_t count, Work work) noexcept {
     if (count <= 1 || workers_.empty() || busy_.test_and_set(std::memory_order_acquire)) {
-      Serial{}.run(count, task);
+      Serial{}.run(count, work);
       return;
     }
-    task_ = task;
+    work_ = work;
     count_ = count;
     next_.store(0, std::memory_order_relaxed);
     // The gate was closed and nobody inside: a new round, open. Publishes the three fields above.
@@ -86,7 +86,7 @@ class ThreadPool {
     for (;;) {
       const index_t i = next_.fetch_add(1, std::memory_order_relaxed);
       if (i >= count_) return;
-      task_.run(task_.context, i);
+      work_.run(work_.context, i);
     }
   }
 
@@ -134,7 +134,7 @@ class ThreadPool {
   alignas(64) std::atomic<std::uint32_t> state_{0};
   alignas(64) std::atomic<index_t> next_{0};
   index_t count_ = 0;
-  Task task_;
+  Work work_;
   std::atomic_flag busy_;
   std::vector<std::thread> workers_;
 };
