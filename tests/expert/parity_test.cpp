@@ -28,7 +28,11 @@ struct Run {
   Run(const test::Golden& golden, const Config& read)
       : config(read),
         decoder(Decoder<B>::load(b, golden.checkpoint, config)),
-        cache(b, {.layers = config.layers, .kv_heads = config.g, .head_dim = config.e, .sequences = 1, .tokens = 140,
+        cache(b, {.layers = config.layers,
+                  .kv_heads = config.g,
+                  .head_dim = config.e,
+                  .sequences = 1,
+                  .tokens = 140,
                   .pages = KvCache<B>::pages_for(140)}),
         scratch(b, config, 140),
         hidden({140, config.d}),
@@ -46,7 +50,8 @@ struct Run {
     const auto first = static_cast<std::int32_t>(cache.length(sequence));
     cache.extend(sequence, first + t);
     std::vector<Row> rows;
-    for (std::size_t i = 0; i < ids.size(); ++i) rows.push_back({ids[i], first + static_cast<std::int32_t>(i), sequence});
+    for (std::size_t i = 0; i < ids.size(); ++i)
+      rows.push_back({ids[i], first + static_cast<std::int32_t>(i), sequence});
     REQUIRE(!decoder.forward(b, cache, rows, scratch, hidden.view().rows(0, t)));
     decoder.logits(b, hidden.view().rows(0, t), logits.view().rows(0, t));
   }
@@ -137,7 +142,7 @@ TEMPLATE_TEST_CASE("logits, hidden states and greedy texts are those of transfor
   SECTION("Llama 3.2: tied, head_dim given, scaled rope as transformers 4 wrote it") {
     hold_to_golden<TestType>("llama32");
   }
-  SECTION("four shards and an index") { hold_to_golden<TestType>("sharded"); }
+  SECTION("four shards and an index, linearly scaled rope") { hold_to_golden<TestType>("sharded"); }
   SECTION("f16 with subnormals, and an odd feed-forward width") { hold_to_golden<TestType>("f16"); }
   SECTION("one key head, large eps") { hold_to_golden<TestType>("mqa"); }
 }
@@ -149,10 +154,11 @@ TEST_CASE("a constant of the config that is read wrongly misses the goldens by m
     return miss<Reference>(golden, config);
   };
   constexpr double far = 100 * tolerance::parity;
-  const test::Golden llama2("llama2"), llama31("llama31"), llama32("llama32"), mqa("mqa");
+  const test::Golden llama2("llama2"), llama31("llama31"), llama32("llama32"), sharded("sharded"), mqa("mqa");
   CHECK(changed(llama2, [](Config& c) { c.rope.theta = 500'000; }) > far);
   CHECK(changed(llama2, [](Config& c) { c.rms_norm_eps = 1e-6; }) > far);
   CHECK(changed(mqa, [](Config& c) { c.rms_norm_eps = 1e-3; }) > far);
+  CHECK(changed(sharded, [](Config& c) { c.rope.type = RopeType::none; }) > far);
   CHECK(changed(llama31, [](Config& c) { c.rope.type = RopeType::none; }) > far);
   CHECK(changed(llama31, [](Config& c) { c.rope.type = RopeType::linear; }) > far);
   CHECK(changed(llama31, [](Config& c) { c.rope.original_max_positions = c.max_positions; }) > far);
