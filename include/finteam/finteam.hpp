@@ -1,5 +1,5 @@
-// finteam: everything a program needs, room by room.
-// Not here: what is opt-in (backend/cuda).
+// finteam: a team of role experts, language models that run inside your process, mixed by a gate.
+// This header is the whole library; README.md has the first program.
 #pragma once
 
 #include <finteam/core/checked.hpp>
@@ -7,8 +7,23 @@
 #include <finteam/core/dtype.hpp>
 #include <finteam/core/eigen.hpp>
 #include <finteam/core/error.hpp>
+#include <finteam/core/interrupt.hpp>
 #include <finteam/core/tensor.hpp>
 #include <finteam/core/view.hpp>
 
 #include <finteam/backend/backend.hpp>
+#include <finteam/backend/cpu.hpp>
 #include <finteam/backend/executor.hpp>
+#include <finteam/backend/reference.hpp>
+#include <finteam/backend/thread_pool.hpp>
+#include <finteam/expert/decoder.hpp>
+#include <finteam/file/checkpoint.hpp>
+#include <finteam/file/config.hpp>
+#include <finteam/file/safetensors.hpp>
+#include <finteam/mix/gate.hpp>
+#include <finteam/mix/mixture.hpp>
+#include <finteam/team/session.hpp>
+#include <finteam/team/team.hpp>
+#include <finteam/text/chat.hpp>
+#include <finteam/text/sampler.hpp>
+#include <finteam/text/tokenizer.hpp>

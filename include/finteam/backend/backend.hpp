@@ -70,6 +70,9 @@ concept Backend = requires(B& b, const typename B::Matrix& w, const RawTensor& r
   /// Writes each row's keys and values at its site. k, v [t, g, e].
   b.cache_write(sites, x3, x3, cache);
 
+  /// Copies the keys and values of page 0 to page 1 (any two pages).
+  b.cache_copy(cache, std::int32_t{0}, std::int32_t{1});
+
   /// y[t,h,:] = Σ_p softmax_p(scale · q[t,h,:]·k[p,h',:]) v[p,h',:], p = 0 … position, h' = h / (h_count / g).
   /// q [t, h, e], y [t, h, e], overwritten. Reads keys and values as they are stored.
   b.attention(sites, x3, cache, 1.0F, y3);

@@ -1,0 +1,99 @@
+// The bundled team at work: classifies a handful of headlines and statements, then streams a short text.
+// --json prints the classifications as one JSON object.
+
+#include "progress_bar.hpp"
+
+#include <finteam/file/json.hpp>
+#include <finteam/finteam.hpp>
+
+#include <CLI/CLI.hpp>
+
+#include <array>
+#include <iomanip>
+#include <iostream>
+#include <string>
+
+namespace {
+
+struct Item {
+  const char* task;
+  const char* text;
+};
+
+constexpr std::array items{
+    Item{"sentiment", "Qualcomm stock price target raised to $100 from $92 at Cowen"},
+};
+
+finteam::Json to_json(const Item& item, const finteam::View& view) {
+  finteam::Json roles = finteam::Json::array(), gate = finteam::Json::object();
+  for (const auto& role : view.roles) {
+    finteam::Json distribution = finteam::Json::object();
+    for (std::size_t l = 0; l < role.probabilities.size(); ++l) distribution[view.labels[l]] = role.probabilities[l];
+    roles.push_back({{"name", role.name},
+                     {"weight", role.weight},
+                     {"awake", role.awake},
+                     {"label", role.label},
+                     {"probability", role.probability},
+                     {"distribution", distribution}});
+    gate[role.name] = role.weight;
+  }
+  return {{"task", item.task},          {"text", item.text},       {"label", view.label},
+          {"probability", view.probability}, {"gate", gate},            {"roles", roles},
+          {"disagreement_bits", view.disagreement}, {"entropy_bits", view.entropy}};
+}
+
+void print(const Item& item, const finteam::View& view) {
+  std::cout << item.task << ": " << item.text << "\n  team: " << view.label << " " << std::fixed << std::setprecision(3)
+            << view.probability << "   disagreement " << view.disagreement << " bits\n";
+  for (const auto& role : view.roles) {
+    std::cout << "  " << std::left << std::setw(6) << role.name << " gate " << role.weight << "  says";
+    for (std::size_t l = 0; l < role.probabilities.size(); ++l) {
+      std::cout << "  " << view.labels[l] << " " << role.probabilities[l];
+    }
+    std::cout << (role.weight > 0 ? "\n" : "   (asleep: asked, but not counted)\n");
+  }
+  std::cout << "\n";
+}
+
+int run(const std::string& folder, int threads, bool json) {
+  finteam::ThreadPool pool(threads);
+  const auto team = finteam::open_team(folder, {.progress = progress_bar}, finteam::Cpu(pool));
+  finteam::Session desk(team, {}, finteam::Cpu(pool));
+  finteam::Json answers = finteam::Json::array();
+  for (const Item& item : items) {
+    const auto& view = desk.classify(item.task, item.text, {.wake = finteam::Wake::all});
+    if (json) {
+      answers.push_back(to_json(item, view));
+    } else {
+      print(item, view);
+    }
+  }
+  if (json) {
+    std::cout << finteam::Json{{"answers", answers}}.dump(2) << "\n";
+    return 0;
+  }
+  const std::string prompt = "What did the Committee say about inflation?";
+  std::cout << "generate: " << prompt << "\n  ";
+  desk.generate(prompt, [](std::string_view s) { std::cout << s << std::flush; }, {.max_tokens = 60});
+  std::cout << "\n";
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app{"finteam demo: the bundled role team answers"};
+  std::string folder = FINTEAM_MINI_TEAM;
+  int threads = 2;
+  bool json = false;
+  app.add_option("--team", folder, "a team's folder")->capture_default_str();
+  app.add_option("--threads", threads, "threads, this one included")->check(CLI::Range(1, 256))->capture_default_str();
+  app.add_flag("--json", json, "print one JSON object");
+  CLI11_PARSE(app, argc, argv);
+  try {
+    return run(folder, threads, json);
+  } catch (const std::exception& e) {
+    std::cerr << "demo: " << e.what() << "\n";
+    return 1;
+  }
+}

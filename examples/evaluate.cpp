@@ -1,0 +1,149 @@
+// How good is a team? Reads labelled questions (JSON lines with task, role, instruction, input, choices, answer),
+// asks every role, and prints accuracy and weighted F1 of each role and of the team as a Markdown table.
+
+#include "progress_bar.hpp"
+
+#include <finteam/file/json.hpp>
+#include <finteam/finteam.hpp>
+
+#include <CLI/CLI.hpp>
+
+#include <algorithm>
+#include <fstream>
+#include <iomanip>
+#include <iostream>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace {
+
+/// Answers of one judge on one task.
+struct Tally {
+  std::vector<std::string> truth, said;
+
+  [[nodiscard]] double accuracy() const {
+    double right = 0;
+    for (std::size_t i = 0; i < truth.size(); ++i) right += truth[i] == said[i] ? 1 : 0;
+    return right / static_cast<double>(truth.size());
+  }
+
+  /// Σ_class share(class) · F1(class), F1 = 2 TP / (2 TP + FP + FN).
+  [[nodiscard]] double weighted_f1() const {
+    struct Count {
+      double tp = 0, fp = 0, fn = 0;
+    };
+    std::map<std::string, Count> classes;
+    for (std::size_t i = 0; i < truth.size(); ++i) {
+      if (truth[i] == said[i]) {
+        ++classes[truth[i]].tp;
+      } else {
+        ++classes[truth[i]].fn;
+        ++classes[said[i]].fp;
+      }
+    }
+    double sum = 0;
+    for (const auto& [label, c] : classes) {
+      sum += (c.tp + c.fn) / static_cast<double>(truth.size()) * 2 * c.tp / std::max(1.0, 2 * c.tp + c.fp + c.fn);
+    }
+    return sum;
+  }
+
+  /// Share of the most frequent right answer.
+  [[nodiscard]] double majority() const {
+    std::map<std::string, double> n;
+    double most = 0;
+    for (const auto& t : truth) most = std::max(most, ++n[t]);
+    return most / static_cast<double>(truth.size());
+  }
+};
+
+struct TaskResult {
+  std::map<std::string, Tally> judges;  // by role name, and "team"
+  double chance = 0;                    // Σ 1 / number of choices
+  int routed = 0, questions = 0, too_long = 0;
+};
+
+void ask(finteam::Session<finteam::Cpu>& desk, const finteam::JsonView& line, TaskResult& result) {
+  finteam::Task task{.instruction = line.at("instruction").as_string(), .input = "{text}", .labels = {}};
+  line.at("choices").each([&](const finteam::JsonView& c) { task.labels.push_back(c.as_string()); });
+  const std::string& answer = line.at("answer").as_string();
+  try {
+    const auto& view = desk.classify(task, line.at("input").as_string(), {.wake = finteam::Wake::all});
+    const finteam::RoleView* favourite = &view.roles.front();
+    for (const auto& role : view.roles) {
+      result.judges[role.name].truth.push_back(answer);
+      result.judges[role.name].said.push_back(role.label);
+      if (role.weight > favourite->weight) favourite = &role;
+    }
+    result.judges["team"].truth.push_back(answer);
+    result.judges["team"].said.push_back(view.label);
+    result.chance += 1.0 / static_cast<double>(task.labels.size());
+    result.routed += favourite->name == line.string_or("role", "") ? 1 : 0;
+    ++result.questions;
+  } catch (const finteam::Error& e) {
+    if (e.code() != finteam::Code::limit_exceeded) throw;
+    ++result.too_long;
+  }
+}
+
+std::map<std::string, TaskResult> evaluate(finteam::Session<finteam::Cpu>& desk, const std::vector<std::string>& files,
+                                           int limit) {
+  std::map<std::string, TaskResult> results;
+  for (const std::string& file : files) {
+    std::ifstream in(file);
+    if (!in) throw finteam::Error(finteam::Code::not_found, file, "a readable file", "none");
+    std::string text;
+    for (int n = 1; std::getline(in, text) && (limit == 0 || n <= limit); ++n) {
+      const finteam::Json json = finteam::parse_json(text, file + ":" + std::to_string(n));
+      const finteam::JsonView line(json, file + ":" + std::to_string(n));
+      if (line.at("choices").size() == 0) continue;  // a free answer: nothing to classify
+      ask(desk, line, results[line.at("task").as_string()]);
+    }
+  }
+  return results;
+}
+
+void print(const std::map<std::string, TaskResult>& results, const finteam::Team<finteam::Cpu>& team) {
+  std::cout << "| task | questions | majority | chance |";
+  for (const auto& role : team.roles()) std::cout << " " << role.name << " acc / F1 |";
+  std::cout << " team acc / F1 | gate's favourite is the task's role |\n|---|---|---|---|";
+  for (std::size_t k = 0; k < team.roles().size(); ++k) std::cout << "---|";
+  std::cout << "---|---|\n" << std::fixed << std::setprecision(3);
+  for (const auto& [task, r] : results) {
+    if (r.questions == 0) continue;
+    const auto cell = [&](const std::string& judge) {
+      const Tally& t = r.judges.at(judge);
+      std::cout << " " << t.accuracy() << " / " << t.weighted_f1() << " |";
+    };
+    std::cout << "| " << task << " | " << r.questions << (r.too_long > 0 ? " (+" + std::to_string(r.too_long) + " too long)" : "")
+              << " | " << r.judges.at("team").majority() << " | " << r.chance / r.questions << " |";
+    for (const auto& role : team.roles()) cell(role.name);
+    cell("team");
+    std::cout << " " << static_cast<double>(r.routed) / r.questions << " |\n";
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app{"finteam evaluate: labelled questions in, a table out"};
+  std::string folder = FINTEAM_MINI_TEAM;
+  std::vector<std::string> files;
+  int threads = 2, limit = 0;
+  app.add_option("files", files, "JSON lines: task, role, instruction, input, choices, answer")->required();
+  app.add_option("--team", folder, "a team's folder")->capture_default_str();
+  app.add_option("--threads", threads, "threads, this one included")->check(CLI::Range(1, 256))->capture_default_str();
+  app.add_option("--limit", limit, "at most so many questions of each file; 0: all")->check(CLI::NonNegativeNumber);
+  CLI11_PARSE(app, argc, argv);
+  try {
+    finteam::ThreadPool pool(threads);
+    const auto team = finteam::open_team(folder, {.progress = progress_bar}, finteam::Cpu(pool));
+    finteam::Session desk(team, {}, finteam::Cpu(pool));
+    print(evaluate(desk, files, limit), team);
+    return 0;
+  } catch (const std::exception& e) {
+    std::cerr << "evaluate: " << e.what() << "\n";
+    return 1;
+  }
+}

@@ -1,0 +1,187 @@
+// The reference backend: plain loops with double accumulators, over a file's bytes as they lie. It defines every op,
+// and the other backends are tested against it. Not for speed: nothing is packed, no thread is used, and attention
+// allocates its scores.
+#pragma once
+
+#include <finteam/backend/backend.hpp>
+#include <finteam/backend/fp_environment.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <memory_resource>
+#include <vector>
+
+namespace finteam::inline FINTEAM_ABI {
+namespace detail {
+
+/// Throws unless the tensor has `rank` extents.
+inline void require_rank(const RawTensor& raw, std::size_t rank, std::string_view where) {
+  if (raw.shape.size() == rank) return;
+  throw Error(Code::mismatch, std::string(where), std::to_string(rank) + " extents", shape_string(raw.shape));
+}
+
+/// A file's vector as float, in an owning tensor.
+[[nodiscard]] inline Tensor<float, 1> float_vector(const RawTensor& raw, std::pmr::memory_resource* memory) {
+  require_rank(raw, 1, "vector");
+  Tensor<float, 1> v({raw.shape[0]}, memory);
+  for (index_t i = 0; i < raw.shape[0]; ++i) v.data()[i] = raw[i];
+  return v;
+}
+
+}  // namespace detail
+
+/// The definition of the ops that `Backend` lists; each sum is taken in double and rounded once, to float.
+class Reference {
+ public:
+  using Space = Host;
+
+  /// A weight [n, k]: the file's own bytes, which must outlive it. Copies nothing.
+  struct Matrix {
+    const std::byte* data = nullptr;
+    DType dtype = DType::f32;
+    index_t n = 0;
+    index_t k = 0;
+
+    [[nodiscard]] index_t rows() const noexcept { return n; }
+    [[nodiscard]] index_t cols() const noexcept { return k; }
+    /// w[i,j], exactly.
+    [[nodiscard]] float operator()(index_t i, index_t j) const noexcept { return load_element(data, dtype, i * k + j); }
+  };
+
+  /// Throws Error(mismatch) unless raw is [n, k].
+  [[nodiscard]] Matrix matrix(const RawTensor& raw, std::pmr::memory_resource* = nullptr) const {
+    detail::require_rank(raw, 2, "matrix");
+    return {raw.data, raw.dtype, raw.shape[0], raw.shape[1]};
+  }
+
+  /// Throws Error(mismatch) unless raw is [n].
+  [[nodiscard]] Tensor<float, 1> vector(const RawTensor& raw, std::pmr::memory_resource* memory) const {
+    return detail::float_vector(raw, memory);
+  }
+
+  /// An owning tensor of zeros.
+  template <class T, std::size_t Rank>
+  [[nodiscard]] Tensor<T, Rank> tensor(std::array<index_t, Rank> extents, std::pmr::memory_resource* memory) const {
+    return Tensor<T, Rank>(extents, memory);
+  }
+
+  /// y[t,:] = w[tokens[t],:]
+  void embed(const Matrix& w, std::span<const std::int32_t> tokens, MatrixView<float> y) const {
+    for (index_t t = 0; t < y.extent(0); ++t) {
+      for (index_t i = 0; i < y.extent(1); ++i) y(t, i) = w(tokens[static_cast<std::size_t>(t)], i);
+    }
+  }
+
+  /// y[t,i] = x[t,i] · s[i] / sqrt(mean_i x[t,i]² + eps)
+  void rms_norm(MatrixView<const float> x, VectorView<const float> s, float eps, MatrixView<float> y) const {
+    const FpEnvironment environment;
+    for (index_t t = 0; t < x.extent(0); ++t) {
+      double squares = 0;
+      for (index_t i = 0; i < x.extent(1); ++i) {
+        const double v = x(t, i);
+        squares = std::fma(v, v, squares);
+      }
+      const double scale = 1 / std::sqrt(squares / static_cast<double>(x.extent(1)) + static_cast<double>(eps));
+      for (index_t i = 0; i < x.extent(1); ++i) {
+        y(t, i) = static_cast<float>(static_cast<double>(x(t, i)) * scale * static_cast<double>(s(i)));
+      }
+    }
+  }
+
+  /// y[t,i] (+)= Σ_j x[t,j] · w[i,j]
+  void matmul(MatrixView<const float> x, const Matrix& w, Write write, MatrixView<float> y) const {
+    const FpEnvironment environment;
+    for (index_t t = 0; t < x.extent(0); ++t) {
+      for (index_t i = 0; i < w.n; ++i) {
+        double sum = 0;
+        for (index_t j = 0; j < w.k; ++j) {
+          sum = std::fma(static_cast<double>(x(t, j)), static_cast<double>(w(i, j)), sum);
+        }
+        if (write == Write::accumulate) sum += static_cast<double>(y(t, i));
+        y(t, i) = static_cast<float>(sum);
+      }
+    }
+  }
+
+  /// The pair (a, b) = (x[i], x[i + e/2]) of every head becomes (a·cos - b·sin, b·cos + a·sin).
+  void rope(MatrixView<const float> cosine, MatrixView<const float> sine, TensorView<float, 3> x) const {
+    const FpEnvironment environment;
+    const index_t half = x.extent(2) / 2;
+    for (index_t t = 0; t < x.extent(0); ++t) {
+      for (index_t h = 0; h < x.extent(1); ++h) {
+        for (index_t i = 0; i < half; ++i) {
+          const double a = x(t, h, i), b = x(t, h, i + half), c = cosine(t, i), s = sine(t, i);
+          x(t, h, i) = static_cast<float>(std::fma(-b, s, a * c));
+          x(t, h, i + half) = static_cast<float>(std::fma(a, s, b * c));
+        }
+      }
+    }
+  }
+
+  /// Writes row t's keys and values at sites[t].
+  void cache_write(std::span<const Site> sites, TensorView<const float, 3> k, TensorView<const float, 3> v,
+                   CacheLayer<Host> cache) const {
+    for (index_t t = 0; t < k.extent(0); ++t) {
+      const Site& site = sites[static_cast<std::size_t>(t)];
+      const index_t page = site.pages[site.position / page_tokens], slot = site.position % page_tokens;
+      for (index_t g = 0; g < k.extent(1); ++g) {
+        for (index_t i = 0; i < k.extent(2); ++i) {
+          cache.k(page, g, i, slot) = k(t, g, i);
+          cache.v(page, g, slot, i) = v(t, g, i);
+        }
+      }
+    }
+  }
+
+  /// y[t,h,:] = Σ_p softmax_p(scale · q[t,h,:]·k[p,h',:]) v[p,h',:]
+  void attention(std::span<const Site> sites, TensorView<const float, 3> q, CacheLayer<Host> cache, float scale,
+                 TensorView<float, 3> y) const {
+    const FpEnvironment environment;
+    for (index_t t = 0; t < q.extent(0); ++t) {
+      for (index_t h = 0; h < q.extent(1); ++h) {
+        attend(sites[static_cast<std::size_t>(t)], q.row(t).row(h), cache, h * cache.k.extent(1) / q.extent(1), scale,
+               y.row(t).row(h));
+      }
+    }
+  }
+
+  /// y[t,i] = silu(gate[t,i]) · up[t,i], silu(z) = z / (1 + exp(-z))
+  void swiglu(MatrixView<const float> gate, MatrixView<const float> up, MatrixView<float> y) const {
+    const FpEnvironment environment;
+    for (index_t t = 0; t < gate.extent(0); ++t) {
+      for (index_t i = 0; i < gate.extent(1); ++i) {
+        const double z = gate(t, i);
+        y(t, i) = static_cast<float>(z / (1 + std::exp(-z)) * static_cast<double>(up(t, i)));
+      }
+    }
+  }
+
+ private:
+  static void attend(const Site& site, VectorView<const float> q, CacheLayer<Host> cache, index_t g, float scale,
+                     VectorView<float> y) {
+    std::vector<double> weights(static_cast<std::size_t>(site.position) + 1);
+    const auto at = [&](std::size_t p) { return site.pages[p / page_tokens]; };
+    for (std::size_t p = 0; p < weights.size(); ++p) {
+      double dot = 0;
+      for (index_t i = 0; i < q.extent(0); ++i) {
+        dot = std::fma(static_cast<double>(q(i)), static_cast<double>(cache.k(at(p), g, i, p % page_tokens)), dot);
+      }
+      weights[p] = dot * static_cast<double>(scale);
+    }
+    const double greatest = *std::max_element(weights.begin(), weights.end());
+    double total = 0;
+    for (double& weight : weights) total += weight = std::exp(weight - greatest);
+    for (index_t i = 0; i < y.extent(0); ++i) {
+      double sum = 0;
+      for (std::size_t p = 0; p < weights.size(); ++p) {
+        sum = std::fma(weights[p], static_cast<double>(cache.v(at(p), g, p % page_tokens, i)), sum);
+      }
+      y(i) = static_cast<float>(sum / total);
+    }
+  }
+};
+
+static_assert(Backend<Reference>);
+
+}  // namespace finteam::inline FINTEAM_ABI

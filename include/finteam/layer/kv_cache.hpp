@@ -1,0 +1,145 @@
+// A paged key/value cache that holds many sequences: fork shares full pages and copies the last, partial one.
+// Everything is taken when it is made; afterwards nothing is allocated.
+#pragma once
+
+#include <finteam/backend/backend.hpp>
+
+#include <algorithm>
+#include <cstdint>
+#include <memory_resource>
+#include <vector>
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// What a cache is made for.
+struct CacheLimits {
+  index_t layers = 0;
+  index_t kv_heads = 0;   ///< g
+  index_t head_dim = 0;   ///< e
+  index_t sequences = 1;  ///< sequences alive at once
+  index_t tokens = 0;     ///< longest sequence
+  index_t pages = 0;      ///< pages in all; at least enough for one longest sequence
+};
+
+/// Pages [layer][page]: keys [g, e, page_tokens], values [g, page_tokens, e], float.
+template <Backend B>
+class KvCache {
+ public:
+  /// Throws Error(invalid_argument) on limits that cannot hold one sequence.
+  KvCache(B& backend, const CacheLimits& limits,
+          std::pmr::memory_resource* memory = std::pmr::get_default_resource())
+      : limits_(limits), pages_per_sequence_(pages_for(limits.tokens)) {
+    if (limits.sequences < 1 || limits.tokens < 1 || limits.pages < pages_per_sequence_) {
+      throw Error(Code::invalid_argument, "cache", "room for one sequence of " + std::to_string(limits.tokens) + " tokens",
+                  std::to_string(limits.pages) + " pages");
+    }
+    for (index_t l = 0; l < limits.layers; ++l) {
+      keys_.push_back(backend.template tensor<float, 4>({limits.pages, limits.kv_heads, limits.head_dim, page_tokens}, memory));
+      values_.push_back(
+          backend.template tensor<float, 4>({limits.pages, limits.kv_heads, page_tokens, limits.head_dim}, memory));
+    }
+    references_.assign(static_cast<std::size_t>(limits.pages), 0);
+    tables_.assign(static_cast<std::size_t>(limits.sequences * pages_per_sequence_), 0);
+    lengths_.assign(static_cast<std::size_t>(limits.sequences), closed);
+    free_.reserve(static_cast<std::size_t>(limits.pages));
+    for (index_t p = limits.pages; p-- > 0;) free_.push_back(static_cast<std::int32_t>(p));
+  }
+
+  /// Pages that n tokens fill.
+  [[nodiscard]] static constexpr index_t pages_for(index_t n) noexcept { return (n + page_tokens - 1) / page_tokens; }
+
+  /// A new, empty sequence. Throws Error(limit_exceeded) when all are in use.
+  [[nodiscard]] std::int32_t open() {
+    const auto slot = std::find(lengths_.begin(), lengths_.end(), closed);
+    if (slot == lengths_.end()) {
+      throw Error(Code::limit_exceeded, "cache", "at most " + std::to_string(limits_.sequences) + " sequences", "one more");
+    }
+    *slot = 0;
+    return static_cast<std::int32_t>(slot - lengths_.begin());
+  }
+
+  /// A new sequence with the same tokens: full pages are shared, the last partial page is copied.
+  [[nodiscard]] std::int32_t fork(B& backend, std::int32_t from) {
+    const std::int32_t to = open();
+    const index_t n = length(from), full = n / page_tokens;
+    for (index_t i = 0; i < full; ++i) {
+      table(to)[i] = table(from)[i];
+      ++references_[static_cast<std::size_t>(table(from)[i])];
+    }
+    lengths_[static_cast<std::size_t>(to)] = full * page_tokens;
+    if (n > full * page_tokens) {
+      try {
+        extend(to, n);
+      } catch (...) {
+        close(to);
+        throw;
+      }
+      for (index_t l = 0; l < limits_.layers; ++l) backend.cache_copy(layer(l), table(from)[full], table(to)[full]);
+    }
+    return to;
+  }
+
+  /// Makes the sequence `tokens` long, taking pages as needed; the new positions must be written before they are read.
+  /// Throws Error(limit_exceeded), with the sequence as it was.
+  void extend(std::int32_t sequence, index_t tokens) {
+    const index_t have = pages_for(length(sequence)), need = pages_for(tokens);
+    if (need > pages_per_sequence_ || need - have > static_cast<index_t>(free_.size())) {
+      throw Error(Code::limit_exceeded, "cache", "at most " + std::to_string(limits_.tokens) + " tokens in a sequence and " +
+                                                     std::to_string(limits_.pages) + " pages in all",
+                  std::to_string(tokens) + " tokens, " + std::to_string(free_.size()) + " pages left");
+    }
+    for (index_t i = have; i < need; ++i) {
+      const std::int32_t page = free_.back();
+      free_.pop_back();
+      references_[static_cast<std::size_t>(page)] = 1;
+      table(sequence)[i] = page;
+    }
+    lengths_[static_cast<std::size_t>(sequence)] = tokens;
+  }
+
+  /// Gives the sequence and the pages that only it used back.
+  void close(std::int32_t sequence) noexcept {
+    for (index_t i = 0; i < pages_for(length(sequence)); ++i) {
+      const std::int32_t page = table(sequence)[i];
+      if (--references_[static_cast<std::size_t>(page)] == 0) free_.push_back(page);
+    }
+    lengths_[static_cast<std::size_t>(sequence)] = closed;
+  }
+
+  /// Closes every sequence.
+  void clear() noexcept {
+    for (index_t s = 0; s < limits_.sequences; ++s) {
+      if (is_open(static_cast<std::int32_t>(s))) close(static_cast<std::int32_t>(s));
+    }
+  }
+
+  [[nodiscard]] bool is_open(std::int32_t sequence) const noexcept {
+    return lengths_[static_cast<std::size_t>(sequence)] != closed;
+  }
+  /// Tokens in the sequence.
+  [[nodiscard]] index_t length(std::int32_t sequence) const noexcept { return lengths_[static_cast<std::size_t>(sequence)]; }
+  /// Where position p of the sequence lies.
+  [[nodiscard]] Site site(std::int32_t sequence, std::int32_t position) const noexcept {
+    return {tables_.data() + sequence * pages_per_sequence_, position};
+  }
+  [[nodiscard]] CacheLayer<typename B::Space> layer(index_t l) noexcept {
+    return {keys_[static_cast<std::size_t>(l)].view(), values_[static_cast<std::size_t>(l)].view()};
+  }
+  [[nodiscard]] index_t free_pages() const noexcept { return static_cast<index_t>(free_.size()); }
+
+ private:
+  static constexpr index_t closed = -1;
+  using Pages = decltype(std::declval<B&>().template tensor<float, 4>({}, nullptr));
+
+  [[nodiscard]] std::int32_t* table(std::int32_t sequence) noexcept { return tables_.data() + sequence * pages_per_sequence_; }
+
+  CacheLimits limits_;
+  index_t pages_per_sequence_;
+  std::vector<Pages> keys_, values_;       // by layer
+  std::vector<std::int32_t> references_;   // by page
+  std::vector<std::int32_t> tables_;       // [sequences, pages_per_sequence]
+  std::vector<index_t> lengths_;           // by sequence; `closed` if free
+  std::vector<std::int32_t> free_;         // a stack of pages
+};
+
+}  // namespace finteam::inline FINTEAM_ABI

@@ -1,0 +1,115 @@
+// team.json, read and checked: the roles, the gate, the mix, the chat format and the tasks. Data only; nothing is opened.
+#pragma once
+
+#include <finteam/file/json.hpp>
+#include <finteam/mix/mixture.hpp>
+#include <finteam/team/task.hpp>
+
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// What team.json says. Paths are relative to its folder.
+struct Manifest {
+  struct Role {
+    std::string name, path;
+  };
+  struct Gate {
+    std::string file;          ///< a safetensors file with weight [roles, d] and bias [roles]
+    std::size_t of = 0;        ///< the role whose hidden states it reads
+    index_t top_k = 0;         ///< roles that stay awake
+    double temperature = 1.0;  ///< of the softmax over its scores
+  };
+
+  std::vector<Role> roles;
+  std::optional<Gate> gate;  ///< none for a team of one
+  MixIn mix_in = MixIn::probabilities;
+  std::string chat = "llama-3";
+  std::string tokenizer;  ///< a path; empty: tokenizer.json in the team's folder, else in the first role's
+  std::map<std::string, Task, std::less<>> tasks;
+};
+
+namespace detail {
+
+/// A path that stays in its folder (symbolic links are followed): relative, and without "..".
+[[nodiscard]] inline std::string inner_path(const JsonView& json) {
+  const std::filesystem::path path = json.as_string();
+  bool climbs = path.empty() || path.is_absolute() || json.as_string().find('\\') != std::string::npos;
+  for (const auto& part : path) climbs = climbs || part == "..";
+  if (climbs) json.refuse("a path inside the team's folder");
+  return json.as_string();
+}
+
+/// One of `choices`; its index.
+[[nodiscard]] inline std::size_t one_of(const JsonView& json, std::initializer_list<std::string_view> choices) {
+  std::string list;
+  std::size_t i = 0;
+  for (const auto choice : choices) {
+    if (json.as_string() == choice) return i;
+    list += (i++ != 0 ? ", " : "") + std::string(choice);
+  }
+  json.refuse("one of " + list, Code::unsupported);
+}
+
+[[nodiscard]] inline Manifest::Gate read_gate(const JsonView& json, const std::vector<Manifest::Role>& roles) {
+  Manifest::Gate gate;
+  gate.file = inner_path(json.at("file"));
+  one_of(json.at("reads"), {"prompt_mean_hidden"});
+  if (const auto per = json.find("per")) one_of(*per, {"prompt"});
+  const JsonView of = json.at("of");
+  while (gate.of < roles.size() && roles[gate.of].name != of.as_string()) ++gate.of;
+  if (gate.of == roles.size()) of.refuse("the name of a role", Code::not_found);
+  const auto n = static_cast<std::int64_t>(roles.size());
+  gate.top_k = json.int_or("top_k", n, 1, n);
+  gate.temperature = json.number_or("temperature", 1.0, 1e-6, 1e6);
+  return gate;
+}
+
+[[nodiscard]] inline Task read_task(const JsonView& json) {
+  Task task{.instruction = json.string_or("instruction", ""), .input = json.string_or("input", text_slot), .labels = {}};
+  json.at("labels").each([&](const JsonView& label) { task.labels.push_back(label.as_string()); });
+  if (const auto prior = json.find("prior")) {
+    prior->each([&](const JsonView& p) { task.prior.push_back(p.as_number()); });
+  }
+  check_task(task, json.where());
+  return task;
+}
+
+}  // namespace detail
+
+/// Throws Error that names the key: not_found, malformed, unsupported (a gate, mix or version of a later finteam, a
+/// shared base), mismatch (several roles and no gate).
+[[nodiscard]] inline Manifest read_manifest(const JsonView& json) {
+  json.at("finteam").as_int(1, 1);
+  Manifest m;
+  const JsonView roles = json.at("roles");
+  roles.each([&](const JsonView& role) {
+    Manifest::Role r{role.at("name").as_string(), detail::inner_path(role.at("path"))};
+    if (r.name.empty()) role.at("name").refuse("a name");
+    for (const auto& other : m.roles) {
+      if (other.name == r.name) role.at("name").refuse("a name that no other role has");
+    }
+    m.roles.push_back(std::move(r));
+  });
+  if (m.roles.empty() || m.roles.size() > 64) roles.refuse("1 to 64 roles");
+  if (const auto base = json.find("base")) base->refuse("null: roles on a shared base are not supported yet", Code::unsupported);
+  if (const auto gate = json.find("gate")) m.gate = detail::read_gate(*gate, m.roles);
+  if (m.roles.size() > 1 && !m.gate) {
+    throw Error(Code::mismatch, json.where(), "a gate, for " + std::to_string(m.roles.size()) + " roles", "none");
+  }
+  if (const auto mix = json.find("mix_in")) {
+    m.mix_in = detail::one_of(*mix, {"probabilities", "logits"}) == 0 ? MixIn::probabilities : MixIn::logits;
+  }
+  m.chat = json.string_or("chat", m.chat);
+  if (const auto tokenizer = json.find("tokenizer")) m.tokenizer = detail::inner_path(*tokenizer);
+  if (const auto tasks = json.find("tasks")) {
+    tasks->each_member([&](std::string_view name, const JsonView& t) { m.tasks.emplace(name, detail::read_task(t)); });
+  }
+  return m;
+}
+
+}  // namespace finteam::inline FINTEAM_ABI

@@ -1,0 +1,125 @@
+// A session: one thread's cache, scratch and sampler on a shared team. It answers: classify, score, generate.
+// Its limits are given when it is made, and within them nothing is allocated.
+#pragma once
+
+#include <finteam/backend/fp_environment.hpp>
+#include <finteam/mix/gate.hpp>
+#include <finteam/team/generation.hpp>
+#include <finteam/team/reader.hpp>
+#include <finteam/team/team.hpp>
+#include <finteam/text/stop.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <type_traits>
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// A session belongs to one thread at a time; the team must outlive it. What a call returns is the session's own, and
+/// good until its next call; copy it to keep it (`auto view = …` does).
+///
+/// Every call throws Error(invalid_argument) for an empty text, Error(malformed) for text that is not UTF-8, and
+/// Error(limit_exceeded) for what exceeds the session's limits; the session can be used again afterwards.
+template <Backend B>
+class Session {
+ public:
+  /// Throws Error(invalid_argument) on limits that make no sense, std::bad_alloc when memory runs out.
+  explicit Session(const Team<B>& team, const SessionLimits& limits = {}, B backend = {})
+      : team_(&team),
+        limits_(checked(team, limits)),
+        b_(std::move(backend)),
+        text_scratch_(team.tokenizer().scratch(static_cast<std::size_t>(limits_.text_bytes))),
+        logits_(b_.template tensor<float, 3>({static_cast<index_t>(team.roles().size()), Reader<B>::logit_rows,
+                                              team.vocab_size()}, limits_.memory)),
+        sampler_(team.vocab_size()) {
+    for (const auto& role : team.roles()) readers_.emplace_back(b_, role.decoder, limits_);
+    reserve();
+  }
+
+  /// Which of the task's labels fits the text: a label's score in a role is the log-probability of its tokens and its
+  /// end; softmax over the labels per role; the gate mixes the roles' distributions.
+  const View& classify(const Task& task, std::string_view text, const Ask& ask = {}) {
+    detail::check_task(task, "task");
+    return classify_checked(task, text, ask);
+  }
+  /// The same, for a task that team.json describes. Throws Error(not_found) if it does not.
+  const View& classify(std::string_view task, std::string_view text, const Ask& ask = {}) {
+    return classify_checked(team_->task(task), text, ask);
+  }
+
+  /// How probable the text is, as it stands (no chat format), under what `generate` mixes.
+  const Score& score(std::string_view text, const Ask& ask = {});
+
+  /// Streams a reply to `prompt`: on_text(std::string_view) gets whole UTF-8 characters as they come, and may return
+  /// false to end the text. Greedy unless options.sampling says otherwise; for a seed the text is always the same.
+  template <class OnText>
+  const Generation& generate(std::string_view prompt, OnText&& on_text, const GenerateOptions& options = {}) {
+    const Message message{ChatRole::user, prompt};
+    return generate(std::span<const Message>(&message, 1), on_text, options);
+  }
+  /// The same, in reply to a conversation.
+  template <class OnText>
+  const Generation& generate(std::span<const Message> chat, OnText&& on_text, const GenerateOptions& options = {});
+
+  [[nodiscard]] const Team<B>& team() const noexcept { return *team_; }
+  [[nodiscard]] const SessionLimits& limits() const noexcept { return limits_; }
+
+ private:
+  static SessionLimits checked(const Team<B>& team, SessionLimits limits);
+  void reserve();
+
+  const View& classify_checked(const Task& task, std::string_view text, const Ask& ask);
+  void tokenize_labels(const Task& task);
+  void shape_view(const Task& task);
+  void answer(const Task& task);
+
+  /// The ids of a conversation, with the reply's header, into ids_. Throws for what the class comment says.
+  void tokenize_chat(std::span<const Message> chat);
+  /// The gate reads ids_ and sets weights_. Afterwards the role that it reads has read the prompt.
+  [[nodiscard]] std::optional<Code> weigh(const Interrupt& interrupt);
+  /// Role k reads ids_, if it did not in weigh().
+  [[nodiscard]] std::optional<Code> read_prompt(std::size_t k, const Interrupt& interrupt);
+  /// Every awake role reads ids_[first … first + t); adds log p of ids_[first + 1 … first + t] to score_. t ≤ logit_rows.
+  [[nodiscard]] std::optional<Code> score_chunk(index_t first, index_t t, const Interrupt& interrupt);
+
+  /// log p of the next token, into row 0 of role 0's logits. Every awake role has read the same tokens.
+  std::span<float> next_token();
+
+  [[nodiscard]] bool awake(std::size_t k, Wake wake = Wake::chosen) const noexcept {
+    return weights_[k] > 0 || wake == Wake::all;
+  }
+  void name_roles(Roles& roles, Wake wake) const {
+    for (std::size_t k = 0; k < roles.size(); ++k) {
+      roles[k].weight = weights_[k];
+      roles[k].awake = awake(k, wake);
+    }
+  }
+  static void throw_if(std::optional<Code> code, const char* during) {
+    if (code) throw Error(*code, during, "time to finish", *code == Code::deadline ? "the deadline" : "a stop request");
+  }
+
+  const Team<B>* team_;
+  SessionLimits limits_;
+  B b_;
+  Tokenizer::Scratch text_scratch_;
+  std::vector<Reader<B>> readers_;                                                  // by role
+  decltype(std::declval<B&>().template tensor<float, 3>({}, nullptr)) logits_;  // [roles, logit_rows, v]
+  Sampler sampler_;
+  std::vector<std::string> stop_strings_;
+  StopMatcher stop_{stop_strings_, StreamDecoder::max_piece_bytes};
+  StreamDecoder stream_;
+  std::vector<std::int32_t> ids_;
+  LabelTokens labels_;
+  std::vector<double> weights_;           // by role, after top-k; Σ = 1
+  std::vector<double> feature_;           // what the gate reads, [d]
+  std::vector<double> label_probability_;  // [roles, labels]
+  std::vector<std::string> spare_labels_;  // strings that keep their capacity while a view has fewer labels
+  std::string content_;
+  View view_;
+  Score score_;
+  Generation generation_;
+};
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+#include <finteam/team/session_answers.hpp>

@@ -1,0 +1,61 @@
+// A question with labels, as data: an instruction, a slot for the text, the labels, and perhaps a prior.
+#pragma once
+
+#include <finteam/core/checked.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// The prompt's content is instruction + "\n" + input, with every "{text}" in `input` replaced by the text in question.
+struct Task {
+  std::string instruction;
+  std::string input = "{text}";
+  std::vector<std::string> labels;
+  /// By label: p(label) ∝ prior · exp(score). Empty: all equal.
+  std::vector<double> prior{};
+};
+
+namespace detail {
+
+inline constexpr std::string_view text_slot = "{text}";
+
+/// Throws Error(invalid_argument) for a task that cannot be asked: no or empty or repeated labels, no slot, a bad prior.
+inline void check_task(const Task& task, const std::string& where) {
+  const auto refuse = [&](std::string expected, std::string found) {
+    throw Error(Code::invalid_argument, where, std::move(expected), std::move(found));
+  };
+  if (task.labels.empty()) refuse("at least one label", "an empty list");
+  for (auto l = task.labels.begin(); l != task.labels.end(); ++l) {
+    if (l->empty()) refuse("labels with text", "an empty label");
+    if (std::find(task.labels.begin(), l, *l) != l) refuse("labels that differ", "\"" + *l + "\" twice");
+  }
+  if (task.input.find(text_slot) == std::string::npos) refuse("an input that holds {text}", "\"" + task.input + "\"");
+  if (task.prior.empty()) return;
+  if (task.prior.size() != task.labels.size()) {
+    refuse("a prior of " + std::to_string(task.labels.size()) + " numbers", std::to_string(task.prior.size()));
+  }
+  for (const double p : task.prior) {
+    if (!(p > 0) || !std::isfinite(p)) refuse("a prior of finite numbers above 0", std::to_string(p));
+  }
+}
+
+/// The prompt's content for a text; `content` is overwritten and keeps its capacity.
+inline void fill(const Task& task, std::string_view text, std::string& content) {
+  content.assign(task.instruction);
+  if (!content.empty()) content += '\n';
+  std::string_view input = task.input;
+  for (auto slot = input.find(text_slot); slot != std::string_view::npos; slot = input.find(text_slot)) {
+    content.append(input.substr(0, slot)).append(text);
+    input.remove_prefix(slot + text_slot.size());
+  }
+  content.append(input);
+}
+
+}  // namespace detail
+}  // namespace finteam::inline FINTEAM_ABI

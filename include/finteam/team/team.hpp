@@ -1,0 +1,182 @@
+// A team of role experts: decoders, tokenizer, chat format, gate and tasks, opened from a folder. Immutable.
+// Not here: anything that changes while it answers (session.hpp).
+#pragma once
+
+#include <finteam/backend/cpu.hpp>
+#include <finteam/expert/decoder.hpp>
+#include <finteam/file/safetensors.hpp>
+#include <finteam/team/manifest.hpp>
+#include <finteam/text/chat.hpp>
+#include <finteam/text/tokenizer.hpp>
+
+#include <algorithm>
+#include <filesystem>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// How a team is opened.
+struct OpenOptions {
+  /// Called on the opening thread while weights are read: bytes so far, of all roles' bytes. Must not throw.
+  Progress progress{};
+  /// Where packed weights live; outlives the team.
+  std::pmr::memory_resource* memory = std::pmr::get_default_resource();
+};
+
+/// A role's decoder, and the files it borrows from, if its backend does.
+template <Backend B>
+struct Role {
+  std::string name;
+  Checkpoint checkpoint;  ///< mapped; a backend that packs its weights does not touch it again
+  Decoder<B> decoder;
+};
+
+/// A linear gate over the prompt's mean hidden state in one role.
+struct LinearGate {
+  Tensor<float, 2> weight;  ///< [roles, d of that role]
+  Tensor<float, 1> bias;    ///< [roles]
+  std::size_t of = 0;       ///< the role
+  index_t top_k = 1;
+  double temperature = 1.0;
+};
+
+/// Shared by threads, each with a Session of its own.
+template <Backend B>
+class Team {
+ public:
+  /// See open_team.
+  Team(const std::filesystem::path& folder, const OpenOptions& options, B backend);
+
+  [[nodiscard]] std::span<const Role<B>> roles() const noexcept { return roles_; }
+  [[nodiscard]] const Tokenizer& tokenizer() const noexcept { return *tokenizer_; }
+  [[nodiscard]] const ChatFormat& chat() const noexcept { return *chat_; }
+  [[nodiscard]] const std::optional<LinearGate>& gate() const noexcept { return gate_; }
+  [[nodiscard]] MixIn mix_in() const noexcept { return manifest_.mix_in; }
+  [[nodiscard]] index_t vocab_size() const noexcept { return roles_.front().decoder.config().vocab_size; }
+  /// Positions that every role was trained for.
+  [[nodiscard]] index_t context() const noexcept { return context_; }
+  [[nodiscard]] index_t widest_hidden() const noexcept { return widest_hidden_; }
+
+  /// Throws Error(not_found) for a task that team.json does not describe.
+  [[nodiscard]] const Task& task(std::string_view name) const {
+    const auto t = manifest_.tasks.find(name);
+    if (t == manifest_.tasks.end()) throw Error(Code::not_found, "task", "a task of team.json", "\"" + std::string(name) + "\"");
+    return t->second;
+  }
+  [[nodiscard]] const std::map<std::string, Task, std::less<>>& tasks() const noexcept { return manifest_.tasks; }
+
+  /// True for a token that ends a reply: the chat format's, or one that a role's config names.
+  [[nodiscard]] bool ends(std::int32_t id) const noexcept {
+    return std::find(end_ids_.begin(), end_ids_.end(), id) != end_ids_.end();
+  }
+
+ private:
+  void open_tokenizer(const std::filesystem::path& folder);
+  void open_gate(const std::filesystem::path& folder, const std::string& where);
+
+  Manifest manifest_;
+  std::vector<Role<B>> roles_;
+  std::optional<Tokenizer> tokenizer_;
+  std::optional<ChatFormat> chat_;
+  std::optional<LinearGate> gate_;
+  std::vector<std::int32_t> end_ids_;
+  index_t context_ = 0, widest_hidden_ = 0;
+};
+
+/// Opens the team in `folder`: a team.json, or one plain Hugging Face checkpoint (a team of one without tasks).
+/// Throws Error that names the file and the key or tensor, what was expected and what was found.
+/// Cost: reads every weight once, and packs it as the backend likes it.
+template <Backend B = Cpu>
+[[nodiscard]] Team<B> open_team(const std::filesystem::path& folder, const OpenOptions& options = {}, B backend = {}) {
+  return Team<B>(folder, options, std::move(backend));
+}
+
+template <Backend B>
+Team<B>::Team(const std::filesystem::path& folder, const OpenOptions& options, B backend) {
+  std::string where = folder.string();
+  if (std::filesystem::exists(folder / "team.json")) {
+    const JsonFile file = JsonFile::open(folder / "team.json");
+    where = file.where();
+    manifest_ = read_manifest(file.root());
+  } else {
+    manifest_.roles.push_back({"expert", "."});
+  }
+
+  std::vector<Checkpoint> checkpoints;
+  std::vector<Config> configs;
+  std::uint64_t total = 0, done = 0;
+  for (const auto& role : manifest_.roles) {
+    configs.push_back(read_config(folder / role.path));
+    checkpoints.push_back(Checkpoint::open(folder / role.path));
+    total += checkpoints.back().bytes();
+    if (configs.back().vocab_size != configs.front().vocab_size) {
+      throw Error(Code::mismatch, where + ": role " + role.name,
+                  "a vocabulary of " + std::to_string(configs.front().vocab_size) + " tokens, as role " +
+                      manifest_.roles.front().name + " has",
+                  std::to_string(configs.back().vocab_size));
+    }
+  }
+  for (std::size_t k = 0; k < checkpoints.size(); ++k) {
+    const std::uint64_t before = done;
+    auto decoder = Decoder<B>::load(backend, checkpoints[k], configs[k], [&](std::uint64_t bytes, std::uint64_t) {
+      done = before + bytes;
+      if (options.progress) options.progress(done, total);
+    }, options.memory);
+    roles_.push_back({manifest_.roles[k].name, std::move(checkpoints[k]), std::move(decoder)});
+    context_ = k == 0 ? configs[k].max_position_embeddings : std::min(context_, configs[k].max_position_embeddings);
+    widest_hidden_ = std::max(widest_hidden_, configs[k].hidden_size);
+    end_ids_.insert(end_ids_.end(), configs[k].eos_token_ids.begin(), configs[k].eos_token_ids.end());
+  }
+  open_tokenizer(folder);
+  open_gate(folder, where);
+}
+
+template <Backend B>
+void Team<B>::open_tokenizer(const std::filesystem::path& folder) {
+  std::filesystem::path path = folder / (manifest_.tokenizer.empty() ? "tokenizer.json" : manifest_.tokenizer);
+  if (manifest_.tokenizer.empty() && !std::filesystem::exists(path)) {
+    path = folder / manifest_.roles.front().path / "tokenizer.json";
+  }
+  tokenizer_ = Tokenizer::open(path);
+  if (tokenizer_->size() > vocab_size()) {
+    throw Error(Code::mismatch, path.string(), "ids below the roles' vocabulary of " + std::to_string(vocab_size()),
+                std::to_string(tokenizer_->size() - 1));
+  }
+  chat_ = ChatFormat::by_name(manifest_.chat, *tokenizer_, path.string());
+  end_ids_.push_back(chat_->end_id());
+}
+
+template <Backend B>
+void Team<B>::open_gate(const std::filesystem::path& folder, const std::string& where) {
+  if (!manifest_.gate) return;
+  const Manifest::Gate& g = *manifest_.gate;
+  const Safetensors file = Safetensors::open(folder / g.file);
+  const index_t n = static_cast<index_t>(roles_.size()), d = roles_[g.of].decoder.config().hidden_size;
+  const auto take = [&](std::string_view name, std::initializer_list<index_t> shape, float* out) {
+    const RawTensor raw = file.tensor(name);
+    if (!std::equal(raw.shape.begin(), raw.shape.end(), shape.begin(), shape.end())) {
+      throw Error(Code::mismatch, where + ": gate: " + g.file + ": " + std::string(name), detail::shape_string(shape),
+                  detail::shape_string(raw.shape));
+    }
+    for (index_t i = 0; i < raw.size(); ++i) out[i] = raw[i];
+  };
+  LinearGate gate{Tensor<float, 2>({n, d}), Tensor<float, 1>({n}), g.of, g.top_k, g.temperature};
+  take("weight", {n, d}, gate.weight.data());
+  take("bias", {n}, gate.bias.data());
+  gate_ = std::move(gate);
+}
+
+namespace detail {
+/// Throws Error(invalid_argument) for a text of nothing but ASCII white space.
+inline void refuse_blank(std::string_view text) {
+  if (text.find_first_not_of(" \t\r\n\v\f") == std::string_view::npos) {
+    throw Error(Code::invalid_argument, "text", "some text", text.empty() ? "an empty text" : "white space only");
+  }
+}
+}  // namespace detail
+
+}  // namespace finteam::inline FINTEAM_ABI

@@ -1,0 +1,69 @@
+// What a team answered, and what each role said on its own.
+// Not here: how it came about (session.hpp).
+#pragma once
+
+#include <finteam/core/checked.hpp>
+
+#include <charconv>
+#include <ostream>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// One role's part in an answer.
+struct RoleView {
+  std::string name;
+  double weight = 0;         ///< the gate's weight after top-k; 0: the role sleeps
+  bool awake = false;        ///< it ran: its weight is above 0, or all roles were asked
+  std::string label;         ///< its own most probable label; empty if it slept, or if there are no labels
+  double probability = 0;    ///< of that label
+  std::vector<double> scores;         ///< by label: log-probability of its tokens and its end; empty if it slept
+  std::vector<double> probabilities;  ///< by label: softmax of scores + log prior; empty if it slept
+};
+
+/// The roles in the team's order. Prints as one line per role.
+struct Roles : std::vector<RoleView> {
+  using std::vector<RoleView>::vector;
+};
+
+/// The answer to a question with labels. Each text is the view's own: it may outlive its session.
+struct View {
+  std::string label;                  ///< the most probable one; ties: the first in the task's order
+  double probability = 0;             ///< of that label
+  std::vector<std::string> labels;    ///< in the task's order
+  std::vector<double> probabilities;  ///< by label: Σ_roles weight · the role's probability
+  Roles roles;
+  double disagreement = 0;  ///< Jensen-Shannon divergence of the weighted roles, bits
+  double entropy = 0;       ///< of `probabilities`, bits
+  index_t prompt_tokens = 0;
+};
+
+namespace detail {
+/// "0.873": fixed, three decimals.
+[[nodiscard]] inline std::string three_decimals(double x) {
+  char text[40];
+  const auto end = std::to_chars(text, text + sizeof text, x, std::chars_format::fixed, 3);
+  return {text, end.ptr};
+}
+}  // namespace detail
+
+/// "macro  0.713  bullish 0.903" per role, joined by newlines; a role that slept says so.
+[[nodiscard]] inline std::string to_string(const Roles& roles) {
+  std::string s;
+  for (const RoleView& r : roles) {
+    if (!s.empty()) s += '\n';
+    s += r.name + "  " + detail::three_decimals(r.weight);
+    if (!r.awake) {
+      s += "  asleep";
+    } else if (!r.label.empty()) {
+      s += "  " + r.label + " " + detail::three_decimals(r.probability);
+    }
+  }
+  return s;
+}
+
+inline std::ostream& operator<<(std::ostream& out, const Roles& roles) { return out << to_string(roles); }
+
+}  // namespace finteam::inline FINTEAM_ABI
