@@ -35,6 +35,16 @@ struct CacheLayer {
   TensorView<float, 4, Space> v;  ///< [pages, g, page_tokens, e]
 };
 
+namespace detail {
+/// Page `from` of a layer in host memory over page `to`.
+inline void copy_page(const CacheLayer<Host>& cache, std::int32_t from, std::int32_t to) noexcept {
+  for (const auto& pages : {cache.k, cache.v}) {
+    const auto source = pages.row(from), target = pages.row(to);
+    std::memcpy(target.data(), source.data(), static_cast<std::size_t>(source.size()) * sizeof(float));
+  }
+}
+}  // namespace detail
+
 /// The operations that a decoder is made of. `Matrix` is a weight [n, k] in whatever layout the backend likes.
 template <class B>
 concept Backend = requires(B& b, const typename B::Matrix& w, const RawTensor& raw, std::span<const std::int32_t> tokens,

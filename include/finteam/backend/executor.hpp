@@ -9,25 +9,25 @@
 
 namespace finteam::inline FINTEAM_ABI {
 
-/// A task to be run for every index: a function pointer and its context, neither owned. Must not throw.
-struct Task {
+/// Work to be done for every index: a function pointer and its context, neither owned. Must not throw.
+struct Work {
   void (*run)(void* context, index_t index) = nullptr;
   void* context = nullptr;
 };
 
-/// Runs task.run(task.context, i) for every i in [0, count), each exactly once, in any order, on any threads, and
+/// Runs work.run(work.context, i) for every i in [0, count), each exactly once, in any order, on any threads, and
 /// returns when all have finished. `concurrency()` is how many may run at once (at least 1). Neither call may throw.
 /// Results never depend on the executor (law 3).
 template <class E>
-concept Executor = requires(E& e, index_t count, Task task) {
-  e.run(count, task);
+concept Executor = requires(E& e, index_t count, Work work) {
+  e.run(count, work);
   { e.concurrency() } -> std::convertible_to<index_t>;
 };
 
 /// Runs everything on the calling thread.
 struct Serial {
-  void run(index_t count, Task task) const noexcept {
-    for (index_t i = 0; i < count; ++i) task.run(task.context, i);
+  void run(index_t count, Work work) const noexcept {
+    for (index_t i = 0; i < count; ++i) work.run(work.context, i);
   }
   [[nodiscard]] index_t concurrency() const noexcept { return 1; }
 };
@@ -41,21 +41,21 @@ class ExecutorRef {
     requires(!std::same_as<E, ExecutorRef>)
   ExecutorRef(E& executor) noexcept  // NOLINT: a reference converts as a string converts to string_view
       : executor_(&executor),
-        run_([](void* e, index_t count, Task task) { static_cast<E*>(e)->run(count, task); }),
+        run_([](void* e, index_t count, Work work) { static_cast<E*>(e)->run(count, work); }),
         concurrency_([](void* e) -> index_t { return static_cast<E*>(e)->concurrency(); }) {}
 
-  void run(index_t count, Task task) const {
+  void run(index_t count, Work work) const {
     if (executor_ != nullptr) {
-      run_(executor_, count, task);
+      run_(executor_, count, work);
     } else {
-      Serial{}.run(count, task);
+      Serial{}.run(count, work);
     }
   }
   [[nodiscard]] index_t concurrency() const { return executor_ != nullptr ? concurrency_(executor_) : 1; }
 
  private:
   void* executor_ = nullptr;
-  void (*run_)(void*, index_t, Task) = nullptr;
+  void (*run_)(void*, index_t, Work) = nullptr;
   index_t (*concurrency_)(void*) = nullptr;
 };
 
@@ -63,7 +63,7 @@ class ExecutorRef {
 template <class F>
 void parallel_for(const ExecutorRef& executor, index_t count, F&& f) {
   using Function = std::remove_reference_t<F>;
-  executor.run(count, Task{[](void* context, index_t i) { (*static_cast<Function*>(context))(i); },
+  executor.run(count, Work{[](void* context, index_t i) { (*static_cast<Function*>(context))(i); },
                            const_cast<void*>(static_cast<const void*>(&f))});
 }
 

@@ -25,16 +25,16 @@ class StepScratch {
  public:
   StepScratch(B& b, const Config& c, index_t rows, std::pmr::memory_resource* memory = std::pmr::get_default_resource())
       : rows_(rows),
-        x_(b.template tensor<float, 2>({rows, c.hidden_size}, memory)),
-        block_{.normed = b.template tensor<float, 2>({rows, c.hidden_size}, memory),
-               .attention = {.q = b.template tensor<float, 3>({rows, c.attention_heads, c.head_dim}, memory),
-                             .k = b.template tensor<float, 3>({rows, c.kv_heads, c.head_dim}, memory),
-                             .v = b.template tensor<float, 3>({rows, c.kv_heads, c.head_dim}, memory),
-                             .y = b.template tensor<float, 3>({rows, c.attention_heads, c.head_dim}, memory),
-                             .cosine = b.template tensor<float, 2>({rows, c.head_dim / 2}, memory),
-                             .sine = b.template tensor<float, 2>({rows, c.head_dim / 2}, memory)},
-               .feed_forward = {.gate = b.template tensor<float, 2>({rows, c.intermediate_size}, memory),
-                                .up = b.template tensor<float, 2>({rows, c.intermediate_size}, memory)}} {
+        x_(b.template tensor<float, 2>({rows, c.d}, memory)),
+        block_{.normed = b.template tensor<float, 2>({rows, c.d}, memory),
+               .attention = {.q = b.template tensor<float, 3>({rows, c.h, c.e}, memory),
+                             .k = b.template tensor<float, 3>({rows, c.g, c.e}, memory),
+                             .v = b.template tensor<float, 3>({rows, c.g, c.e}, memory),
+                             .y = b.template tensor<float, 3>({rows, c.h, c.e}, memory),
+                             .cosine = b.template tensor<float, 2>({rows, c.e / 2}, memory),
+                             .sine = b.template tensor<float, 2>({rows, c.e / 2}, memory)},
+               .feed_forward = {.gate = b.template tensor<float, 2>({rows, c.f}, memory),
+                                .up = b.template tensor<float, 2>({rows, c.f}, memory)}} {
     tokens_.reserve(static_cast<std::size_t>(rows));
     sites_.reserve(static_cast<std::size_t>(rows));
   }
@@ -87,9 +87,9 @@ class Decoder {
     b.embed(w_.embed_tokens, s.tokens_, x);
     for (std::size_t l = 0; l < w_.blocks.size(); ++l) {
       if (const auto code = interrupt.pending()) return code;
-      block<B>(b, w_.blocks[l], config_.rms_norm_eps, s.sites_, cache.layer(static_cast<index_t>(l)), s.block_, x);
+      block<B>(b, w_.blocks[l], eps_, s.sites_, cache.layer(static_cast<index_t>(l)), s.block_, x);
     }
-    b.rms_norm(x, w_.norm.view(), config_.rms_norm_eps, hidden);
+    b.rms_norm(x, w_.norm.view(), eps_, hidden);
     return std::nullopt;
   }
 
@@ -101,9 +101,13 @@ class Decoder {
 
  private:
   Decoder(const Config& config, DecoderWeights<B> weights)
-      : config_(config), frequency_(rope_frequencies(config)), w_(std::move(weights)) {}
+      : config_(config),
+        eps_(static_cast<float>(config.rms_norm_eps)),
+        frequency_(rope_frequencies(config)),
+        w_(std::move(weights)) {}
 
   Config config_;
+  float eps_;
   std::vector<float> frequency_;  // [e/2]
   DecoderWeights<B> w_;
 };

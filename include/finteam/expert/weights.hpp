@@ -8,6 +8,7 @@
 #include <finteam/layer/attention.hpp>
 #include <finteam/layer/feed_forward.hpp>
 
+#include <algorithm>
 #include <functional>
 #include <string>
 #include <string_view>
@@ -67,6 +68,18 @@ struct DecoderWeights {
   }
 };
 
+/// Throws Error(unsupported) if the checkpoint holds a tensor that is not in `used`: it would change the mathematics.
+/// Llama 1's stored `rotary_emb.inv_freq` buffers are the exception: they repeat the config.
+inline void refuse_leftovers(const Checkpoint& checkpoint, std::vector<std::string> used) {
+  std::sort(used.begin(), used.end());
+  for (const auto& name : checkpoint.names()) {
+    if (std::binary_search(used.begin(), used.end(), name) || std::string_view(name).ends_with("rotary_emb.inv_freq")) {
+      continue;
+    }
+    throw Error(Code::unsupported, checkpoint.where(name), "only tensors that config.json has a place for", "an extra tensor");
+  }
+}
+
 /// Takes every tensor that `config` asks for out of `checkpoint`, by way of backend.matrix and backend.vector.
 /// Throws Error(not_found) for a missing tensor and Error(mismatch) for a wrong shape; a tensor that the config has no
 /// place for (a bias, an extra layer, an untied head under tied embeddings that differs in shape) is refused too.
@@ -74,8 +87,7 @@ template <Backend B>
 [[nodiscard]] DecoderWeights<B> load_weights(B& backend, const Checkpoint& checkpoint, const Config& config,
                                              const Progress& progress, std::pmr::memory_resource* memory) {
   const TensorNames& names = llama_names;
-  const index_t d = config.hidden_size, h = config.attention_heads * config.head_dim,
-                g = config.kv_heads * config.head_dim, f = config.intermediate_size, v = config.vocab_size;
+  const index_t d = config.d, f = config.f, v = config.v, queries = config.h * config.e, keys = config.g * config.e;
   std::uint64_t done = 0;
   std::vector<std::string> used;
   const auto take = [&](std::string name, std::initializer_list<index_t> shape) {
@@ -98,10 +110,10 @@ template <Backend B>
       return std::string(names.layer) + std::to_string(l) + "." + std::string(part);
     };
     w.blocks.push_back({.input_norm = vector(at(names.input_norm), d),
-                        .attention = {.q_proj = matrix(at(names.q_proj), h, d),
-                                      .k_proj = matrix(at(names.k_proj), g, d),
-                                      .v_proj = matrix(at(names.v_proj), g, d),
-                                      .o_proj = matrix(at(names.o_proj), d, h)},
+                        .attention = {.q_proj = matrix(at(names.q_proj), queries, d),
+                                      .k_proj = matrix(at(names.k_proj), keys, d),
+                                      .v_proj = matrix(at(names.v_proj), keys, d),
+                                      .o_proj = matrix(at(names.o_proj), d, queries)},
                         .post_attention_norm = vector(at(names.post_attention_norm), d),
                         .feed_forward = {.gate_proj = matrix(at(names.gate_proj), f, d),
                                          .up_proj = matrix(at(names.up_proj), f, d),
@@ -110,23 +122,11 @@ template <Backend B>
   w.norm = vector(std::string(names.norm), d);
   if (!config.tie_word_embeddings) {
     w.own_lm_head.push_back(matrix(std::string(names.lm_head), v, d));
-  } else if (checkpoint.find(names.lm_head) != nullptr) {
+  } else if (checkpoint.contains(names.lm_head)) {
     used.emplace_back(names.lm_head);  // some writers store the tied head a second time
   }
   refuse_leftovers(checkpoint, std::move(used));
   return w;
-}
-
-/// Throws Error(unsupported) if the checkpoint holds a tensor that is not in `used`: it would change the mathematics.
-/// Llama 1's stored `rotary_emb.inv_freq` buffers are the exception: they repeat the config.
-inline void refuse_leftovers(const Checkpoint& checkpoint, std::vector<std::string> used) {
-  std::sort(used.begin(), used.end());
-  for (const auto& name : checkpoint.names()) {
-    if (std::binary_search(used.begin(), used.end(), name) || std::string_view(name).ends_with("rotary_emb.inv_freq")) {
-      continue;
-    }
-    throw Error(Code::unsupported, checkpoint.where(name), "only tensors that config.json has a place for", "an extra tensor");
-  }
 }
 
 }  // namespace finteam::inline FINTEAM_ABI

@@ -15,13 +15,14 @@ namespace detail {
 
 /// Llama 3.1's smoothing: long waves are slowed by `factor`, short ones kept, those between blended.
 /// Source: transformers, modeling_rope_utils.py, _compute_llama3_parameters.
-[[nodiscard]] inline float llama3_frequency(float frequency, const RopeScaling& s) noexcept {
-  const float context = static_cast<float>(s.original_max_position_embeddings);
+[[nodiscard]] inline float llama3_frequency(float frequency, const RopeConfig& rope) noexcept {
+  const float context = static_cast<float>(rope.original_max_positions), factor = static_cast<float>(rope.factor),
+              low = static_cast<float>(rope.low_freq_factor), high = static_cast<float>(rope.high_freq_factor);
   const float wave = 2.0F * std::numbers::pi_v<float> / frequency;
-  if (wave > context / s.low_freq_factor) return frequency / s.factor;
-  if (wave < context / s.high_freq_factor) return frequency;
-  const float smooth = (context / wave - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor);
-  return std::fma(1.0F - smooth, frequency / s.factor, smooth * frequency);
+  if (wave > context / low) return frequency / factor;
+  if (wave < context / high) return frequency;
+  const float smooth = (context / wave - low) / (high - low);
+  return std::fma(1.0F - smooth, frequency / factor, smooth * frequency);
 }
 
 }  // namespace detail
@@ -29,12 +30,12 @@ namespace detail {
 /// frequency[i] = theta^(-2i/e), then scaled as the config says. [e/2], radians per position.
 /// Source: Su et al. 2021, eq. 15; in float, as transformers computes it.
 [[nodiscard]] inline std::vector<float> rope_frequencies(const Config& config) {
-  std::vector<float> frequency(static_cast<std::size_t>(config.head_dim / 2));
+  std::vector<float> frequency(static_cast<std::size_t>(config.e / 2));
   for (std::size_t i = 0; i < frequency.size(); ++i) {
-    const float exponent = static_cast<float>(2 * i) / static_cast<float>(config.head_dim);
-    float f = 1.0F / static_cast<float>(std::pow(static_cast<double>(config.rope_theta), static_cast<double>(exponent)));
-    if (config.rope_scaling.kind == RopeScaling::Kind::llama3) f = detail::llama3_frequency(f, config.rope_scaling);
-    if (config.rope_scaling.kind == RopeScaling::Kind::linear) f /= config.rope_scaling.factor;
+    const float exponent = static_cast<float>(2 * i) / static_cast<float>(config.e);
+    float f = 1.0F / static_cast<float>(std::pow(config.rope.theta, static_cast<double>(exponent)));
+    if (config.rope.type == RopeType::llama3) f = detail::llama3_frequency(f, config.rope);
+    if (config.rope.type == RopeType::linear) f /= static_cast<float>(config.rope.factor);
     frequency[i] = f;
   }
   return frequency;

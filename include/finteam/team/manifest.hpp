@@ -45,7 +45,7 @@ namespace detail {
 }
 
 /// One of `choices`; its index.
-[[nodiscard]] inline std::size_t one_of(const JsonView& json, std::initializer_list<std::string_view> choices) {
+inline std::size_t one_of(const JsonView& json, std::initializer_list<std::string_view> choices) {
   std::string list;
   std::size_t i = 0;
   for (const auto choice : choices) {
@@ -84,7 +84,7 @@ namespace detail {
 /// Throws Error that names the key: not_found, malformed, unsupported (a gate, mix or version of a later finteam, a
 /// shared base), mismatch (several roles and no gate).
 [[nodiscard]] inline Manifest read_manifest(const JsonView& json) {
-  json.at("finteam").as_int(1, 1);
+  (void)json.at("finteam").as_int(1, 1);
   Manifest m;
   const JsonView roles = json.at("roles");
   roles.each([&](const JsonView& role) {

@@ -21,7 +21,8 @@ struct SessionLimits {
   std::pmr::memory_resource* memory = std::pmr::get_default_resource();  ///< for caches and scratch; outlives the session
 };
 
-/// Continuations of one prompt, laid end to end: label l is ids[begin[l] … begin[l + 1]), its end token last.
+/// Continuations of one prompt, laid end to end: label l is ids[begin[l] … begin[l + 1]), its end token last,
+/// where there is one.
 struct LabelTokens {
   std::vector<std::int32_t> ids;
   std::vector<index_t> begin;
@@ -44,7 +45,7 @@ class Reader {
       : decoder_(&decoder),
         cache_(b, cache_limits(decoder.config(), limits), limits.memory),
         scratch_(b, decoder.config(), limits.rows, limits.memory),
-        hidden_(b.template tensor<float, 2>({limits.rows, decoder.config().hidden_size}, limits.memory)) {
+        hidden_(b.template tensor<float, 2>({limits.rows, decoder.config().d}, limits.memory)) {
     rows_.reserve(static_cast<std::size_t>(limits.rows));
     next_.reserve(static_cast<std::size_t>(limits.rows));
   }
@@ -97,6 +98,7 @@ class Reader {
       scores[static_cast<std::size_t>(l)] = static_cast<double>(first[static_cast<std::size_t>(labels.label(l)[0])]) - total;
     }
     gather_label_rows(b, labels);
+    if (rows_.empty()) return std::nullopt;  // labels of one token each, and no end token
     const auto code = step(b, interrupt);
     for (const Row& row : rows_) {
       if (cache_.is_open(row.sequence)) cache_.close(row.sequence);
@@ -126,8 +128,8 @@ class Reader {
   static CacheLimits cache_limits(const Config& c, const SessionLimits& limits) {
     const auto pages = [](index_t n) { return KvCache<B>::pages_for(n); };
     return {.layers = c.layers,
-            .kv_heads = c.kv_heads,
-            .head_dim = c.head_dim,
+            .kv_heads = c.g,
+            .head_dim = c.e,
             .sequences = limits.labels + 1,
             .tokens = limits.tokens,
             .pages = pages(limits.tokens) + 2 * limits.labels + pages(limits.rows)};

@@ -31,7 +31,9 @@ class Session {
         text_scratch_(team.tokenizer().scratch(static_cast<std::size_t>(limits_.text_bytes))),
         logits_(b_.template tensor<float, 3>({static_cast<index_t>(team.roles().size()), Reader<B>::logit_rows,
                                               team.vocab_size()}, limits_.memory)),
-        sampler_(team.vocab_size()) {
+        sampler_(team.vocab_size()),
+        stream_(team.tokenizer()),
+        stop_({}, stream_.max_piece_bytes()) {
     for (const auto& role : team.roles()) readers_.emplace_back(b_, role.decoder, limits_);
     reserve();
   }
@@ -83,7 +85,7 @@ class Session {
   [[nodiscard]] std::optional<Code> score_chunk(index_t first, index_t t, const Interrupt& interrupt);
 
   /// log p of the next token, into row 0 of role 0's logits. Every awake role has read the same tokens.
-  std::span<float> next_token();
+  VectorView<const float> next_token();
 
   [[nodiscard]] bool awake(std::size_t k, Wake wake = Wake::chosen) const noexcept {
     return weights_[k] > 0 || wake == Wake::all;
@@ -105,9 +107,9 @@ class Session {
   std::vector<Reader<B>> readers_;                                                  // by role
   decltype(std::declval<B&>().template tensor<float, 3>({}, nullptr)) logits_;  // [roles, logit_rows, v]
   Sampler sampler_;
-  std::vector<std::string> stop_strings_;
-  StopMatcher stop_{stop_strings_, StreamDecoder::max_piece_bytes};
   StreamDecoder stream_;
+  StopMatcher stop_;
+  std::vector<std::string> stop_strings_;  // what stop_ looks for
   std::vector<std::int32_t> ids_;
   LabelTokens labels_;
   std::vector<double> weights_;           // by role, after top-k; Σ = 1

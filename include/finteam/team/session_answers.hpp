@@ -87,7 +87,7 @@ void Session<B>::tokenize_labels(const Task& task) {
   for (const std::string& label : task.labels) {
     const index_t first = static_cast<index_t>(labels_.ids.size());
     team_->tokenizer().encode(label, text_scratch_, labels_.ids);
-    labels_.ids.push_back(team_->chat().end_id());
+    if (team_->end_id()) labels_.ids.push_back(*team_->end_id());
     labels_.begin.push_back(static_cast<index_t>(labels_.ids.size()));
     longest = std::max(longest, labels_.begin.back() - first);
   }
@@ -168,7 +168,7 @@ std::optional<Code> Session<B>::weigh(const Interrupt& interrupt) {
     return std::nullopt;
   }
   Reader<B>& reader = readers_[gate->of];
-  feature_.assign(static_cast<std::size_t>(reader.decoder().config().hidden_size), 0.0);
+  feature_.assign(static_cast<std::size_t>(reader.decoder().config().d), 0.0);
   const auto code = reader.read(b_, ids_, interrupt, [&](MatrixView<const float> hidden) {
     for (index_t t = 0; t < hidden.extent(0); ++t) {
       for (std::size_t i = 0; i < feature_.size(); ++i) feature_[i] += static_cast<double>(hidden(t, i));
@@ -189,7 +189,7 @@ std::optional<Code> Session<B>::read_prompt(std::size_t k, const Interrupt& inte
 }
 
 template <Backend B>
-std::span<float> Session<B>::next_token() {
+VectorView<const float> Session<B>::next_token() {
   const auto all = logits_.view();
   const index_t n = all.extent(0), v = all.extent(2);
   for (std::size_t k = 0; k < readers_.size(); ++k) {
@@ -197,7 +197,7 @@ std::span<float> Session<B>::next_token() {
   }
   const MatrixView<float> first_rows(all.data(), {n, v}, {all.stride(0), 1});
   mix_next_token(team_->mix_in(), weights_, first_rows, first_rows.row(0).span());
-  return first_rows.row(0).span();
+  return first_rows.row(0);
 }
 
 template <Backend B>
@@ -211,11 +211,11 @@ const Generation& Session<B>::generate(std::span<const Message> chat, OnText&& o
   if (chat.empty()) throw Error(Code::invalid_argument, "chat", "at least one message", "none");
   detail::refuse_blank(chat.back().content);
   if (options.stop != stop_strings_) {  // the one thing that a call may allocate: stop strings it has not seen before
-    stop_ = StopMatcher(options.stop, StreamDecoder::max_piece_bytes);
+    stop_ = StopMatcher(options.stop, stream_.max_piece_bytes());
     stop_strings_ = options.stop;
   }
   stop_.flush();
-  stream_.reset();
+  stream_.flush();
   tokenize_chat(chat);
 
   Generation& out = generation_;
@@ -256,11 +256,11 @@ const Generation& Session<B>::generate(std::span<const Message> chat, OnText&& o
     const auto log_p = next_token();
     const std::int32_t id = sampler_.sample(log_p, out.prompt_tokens + i, options.sampling);
     out.ids.push_back(id);
-    out.log_probability += static_cast<double>(log_p[static_cast<std::size_t>(id)]);
+    out.log_probability += static_cast<double>(log_p(id));
     if (team_->ends(id) || std::find(options.stop_ids.begin(), options.stop_ids.end(), id) != options.stop_ids.end()) {
       return finish(Finish::end_token);
     }
-    const std::string_view piece = stop_.push(stream_.push(team_->tokenizer(), id));
+    const std::string_view piece = stop_.push(stream_.push(id));
     if (!emit(piece)) return finish(Finish::caller);
     if (stop_.stopped()) return finish(Finish::stop_string);
     if (i + 1 == most) break;

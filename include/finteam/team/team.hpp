@@ -56,7 +56,7 @@ class Team {
   [[nodiscard]] const ChatFormat& chat() const noexcept { return *chat_; }
   [[nodiscard]] const std::optional<LinearGate>& gate() const noexcept { return gate_; }
   [[nodiscard]] MixIn mix_in() const noexcept { return manifest_.mix_in; }
-  [[nodiscard]] index_t vocab_size() const noexcept { return roles_.front().decoder.config().vocab_size; }
+  [[nodiscard]] index_t vocab_size() const noexcept { return roles_.front().decoder.config().v; }
   /// Positions that every role was trained for.
   [[nodiscard]] index_t context() const noexcept { return context_; }
   [[nodiscard]] index_t widest_hidden() const noexcept { return widest_hidden_; }
@@ -69,6 +69,10 @@ class Team {
   }
   [[nodiscard]] const std::map<std::string, Task, std::less<>>& tasks() const noexcept { return manifest_.tasks; }
 
+  /// The token that ends a reply; the first of them, the chat format's before the configs'. Nothing if no file names one.
+  [[nodiscard]] std::optional<std::int32_t> end_id() const noexcept {
+    return end_ids_.empty() ? std::nullopt : std::optional(end_ids_.front());
+  }
   /// True for a token that ends a reply: the chat format's, or one that a role's config names.
   [[nodiscard]] bool ends(std::int32_t id) const noexcept {
     return std::find(end_ids_.begin(), end_ids_.end(), id) != end_ids_.end();
@@ -113,11 +117,11 @@ Team<B>::Team(const std::filesystem::path& folder, const OpenOptions& options, B
     configs.push_back(read_config(folder / role.path));
     checkpoints.push_back(Checkpoint::open(folder / role.path));
     total += checkpoints.back().bytes();
-    if (configs.back().vocab_size != configs.front().vocab_size) {
+    if (configs.back().v != configs.front().v) {
       throw Error(Code::mismatch, where + ": role " + role.name,
-                  "a vocabulary of " + std::to_string(configs.front().vocab_size) + " tokens, as role " +
+                  "a vocabulary of " + std::to_string(configs.front().v) + " tokens, as role " +
                       manifest_.roles.front().name + " has",
-                  std::to_string(configs.back().vocab_size));
+                  std::to_string(configs.back().v));
     }
   }
   for (std::size_t k = 0; k < checkpoints.size(); ++k) {
@@ -127,9 +131,9 @@ Team<B>::Team(const std::filesystem::path& folder, const OpenOptions& options, B
       if (options.progress) options.progress(done, total);
     }, options.memory);
     roles_.push_back({manifest_.roles[k].name, std::move(checkpoints[k]), std::move(decoder)});
-    context_ = k == 0 ? configs[k].max_position_embeddings : std::min(context_, configs[k].max_position_embeddings);
-    widest_hidden_ = std::max(widest_hidden_, configs[k].hidden_size);
-    end_ids_.insert(end_ids_.end(), configs[k].eos_token_ids.begin(), configs[k].eos_token_ids.end());
+    context_ = k == 0 ? configs[k].max_positions : std::min(context_, configs[k].max_positions);
+    widest_hidden_ = std::max(widest_hidden_, configs[k].d);
+    end_ids_.insert(end_ids_.end(), configs[k].eos.begin(), configs[k].eos.end());
   }
   open_tokenizer(folder);
   open_gate(folder, where);
@@ -147,7 +151,7 @@ void Team<B>::open_tokenizer(const std::filesystem::path& folder) {
                 std::to_string(tokenizer_->size() - 1));
   }
   chat_ = ChatFormat::by_name(manifest_.chat, *tokenizer_, path.string());
-  end_ids_.push_back(chat_->end_id());
+  if (chat_->end_id()) end_ids_.insert(end_ids_.begin(), *chat_->end_id());
 }
 
 template <Backend B>
@@ -155,7 +159,7 @@ void Team<B>::open_gate(const std::filesystem::path& folder, const std::string& 
   if (!manifest_.gate) return;
   const Manifest::Gate& g = *manifest_.gate;
   const Safetensors file = Safetensors::open(folder / g.file);
-  const index_t n = static_cast<index_t>(roles_.size()), d = roles_[g.of].decoder.config().hidden_size;
+  const index_t n = static_cast<index_t>(roles_.size()), d = roles_[g.of].decoder.config().d;
   const auto take = [&](std::string_view name, std::initializer_list<index_t> shape, float* out) {
     const RawTensor raw = file.tensor(name);
     if (!std::equal(raw.shape.begin(), raw.shape.end(), shape.begin(), shape.end())) {

@@ -1,0 +1,128 @@
+// The CPU backend: vector kernels over packed panels, spread over an executor that the caller may bring.
+// Weights keep their file's type where it is bf16 or f32; activations are float. No op allocates.
+// Not here: the kernels (cpu/), threads (thread_pool.hpp).
+#pragma once
+
+#include <finteam/backend/backend.hpp>
+#include <finteam/backend/cpu/attention.hpp>
+#include <finteam/backend/cpu/elementwise.hpp>
+#include <finteam/backend/cpu/matmul.hpp>
+#include <finteam/backend/executor.hpp>
+#include <finteam/core/packed.hpp>
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// The ops that `Backend` lists, for an xsimd architecture. Light: copy it as you like.
+/// The bits of a row's result are the same on any executor, in any batch, and on any Arch that has the same kind of
+/// multiply-add (fused or not). Each op runs in an FpEnvironment, on every thread that takes part.
+template <class Arch = DefaultArch>
+class BasicCpu {
+ public:
+  using Space = Host;
+  using Matrix = PackedMatrix;
+
+  /// Everything on the calling thread.
+  BasicCpu() noexcept = default;
+  /// Work is spread by `executor`, which must outlive this.
+  explicit BasicCpu(ExecutorRef executor) noexcept : executor_(executor) {}
+
+  /// A weight [n, k], packed into panels on the executor; raw is not needed afterwards.
+  /// Throws Error(mismatch) unless raw is [n, k], Error(limit_exceeded) if its size overflows.
+  [[nodiscard]] PackedMatrix matrix(const RawTensor& raw, std::pmr::memory_resource* memory) const {
+    PackedMatrix w(PackedMatrix::Unpacked{}, raw, memory);
+    const index_t size = detail::chunk_size(executor_, w.panels(), w.cols() * panel_outputs);
+    detail::for_chunks(executor_, w.panels(), size, [&](index_t first, index_t last) {
+      for (index_t i = first; i < last; ++i) w.pack(i, raw);
+    });
+    return w;
+  }
+
+  /// A vector [n] as float. Throws Error(mismatch) unless raw is [n].
+  [[nodiscard]] Tensor<float, 1> vector(const RawTensor& raw, std::pmr::memory_resource* memory) const {
+    if (raw.shape.size() != 1) throw Error(Code::mismatch, "vector", "1 extent", detail::shape_string(raw.shape));
+    Tensor<float, 1> v({raw.shape[0]}, memory);
+    for (index_t i = 0; i < raw.shape[0]; ++i) v.data()[i] = raw[i];
+    return v;
+  }
+
+  /// An owning tensor of zeros.
+  template <class T, std::size_t Rank>
+  [[nodiscard]] Tensor<T, Rank> tensor(std::array<index_t, Rank> extents, std::pmr::memory_resource* memory) const {
+    return Tensor<T, Rank>(extents, memory);
+  }
+
+  /// y[t,:] = w[tokens[t],:]
+  void embed(const PackedMatrix& w, std::span<const std::int32_t> tokens, MatrixView<float> y) const {
+    detail::unpack_rows(executor_, w, tokens, y);
+  }
+
+  /// y[t,i] = x[t,i] · s[i] / sqrt(mean_i x[t,i]² + eps)
+  void rms_norm(MatrixView<const float> x, VectorView<const float> s, float eps, MatrixView<float> y) const {
+    for_rows(x.extent(0), 2 * x.extent(1),
+             [&](index_t t) { detail::rms_norm_row<Arch>(&x(t, 0), s.data(), eps, x.extent(1), &y(t, 0)); });
+  }
+
+  /// y[t,i] (+)= Σ_j x[t,j] · w[i,j]
+  void matmul(MatrixView<const float> x, const PackedMatrix& w, Write write, MatrixView<float> y) const {
+    if (x.extent(0) > 0) detail::MatmulJob<Arch>(x, w, write, y).run(executor_);
+  }
+
+  /// The pair (a, b) = (x[i], x[i + e/2]) of every head becomes (a·cos - b·sin, b·cos + a·sin).
+  void rope(MatrixView<const float> cosine, MatrixView<const float> sine, TensorView<float, 3> x) const {
+    for_rows(x.extent(0), 4 * x.extent(1) * x.extent(2), [&](index_t t) {
+      for (index_t h = 0; h < x.extent(1); ++h) {
+        detail::rope_head<Arch>(&cosine(t, 0), &sine(t, 0), x.extent(2) / 2, &x(t, h, 0));
+      }
+    });
+  }
+
+  /// Writes row t's keys and values at sites[t].
+  void cache_write(std::span<const Site> sites, TensorView<const float, 3> k, TensorView<const float, 3> v,
+                   CacheLayer<Host> cache) const {
+    for_rows(k.extent(0), 8 * k.extent(1) * k.extent(2), [&](index_t t) {
+      detail::cache_write_row(sites[static_cast<std::size_t>(t)], k.row(t), v.row(t), cache);
+    });
+  }
+
+  /// Copies a page of a layer over another.
+  void cache_copy(CacheLayer<Host> cache, std::int32_t from, std::int32_t to) const { detail::copy_page(cache, from, to); }
+
+  /// y[t,h,:] = Σ_p softmax_p(scale · q[t,h,:]·k[p,h',:]) v[p,h',:]
+  void attention(std::span<const Site> sites, TensorView<const float, 3> q, CacheLayer<Host> cache, float scale,
+                 TensorView<float, 3> y) const {
+    const index_t heads = q.extent(1), group = heads / cache.k.extent(1);
+    index_t positions = 0;
+    for (const Site& site : sites) positions += site.position + 1;
+    const index_t work = positions / std::max<index_t>(q.extent(0), 1) * 2 * q.extent(2) / 16 + 64;
+    for_rows(q.extent(0) * heads, work, [&](index_t i) {
+      const index_t t = i / heads, h = i % heads;
+      detail::attention_head<Arch>(sites[static_cast<std::size_t>(t)], &q(t, h, 0), q.extent(2), cache, h / group,
+                                   scale, &y(t, h, 0));
+    });
+  }
+
+  /// y[t,i] = silu(gate[t,i]) · up[t,i]
+  void swiglu(MatrixView<const float> gate, MatrixView<const float> up, MatrixView<float> y) const {
+    for_rows(gate.extent(0), 16 * gate.extent(1),
+             [&](index_t t) { detail::swiglu_row<Arch>(&gate(t, 0), &up(t, 0), gate.extent(1), &y(t, 0)); });
+  }
+
+ private:
+  /// f(i) for every i in [0, count), in chunks that are worth a thread.
+  template <class F>
+  void for_rows(index_t count, index_t work_per_row, F&& f) const {
+    detail::for_chunks(executor_, count, detail::chunk_size(executor_, count, work_per_row),
+                       [&](index_t first, index_t last) {
+                         for (index_t i = first; i < last; ++i) f(i);
+                       });
+  }
+
+  ExecutorRef executor_;
+};
+
+/// The CPU backend for the instruction set that the compiler's flags allow.
+using Cpu = BasicCpu<>;
+
+static_assert(Backend<Cpu>);
+
+}  // namespace finteam::inline FINTEAM_ABI

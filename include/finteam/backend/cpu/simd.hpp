@@ -1,0 +1,251 @@
+// Sixteen float lanes on any x86-64 or ARM vector unit, and the scalar functions with the same bits. The only header
+// that includes xsimd (8.1 and later) or computes with intrinsics.
+//
+// Two kinds of arithmetic, and nothing between (law 3): a product that feeds a sum is an explicit fmadd, fused wherever
+// the build has fused multiply-add (so not left to xsimd 8.1, whose AVX-512 fma rounds twice); everything else is one
+// rounding per operator, in expressions that a compiler has no way to contract.
+#pragma once
+
+#include <finteam/core/checked.hpp>
+
+#include <xsimd/xsimd.hpp>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include <array>
+#include <bit>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <utility>
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// The widest xsimd architecture that the compiler's flags allow.
+using DefaultArch = xsimd::default_arch;
+
+namespace detail::simd {
+
+/// f(0), …, f(N - 1) with constant arguments, unrolled at any optimisation level.
+template <std::size_t N, class F>
+[[gnu::always_inline]] inline void unroll(F&& f) {
+  [&]<std::size_t... I>(std::index_sequence<I...>) { (f(std::integral_constant<std::size_t, I>{}), ...); }
+  (std::make_index_sequence<N>{});
+}
+
+/// a · b + c, rounded once where the instruction set has it (never contracted elsewhere: there is nothing to contract
+/// to).
+[[gnu::always_inline]] inline float fmadd(float a, float b, float c) noexcept {
+#if defined(__FMA__) || defined(__AVX512F__) || defined(FP_FAST_FMAF)
+  return std::fma(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+
+/// a · b + c for one register.
+template <class Arch>
+[[gnu::always_inline]] inline xsimd::batch<float, Arch> fmadd(const xsimd::batch<float, Arch>& a,
+                                                              const xsimd::batch<float, Arch>& b,
+                                                              const xsimd::batch<float, Arch>& c) noexcept {
+  using Batch = xsimd::batch<float, Arch>;
+#if defined(__AVX512F__)
+  if constexpr (Batch::size == 16) return Batch(_mm512_fmadd_ps(a, b, c));
+#endif
+#if defined(__FMA__)
+  if constexpr (Batch::size == 8) return Batch(_mm256_fmadd_ps(a, b, c));
+  if constexpr (Batch::size == 4) return Batch(_mm_fmadd_ps(a, b, c));
+#elif defined(__x86_64__)
+  if constexpr (Batch::size < 16) return a * b + c;
+#else
+  return xsimd::fma(a, b, c);
+#endif
+}
+
+/// The same bits as another type; xsimd 10 changed the function's template argument.
+template <class To, class From, class Arch>
+[[gnu::always_inline]] inline xsimd::batch<To, Arch> bits_as(const xsimd::batch<From, Arch>& x) noexcept {
+#if XSIMD_VERSION_MAJOR >= 10
+  return xsimd::bitwise_cast<To>(x);
+#else
+  return xsimd::bitwise_cast<xsimd::batch<To, Arch>>(x);
+#endif
+}
+
+/// Sixteen floats in as many registers as the architecture needs.
+template <class Arch>
+struct Lanes {
+  using Batch = xsimd::batch<float, Arch>;
+  using Bits = xsimd::batch<std::uint32_t, Arch>;
+  static constexpr std::size_t width = Batch::size;
+  static constexpr std::size_t parts = 16 / width;
+  static_assert(parts * width == 16, "a register of 4, 8 or 16 floats");
+
+  std::array<Batch, parts> part;
+
+  /// {f(0), …, f(parts - 1)}
+  template <class F>
+  [[gnu::always_inline]] static Lanes make(F&& f) noexcept {
+    return [&]<std::size_t... I>(std::index_sequence<I...>) {
+      return Lanes{{f(std::integral_constant<std::size_t, I>{})...}};
+    }
+    (std::make_index_sequence<parts>{});
+  }
+  [[gnu::always_inline]] static Lanes broadcast(float x) noexcept {
+    const Batch b(x);
+    return make([&](auto) { return b; });
+  }
+  [[gnu::always_inline]] static Lanes zero() noexcept { return broadcast(0.0F); }
+  [[gnu::always_inline]] static Lanes load(const float* p) noexcept {
+    return make([&](auto i) { return Batch::load_unaligned(p + i * width); });
+  }
+  /// The first `count` floats at p, and zeros.
+  static Lanes load(const float* p, index_t count) noexcept {
+    alignas(64) std::array<float, 16> a{};
+    for (index_t i = 0; i < count; ++i) a[static_cast<std::size_t>(i)] = p[i];
+    return load(a.data());
+  }
+  [[gnu::always_inline]] void store(float* p) const noexcept {
+    unroll<parts>([&](auto i) { part[i].store_unaligned(p + i * width); });
+  }
+  /// Stores the first `count` lanes.
+  void store(float* p, index_t count) const noexcept {
+    alignas(64) std::array<float, 16> a;
+    store(a.data());
+    for (index_t i = 0; i < count; ++i) p[i] = a[static_cast<std::size_t>(i)];
+  }
+
+  [[gnu::always_inline]] friend Lanes operator+(const Lanes& a, const Lanes& b) noexcept {
+    return make([&](auto i) { return a.part[i] + b.part[i]; });
+  }
+  [[gnu::always_inline]] friend Lanes operator-(const Lanes& a, const Lanes& b) noexcept {
+    return make([&](auto i) { return a.part[i] - b.part[i]; });
+  }
+  [[gnu::always_inline]] friend Lanes operator*(const Lanes& a, const Lanes& b) noexcept {
+    return make([&](auto i) { return a.part[i] * b.part[i]; });
+  }
+  [[gnu::always_inline]] friend Lanes operator/(const Lanes& a, const Lanes& b) noexcept {
+    return make([&](auto i) { return a.part[i] / b.part[i]; });
+  }
+};
+
+template <class Arch>
+[[gnu::always_inline]] inline Lanes<Arch> fmadd(const Lanes<Arch>& a, const Lanes<Arch>& b,
+                                                const Lanes<Arch>& c) noexcept {
+  return Lanes<Arch>::make([&](auto i) { return fmadd(a.part[i], b.part[i], c.part[i]); });
+}
+
+/// a where x < y, else b.
+template <class Arch>
+[[gnu::always_inline]] inline Lanes<Arch> where_less(const Lanes<Arch>& x, const Lanes<Arch>& y, const Lanes<Arch>& a,
+                                                     const Lanes<Arch>& b) noexcept {
+  return Lanes<Arch>::make([&](auto i) { return xsimd::select(x.part[i] < y.part[i], a.part[i], b.part[i]); });
+}
+inline float where_less(float x, float y, float a, float b) noexcept { return x < y ? a : b; }
+
+/// The greater and the lesser; b if either is NaN. (GCC 12 warns inside its own _mm512_max_ps, so not that.)
+template <class V>
+[[gnu::always_inline]] inline V max(const V& a, const V& b) noexcept {
+  return where_less(b, a, a, b);
+}
+template <class V>
+[[gnu::always_inline]] inline V min(const V& a, const V& b) noexcept {
+  return where_less(a, b, a, b);
+}
+
+/// x where x is a number, else NaN as it came; y where x is a number.
+template <class Arch>
+[[gnu::always_inline]] inline Lanes<Arch> unless_nan(const Lanes<Arch>& x, const Lanes<Arch>& y) noexcept {
+  return Lanes<Arch>::make([&](auto i) { return xsimd::select(x.part[i] == x.part[i], y.part[i], x.part[i]); });
+}
+inline float unless_nan(float x, float y) noexcept { return x == x ? y : x; }
+
+/// p · 2^n on the exponent's bits, n in the lowest mantissa bits of t. Nothing that could be contracted.
+template <class Arch>
+[[gnu::always_inline]] inline Lanes<Arch> scale_exponent(const Lanes<Arch>& p, const Lanes<Arch>& t) noexcept {
+  return Lanes<Arch>::make([&](auto i) {
+    return bits_as<float>(bits_as<std::uint32_t>(p.part[i]) + (bits_as<std::uint32_t>(t.part[i]) << 23));
+  });
+}
+inline float scale_exponent(float p, float t) noexcept {
+  return std::bit_cast<float>(std::bit_cast<std::uint32_t>(p) + (std::bit_cast<std::uint32_t>(t) << 23));
+}
+
+/// x in every lane of V (a float, or Lanes).
+template <class V>
+[[gnu::always_inline]] inline V constant(float x) noexcept {
+  if constexpr (std::is_same_v<V, float>) {
+    return x;
+  } else {
+    return V::broadcast(x);
+  }
+}
+
+/// e^x, at most 2 ulp off; exp(0) = 1, exp(-inf) = 0, NaN stays NaN; results below 2^-126 are 0. V is float or Lanes,
+/// with the same bits. n = round(x · log2 e), r = x - n · ln 2 in two parts, then 1 + r + r² · P(r), P minimax of
+/// degree 5. Source: the coefficients and the split of ln 2 are those of Cephes' expf (Moshier 1992).
+template <class V>
+[[gnu::always_inline]] inline V exp(const V& x) noexcept {
+  const auto c = [](float value) { return constant<V>(value); };
+  const V magic = c(0x1.8p23F);  // adding it rounds to an integer, held in the lowest bits
+  const V in_range = min(max(x, c(-88.0F)), c(89.0F));
+  const V t = fmadd(in_range, c(1.44269504F), magic);
+  const V n = t - magic;
+  const V r = fmadd(n, c(2.12194440e-4F), fmadd(n, c(-0.693359375F), in_range));
+  V p = fmadd(c(1.9875691500e-4F), r, c(1.3981999507e-3F));
+  p = fmadd(p, r, c(8.3334519073e-3F));
+  p = fmadd(p, r, c(4.1665795894e-2F));
+  p = fmadd(p, r, c(1.6666665459e-1F));
+  p = fmadd(p, r, c(5.0000001201e-1F));
+  V y = fmadd(p, r * r, r) + c(1.0F);
+  y = scale_exponent(y, t);
+  y = where_less(c(88.72283F), x, c(std::numeric_limits<float>::infinity()), y);
+  y = where_less(x, c(-87.33654F), c(0.0F), y);
+  return unless_nan(x, y);
+}
+
+/// z / (1 + exp(-z)). V is float or Lanes, with the same bits.
+template <class V>
+[[gnu::always_inline]] inline V silu(const V& z) noexcept {
+  return z / (constant<V>(1.0F) + exp(constant<V>(0.0F) - z));
+}
+
+/// The sum of sixteen floats, always by the same tree.
+template <class Arch>
+[[nodiscard]] inline float sum(const Lanes<Arch>& x) noexcept {
+  alignas(64) std::array<float, 16> a;
+  x.store(a.data());
+  for (std::size_t half = 8; half != 0; half /= 2) {
+    for (std::size_t i = 0; i < half; ++i) a[i] += a[i + half];
+  }
+  return a[0];
+}
+
+/// The greatest of sixteen floats.
+template <class Arch>
+[[nodiscard]] inline float greatest(const Lanes<Arch>& x) noexcept {
+  alignas(64) std::array<float, 16> a;
+  x.store(a.data());
+  for (std::size_t half = 8; half != 0; half /= 2) {
+    for (std::size_t i = 0; i < half; ++i) a[i] = max(a[i], a[i + half]);
+  }
+  return a[0];
+}
+
+/// Sixteen pairs of bf16, widened exactly: even takes the first of each pair, odd the second.
+template <class Arch>
+[[gnu::always_inline]] inline void load_bf16_pairs(const std::byte* p, Lanes<Arch>& even, Lanes<Arch>& odd) noexcept {
+  using Bits = typename Lanes<Arch>::Bits;
+  const auto* words = reinterpret_cast<const std::uint32_t*>(p);
+  unroll<Lanes<Arch>::parts>([&](auto i) {
+    const Bits pairs = Bits::load_unaligned(words + i * Lanes<Arch>::width);
+    even.part[i] = bits_as<float>(pairs << 16);
+    odd.part[i] = bits_as<float>(pairs & Bits(0xFFFF0000U));
+  });
+}
+
+}  // namespace detail::simd
+}  // namespace finteam::inline FINTEAM_ABI

@@ -1,0 +1,198 @@
+// A compiled pattern over PCRE2 (8 bit, UTF, UCP; JIT where there is one), and a search through a text for its matches.
+// Every search has a budget of steps and a fixed arena: what does not fit is an Error, never a hang and never a malloc.
+#pragma once
+
+#ifndef PCRE2_CODE_UNIT_WIDTH
+#define PCRE2_CODE_UNIT_WIDTH 8
+#endif
+
+#include <finteam/core/tensor.hpp>
+#include <finteam/text/pattern_syntax.hpp>
+#include <finteam/text/utf8.hpp>
+
+#include <pcre2.h>
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+
+namespace finteam::inline FINTEAM_ABI {
+namespace detail {
+
+/// A PCRE2 status as an Error. Compile errors are positive, match errors negative.
+[[noreturn]] inline void throw_pcre2(int status, const std::string& where) {
+  std::array<PCRE2_UCHAR8, 160> message{};
+  pcre2_get_error_message_8(status, message.data(), message.size());
+  const bool limit = status == PCRE2_ERROR_MATCHLIMIT || status == PCRE2_ERROR_HEAPLIMIT ||
+                     status == PCRE2_ERROR_DEPTHLIMIT || status == PCRE2_ERROR_JIT_STACKLIMIT ||
+                     status == PCRE2_ERROR_NOMEMORY;
+  throw Error(limit ? Code::limit_exceeded : (status > 0 ? Code::malformed : Code::system), where,
+              limit ? "a text that the pattern matches within its limits" : "a pattern that PCRE2 accepts",
+              reinterpret_cast<const char*>(message.data()));
+}
+
+struct Pcre2Free {
+  void operator()(pcre2_code_8* p) const noexcept { pcre2_code_free_8(p); }
+  void operator()(pcre2_compile_context_8* p) const noexcept { pcre2_compile_context_free_8(p); }
+  void operator()(pcre2_general_context_8* p) const noexcept { pcre2_general_context_free_8(p); }
+  void operator()(pcre2_match_context_8* p) const noexcept { pcre2_match_context_free_8(p); }
+  void operator()(pcre2_match_data_8* p) const noexcept { pcre2_match_data_free_8(p); }
+  void operator()(pcre2_jit_stack_8* p) const noexcept { pcre2_jit_stack_free_8(p); }
+};
+template <class T>
+using Pcre2Ptr = std::unique_ptr<T, Pcre2Free>;
+
+/// Fixed memory for one matcher. PCRE2's interpreter doubles its frames as it needs them; when only the objects that
+/// were there at settle() are left, the rest is free again.
+class Pcre2Arena {
+ public:
+  explicit Pcre2Arena(std::size_t bytes) : buffer_(bytes) {}
+
+  void settle() noexcept {
+    base_used_ = used_;
+    base_live_ = live_;
+  }
+  static void* allocate(std::size_t bytes, void* self) noexcept {
+    auto& a = *static_cast<Pcre2Arena*>(self);
+    const std::size_t rounded = (bytes + 63) / 64 * 64;
+    if (rounded < bytes || rounded > a.buffer_.size() - a.used_) return nullptr;
+    void* p = a.buffer_.data() + a.used_;
+    a.used_ += rounded;
+    ++a.live_;
+    return p;
+  }
+  static void release(void* p, void* self) noexcept {
+    auto& a = *static_cast<Pcre2Arena*>(self);
+    if (p != nullptr && --a.live_ == a.base_live_) a.used_ = a.base_used_;
+  }
+
+ private:
+  Buffer buffer_;
+  std::size_t used_ = 0, base_used_ = 0;
+  std::size_t live_ = 0, base_live_ = 0;
+};
+
+}  // namespace detail
+
+/// An immutable pattern, to be shared between threads.
+class Pattern {
+ public:
+  static constexpr std::size_t max_pattern_bytes = 4096;
+  static constexpr std::uint32_t heap_limit_kib = 512;
+
+  /// Compiles a pattern as tokenizer.json writes it (Oniguruma; see pattern_syntax.hpp). Throws Error: malformed for
+  /// what PCRE2 refuses, unsupported for what it would read differently or what can match nothing, limit_exceeded for
+  /// its length.
+  Pattern(std::string_view pattern, std::string where) : where_(std::move(where)) {
+    if (pattern.size() > max_pattern_bytes) {
+      throw Error(Code::limit_exceeded, where_, "a pattern of at most " + std::to_string(max_pattern_bytes) + " bytes",
+                  std::to_string(pattern.size()));
+    }
+    check_utf8(pattern, where_);
+    const std::string translated = pcre2_syntax(pattern, where_);
+    const detail::Pcre2Ptr<pcre2_compile_context_8> context(pcre2_compile_context_create_8(nullptr));
+    if (context == nullptr) detail::throw_pcre2(PCRE2_ERROR_NOMEMORY, where_);
+    pcre2_set_newline_8(context.get(), PCRE2_NEWLINE_LF);
+    int status = 0;
+    std::size_t offset = 0;
+    code_.reset(pcre2_compile_8(reinterpret_cast<PCRE2_SPTR8>(translated.data()), translated.size(),
+                                PCRE2_UTF | PCRE2_UCP, &status, &offset, context.get()));
+    if (code_ == nullptr) detail::throw_pcre2(status, where_);
+    std::uint32_t matches_empty = 0;
+    pcre2_pattern_info_8(code_.get(), PCRE2_INFO_MATCHEMPTY, &matches_empty);
+    if (matches_empty != 0) {
+      throw Error(Code::unsupported, where_, "a pattern that never matches nothing", detail::in_quotes(pattern));
+    }
+    pcre2_jit_compile_8(code_.get(), PCRE2_JIT_COMPLETE);  // without one, pcre2_match interprets
+  }
+
+  /// All memory that searches need, for one thread at a time. Fits every pattern.
+  class Scratch {
+   public:
+    Scratch() : arena_(std::make_unique<detail::Pcre2Arena>(3 * 1024 * heap_limit_kib)) {
+      general_.reset(
+          pcre2_general_context_create_8(detail::Pcre2Arena::allocate, detail::Pcre2Arena::release, arena_.get()));
+      if (general_ == nullptr) detail::throw_pcre2(PCRE2_ERROR_NOMEMORY, "pattern");
+      context_.reset(pcre2_match_context_create_8(general_.get()));
+      data_.reset(pcre2_match_data_create_8(1, general_.get()));
+      if (context_ == nullptr || data_ == nullptr) detail::throw_pcre2(PCRE2_ERROR_NOMEMORY, "pattern");
+      pcre2_set_heap_limit_8(context_.get(), heap_limit_kib);
+      stack_.reset(pcre2_jit_stack_create_8(32 * 1024, 1024 * heap_limit_kib, general_.get()));
+      if (stack_ != nullptr) pcre2_jit_stack_assign_8(context_.get(), nullptr, stack_.get());
+      arena_->settle();
+    }
+
+   private:
+    friend class Pattern;
+    std::unique_ptr<detail::Pcre2Arena> arena_;  // first: the others live in it
+    detail::Pcre2Ptr<pcre2_general_context_8> general_;
+    detail::Pcre2Ptr<pcre2_match_context_8> context_;
+    detail::Pcre2Ptr<pcre2_match_data_8> data_;
+    detail::Pcre2Ptr<pcre2_jit_stack_8> stack_;
+  };
+
+  /// The matches of a pattern in a text, from left to right, none empty. Pattern, scratch and text must outlive it.
+  class Search {
+   public:
+    /// text is well-formed UTF-8 (the caller has checked).
+    Search(const Pattern& pattern, Scratch& scratch, std::string_view text) noexcept
+        : pattern_(pattern), scratch_(scratch), text_(text), steps_left_(free_steps + 64 * text.size()) {}
+
+    /// Moves to the next match; false if there is none. Throws Error(limit_exceeded) when the budget of steps
+    /// (10,000,000 and 64 a byte, for the whole text) or of memory is spent.
+    bool next() {
+      const int count = match();
+      if (count == PCRE2_ERROR_NOMATCH) return false;
+      if (count < 0) detail::throw_pcre2(count, pattern_.where_);
+      const std::size_t* offsets = pcre2_get_ovector_pointer_8(scratch_.data_.get());
+      begin_ = offsets[0];
+      end_ = offsets[1];
+      return true;
+    }
+    /// Byte offsets of the match.
+    [[nodiscard]] std::size_t begin() const noexcept { return begin_; }
+    [[nodiscard]] std::size_t end() const noexcept { return end_; }
+
+   private:
+    static constexpr std::uint64_t free_steps = 10'000'000;
+
+    /// Ordinary matches need few steps, which are not counted; a longer one is tried again with more and more of the
+    /// budget.
+    int match() {
+      std::uint32_t limit = 1000;
+      int count = match_within(limit);
+      while (count == PCRE2_ERROR_MATCHLIMIT && steps_left_ != 0) {
+        limit = static_cast<std::uint32_t>(std::min<std::uint64_t>({4ULL * limit, steps_left_, 0x3FFFFFFFU}));
+        steps_left_ -= limit;
+        count = match_within(limit);
+      }
+      return count;
+    }
+    int match_within(std::uint32_t limit) {
+      pcre2_set_match_limit_8(scratch_.context_.get(), limit);
+      const int count = match_once(0);
+      return count == PCRE2_ERROR_JIT_STACKLIMIT ? match_once(PCRE2_NO_JIT) : count;
+    }
+    int match_once(std::uint32_t options) const {
+      return pcre2_match_8(pattern_.code_.get(), reinterpret_cast<PCRE2_SPTR8>(text_.data()), text_.size(), end_,
+                           options | PCRE2_NO_UTF_CHECK | PCRE2_NOTEMPTY, scratch_.data_.get(),
+                           scratch_.context_.get());
+    }
+
+    const Pattern& pattern_;
+    Scratch& scratch_;
+    std::string_view text_;
+    std::uint64_t steps_left_;
+    std::size_t begin_ = 0, end_ = 0;
+  };
+
+ private:
+  std::string where_;
+  detail::Pcre2Ptr<pcre2_code_8> code_;
+};
+
+}  // namespace finteam::inline FINTEAM_ABI

@@ -1,0 +1,33 @@
+// Every tolerance of the tests, with its reason. A test that compares numbers takes its bound from here.
+#pragma once
+
+#include <finteam/core/dtype.hpp>
+
+namespace tolerance {
+
+/// |a - b| ≤ absolute + relative · |b|; false if either is NaN.
+struct Bound {
+  double absolute;
+  double relative;
+  [[nodiscard]] bool holds(double a, double b) const {
+    const double difference = a > b ? a - b : b - a;
+    return difference <= absolute + relative * (b < 0 ? -b : b);
+  }
+};
+
+/// One op in float against the same op in double, inputs of order one. Weights of every storage type widen exactly, so
+/// the type adds nothing: what is left is float's rounding in sums of at most a few hundred terms, 2^-24 · sqrt(300) ≈
+/// 1e-6 of the largest partial sum (order 10), with room for an unlucky draw.
+[[nodiscard]] constexpr Bound op(finteam::DType weights) {
+  switch (weights) {
+    case finteam::DType::f32: return {1e-5, 1e-5};
+    case finteam::DType::bf16: return {1e-5, 1e-5};
+    case finteam::DType::f16: return {1e-5, 1e-5};
+  }
+  return {0, 0};
+}
+
+/// exp in float against exp in double: 2 units in the last place of a normal float.
+inline constexpr Bound exponential{0, 2.4e-7};
+
+}  // namespace tolerance
