@@ -33,8 +33,11 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|amd64|AMD64)$" AND NOT CMAKE_CROSSCO
   set(FINTEAM_X86_64 ON)
   include(CheckCXXSourceRuns)
   check_cxx_source_runs([[
+    #include <cpuid.h>
     int main() {
-      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") ? 0 : 1;
+      unsigned a, b, c = 0, d;
+      const bool f16c = __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+      return f16c && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? 0 : 1;
     }]] FINTEAM_RUNS_avx2)
   set(FINTEAM_RUNS_x86-64 ON)
 endif()

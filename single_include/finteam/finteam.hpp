@@ -1,0 +1,3 @@
+// So that <finteam/finteam.hpp> is found with -Isingle_include alone.
+#pragma once
+#include "../finteam.hpp"
