@@ -1,0 +1,213 @@
+// config.json and generation_config.json of the Llama family (2, 3, 3.1, 3.2), as transformers 4 and 5 write them.
+// Not here: other families, rope's frequencies (layer/rope.hpp), tensors.
+#pragma once
+
+#include <finteam/core/checked.hpp>
+#include <finteam/file/json_view.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <vector>
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// How the angles of rope are scaled for contexts longer than those of pretraining.
+enum class RopeType : std::uint8_t {
+  none,    ///< transformers: "default"
+  linear,  ///< every frequency / factor
+  llama3,  ///< low frequencies / factor, high ones as they are, smooth between
+};
+
+/// Rotary position embedding: frequency i of e/2 is theta^(-2i/e), then scaled by type.
+/// Fields after theta are 0 where the type has no use for them.
+struct RopeConfig {
+  RopeType type = RopeType::none;
+  double theta = 10'000;
+  double factor = 0;
+  double low_freq_factor = 0;
+  double high_freq_factor = 0;
+  index_t original_max_positions = 0;
+
+  friend bool operator==(const RopeConfig&, const RopeConfig&) = default;
+};
+
+/// The shape and the constants of a Llama decoder.
+struct Config {
+  std::string where;       ///< what errors call it: "micro/config.json"
+  std::string model_type;  ///< "llama"
+  index_t v = 0;           ///< vocabulary
+  index_t d = 0;           ///< model width
+  index_t layers = 0;
+  index_t h = 0;  ///< heads
+  index_t g = 0;  ///< key/value heads; divides h
+  index_t e = 0;  ///< head width, even
+  index_t f = 0;  ///< feed-forward width
+  index_t max_positions = 0;
+  double rms_norm_eps = 0;
+  bool tie_word_embeddings = false;  ///< the output matrix is the input embedding
+  RopeConfig rope;
+  std::optional<std::int32_t> bos;  ///< none if the files name none
+  std::vector<std::int32_t> eos;    ///< any of them ends a text; empty if the files name none
+};
+
+namespace detail {
+
+inline constexpr std::int64_t config_max_positions = std::int64_t{1} << 30;
+
+/// {rope_type, factor, …}: transformers 4's rope_scaling or 5's rope_parameters. theta is left alone.
+[[nodiscard]] inline RopeConfig read_rope(const JsonView& json) {
+  RopeConfig rope;
+  const auto newer = json.find("rope_type");
+  const auto older = json.find("type");
+  if (newer && older && newer->as_string() != older->as_string()) {
+    older->refuse(in_quotes(newer->as_string()) + " as rope_type says", Code::mismatch);
+  }
+  const std::string type = newer ? newer->as_string() : older ? older->as_string() : "default";
+  if (const auto part = json.find("partial_rotary_factor"); part && part->as_number() != 1.0) {
+    part->refuse("1 (a rotation of whole heads)", Code::unsupported);
+  }
+  if (type == "default") return rope;
+  if (type != "linear" && type != "llama3") {
+    (newer ? *newer : *older).refuse("default, linear or llama3", Code::unsupported);
+  }
+  rope.factor = json.at("factor").as_number(1, 1e6);
+  if (type == "linear") {
+    rope.type = RopeType::linear;
+    return rope;
+  }
+  rope.type = RopeType::llama3;
+  rope.low_freq_factor = json.at("low_freq_factor").as_number(1e-6, 1e6);
+  const JsonView high = json.at("high_freq_factor");
+  rope.high_freq_factor = high.as_number(1e-6, 1e6);
+  if (rope.high_freq_factor <= rope.low_freq_factor) high.refuse("more than low_freq_factor", Code::mismatch);
+  rope.original_max_positions =
+      static_cast<index_t>(json.at("original_max_position_embeddings").as_int(1, config_max_positions));
+  return rope;
+}
+
+/// The rope of a config in either transformers' words; where both are there they must agree.
+[[nodiscard]] inline RopeConfig read_rope_of_config(const JsonView& json) {
+  constexpr double least = 1e-3, most = 1e12;
+  const auto theta = json.find("rope_theta");
+  const auto scaling = json.find("rope_scaling");
+  const auto parameters = json.find("rope_parameters");
+  RopeConfig rope = parameters ? read_rope(*parameters) : scaling ? read_rope(*scaling) : RopeConfig{};
+  if (parameters && scaling && read_rope(*scaling) != rope) {
+    scaling->refuse("the same as rope_parameters", Code::mismatch);
+  }
+  std::optional<double> value;
+  const auto merge = [&](const std::optional<JsonView>& x) {
+    if (!x) return;
+    const double stated = x->as_number(least, most);
+    if (value && *value != stated) x->refuse("rope_theta as elsewhere, " + Json(*value).dump(), Code::mismatch);
+    value = stated;
+  };
+  merge(theta);
+  if (scaling) merge(scaling->find("rope_theta"));
+  if (parameters) merge(parameters->find("rope_theta"));
+  rope.theta = value.value_or(rope.theta);
+  return rope;
+}
+
+/// Appends the token ids of an integer or a list of them, each once; ids must lie in [0, v).
+inline void read_token_ids(const JsonView& json, index_t v, std::vector<std::int32_t>& ids) {
+  const auto add = [&](const JsonView& id) {
+    const auto x = static_cast<std::int32_t>(id.as_int(0, v - 1));
+    if (std::ranges::find(ids, x) == ids.end()) ids.push_back(x);
+  };
+  if (!json.is_array()) return add(json);
+  if (json.size() > 256) json.refuse("at most 256 ids", Code::limit_exceeded);
+  json.each(add);
+}
+
+/// Features that change the arithmetic and that this build does not have.
+inline void refuse_unsupported(const JsonView& json) {
+  const auto is = [&](std::string_view key, std::string_view only) {
+    if (const auto x = json.find(key); x && x->as_string() != only) x->refuse(in_quotes(only), Code::unsupported);
+  };
+  const auto off = [&](std::string_view key) {
+    if (const auto x = json.find(key); x && x->as_bool()) x->refuse("false", Code::unsupported);
+  };
+  is("hidden_act", "silu");
+  off("attention_bias");
+  off("mlp_bias");
+  if (const auto part = json.find("partial_rotary_factor"); part && part->as_number() != 1.0) {
+    part->refuse("1 (a rotation of whole heads)", Code::unsupported);
+  }
+  if (const auto x = json.find("quantization_config")) x->refuse("weights that are not quantised", Code::unsupported);
+}
+
+}  // namespace detail
+
+/// The Config of a config.json's text. Needed: model_type, vocab_size, hidden_size, num_hidden_layers,
+/// num_attention_heads, intermediate_size; the rest defaults as transformers' LlamaConfig does, but no eos and no bos.
+/// Error(not_found): a key is missing. Error(malformed): a value of another type, or out of its bounds.
+/// Error(unsupported): another model_type, rope type or feature. Error(mismatch): values that contradict each other.
+[[nodiscard]] inline Config parse_config(std::string_view text, std::string where) {
+  const JsonFile file(text, std::move(where), JsonLimits{.values = 100'000, .bytes = std::size_t{1} << 24});
+  const JsonView json = file.root();
+  Config c;
+  c.where = file.where();
+  c.model_type = json.at("model_type").as_string();
+  if (c.model_type != "llama") json.at("model_type").refuse("\"llama\"", Code::unsupported);
+  detail::refuse_unsupported(json);
+
+  const auto extent = [&](std::string_view key, std::int64_t most) {
+    return static_cast<index_t>(json.at(key).as_int(1, most));
+  };
+  c.v = extent("vocab_size", 10'000'000);
+  c.d = extent("hidden_size", 1'000'000);
+  c.layers = extent("num_hidden_layers", 1'000);
+  c.h = extent("num_attention_heads", 10'000);
+  c.f = extent("intermediate_size", 10'000'000);
+  c.g = static_cast<index_t>(json.int_or("num_key_value_heads", c.h, 1, 10'000));
+  if (c.h % c.g != 0) {
+    json.at("num_key_value_heads").refuse("a divisor of num_attention_heads " + std::to_string(c.h), Code::mismatch);
+  }
+  const auto head_dim = json.find("head_dim");
+  if (!head_dim && c.d % c.h != 0) {
+    json.at("hidden_size").refuse("a multiple of num_attention_heads " + std::to_string(c.h), Code::mismatch);
+  }
+  c.e = head_dim ? static_cast<index_t>(head_dim->as_int(1, 65'536)) : c.d / c.h;
+  if (c.e % 2 != 0) throw Error(Code::mismatch, c.where + ": head_dim", "an even width", std::to_string(c.e));
+
+  c.max_positions = static_cast<index_t>(json.int_or("max_position_embeddings", 2048, 1, detail::config_max_positions));
+  c.rms_norm_eps = json.number_or("rms_norm_eps", 1e-6, 0, 1);
+  c.tie_word_embeddings = json.bool_or("tie_word_embeddings", false);
+  c.rope = detail::read_rope_of_config(json);
+  if (const auto bos = json.find("bos_token_id")) c.bos = static_cast<std::int32_t>(bos->as_int(0, c.v - 1));
+  if (const auto eos = json.find("eos_token_id")) detail::read_token_ids(*eos, c.v, c.eos);
+  return c;
+}
+
+/// Adds what generation_config.json says to a Config: more eos ids, and bos if there was none.
+/// Errors as parse_config; its other keys (temperature, top_p, …) are the caller's business.
+inline void merge_generation_config(std::string_view text, std::string where, Config& config) {
+  const JsonFile file(text, std::move(where), JsonLimits{.values = 100'000, .bytes = std::size_t{1} << 24});
+  const JsonView json = file.root();
+  if (const auto eos = json.find("eos_token_id")) detail::read_token_ids(*eos, config.v, config.eos);
+  const auto bos = json.find("bos_token_id");
+  if (bos && !config.bos) config.bos = static_cast<std::int32_t>(bos->as_int(0, config.v - 1));
+}
+
+/// Reads `folder`/config.json, and `folder`/generation_config.json if it is there. Errors as MappedFile::open and
+/// parse_config.
+[[nodiscard]] inline Config read_config(const std::filesystem::path& folder) {
+  const auto read = [](const std::filesystem::path& path) { return read_text_file(path, std::size_t{1} << 24); };
+  const auto path = folder / "config.json";
+  Config config = parse_config(read(path), detail::file_label(path));
+  const auto generation = folder / "generation_config.json";
+  std::error_code ignored;
+  if (std::filesystem::exists(generation, ignored)) {
+    merge_generation_config(read(generation), detail::file_label(generation), config);
+  }
+  return config;
+}
+
+}  // namespace finteam::inline FINTEAM_ABI
