@@ -96,12 +96,16 @@ template <Backend B>
     used.push_back(std::move(name));
     return raw;
   };
-  const auto matrix = [&](std::string name, index_t n, index_t k) {
-    auto m = backend.matrix(take(std::move(name), {n, k}), memory);
+  const auto loaded = [&](auto weight) {
     if (progress) progress(done, checkpoint.bytes());
-    return m;
+    return weight;
   };
-  const auto vector = [&](std::string name, index_t n) { return backend.vector(take(std::move(name), {n}), memory); };
+  const auto matrix = [&](std::string name, index_t n, index_t k) {
+    return loaded(backend.matrix(take(std::move(name), {n, k}), memory));
+  };
+  const auto vector = [&](std::string name, index_t n) {
+    return loaded(backend.vector(take(std::move(name), {n}), memory));
+  };
 
   DecoderWeights<B> w{.embed_tokens = matrix(std::string(names.embed_tokens), v, d), .blocks = {}, .norm = {}, .own_lm_head = {}};
   w.blocks.reserve(static_cast<std::size_t>(config.layers));
