@@ -3,7 +3,7 @@
 
 #include "progress_bar.hpp"
 
-#include <finteam/file/json.hpp>
+#include <finteam/file/json_view.hpp>
 #include <finteam/finteam.hpp>
 
 #include <CLI/CLI.hpp>

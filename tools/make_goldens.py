@@ -76,7 +76,7 @@ CASES = [
     Case("llama31", 31, v=199, d=64, f=88, h=4, g=2, theta=500000.0, scaling=LLAMA3_SCALING, eos=[2, 8, 9]),
     Case("llama32", 32, v=300, d=40, f=72, h=4, g=2, layers=3, width=16, dtype=torch.bfloat16, theta=500000.0,
          scaling=LLAMA3_SCALING, tied=True, eos=[2, 8, 9], config_style="4"),
-    Case("sharded", 41, v=180, d=48, f=80, h=3, g=3, shard_size="70KB"),
+    Case("sharded", 41, v=180, d=48, f=80, h=3, g=3, shard_size="70KB", scaling={"rope_type": "linear", "factor": 4.0}),
     Case("f16", 42, v=170, d=48, f=53, h=6, g=3, dtype=torch.float16, embedding=0.006, subnormal_up_proj=True),
     Case("mqa", 43, v=201, d=48, f=54, h=3, g=1, eps=1e-2),
 ]
@@ -202,10 +202,13 @@ def score_spread(model, ids):
 
 
 def rope_frequencies(width, theta, scaling, smooth=True, dim=None):
-    """Radians per position [width / 2] in float64. Source: Llama 3.1's apply_scaling (llama-models, model.py)."""
+    """Radians per position [width / 2] in float64; llama3 written otherwise than in transformers.
+    Source: Llama 3.1's apply_scaling (llama-models, model.py)."""
     frequencies = theta ** (-2.0 * np.arange(width // 2) / (dim or width))
     if scaling is None:
         return frequencies
+    if scaling["rope_type"] == "linear":
+        return frequencies / scaling["factor"]
     turns = scaling["original_max_position_embeddings"] * frequencies / (2 * math.pi)  # in the original context
     low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
     share = np.clip((turns - low) / (high - low), 0, 1) if smooth else (turns >= low).astype(float)
@@ -297,9 +300,9 @@ def mistakes(case):
     if 1 < case.g < case.h:
         found["key_heads_tiled"] = lambda m: tile_heads(m, case)
     if case.scaling:
-        linear = rope_frequencies(width, case.theta, None) / case.scaling["factor"]
         found["rope_scaling_left_out"] = rope(width, case.theta, None)
-        found["rope_scaling_of_every_frequency"] = lambda m: set_frequencies(m, linear)
+    if case.scaling == LLAMA3_SCALING:
+        found["rope_scaling_of_every_frequency"] = rope(width, case.theta, {**case.scaling, "rope_type": "linear"})
         found["rope_scaling_without_smooth_band"] = rope(width, case.theta, case.scaling, smooth=False)
     if case.width:
         derived = case.d // case.h
@@ -532,8 +535,8 @@ def classify(team, ids, weights, labels):
 
 def write_role(folder, role, number, tokenizer):
     ends = [tokenizer.token_to_id(EOS), tokenizer.token_to_id(EOT)]
-    case = Case(role, TEAM_SEED + number, v=tokenizer.get_vocab_size(), d=32, f=64, h=4, g=2, tied=True, embedding=0.22, eos=ends,
-                bos=tokenizer.token_to_id(BOS))
+    case = Case(role, TEAM_SEED + number, v=tokenizer.get_vocab_size(), d=32, f=64, h=4, g=2, tied=True,
+                embedding=0.22, eos=ends, bos=tokenizer.token_to_id(BOS))
     write_checkpoint(case, folder / role)
     return open_model(folder / role)
 

@@ -15,6 +15,7 @@
 #include <finteam/backend/cpu.hpp>
 #include <finteam/backend/executor.hpp>
 #include <finteam/backend/reference.hpp>
+#include <finteam/backend/thread_pool.hpp>
 #include <finteam/expert/decoder.hpp>
 #include <finteam/file/checkpoint.hpp>
 #include <finteam/file/config.hpp>

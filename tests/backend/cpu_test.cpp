@@ -1,13 +1,17 @@
 // The CPU backend against the reference backend, and law 3: bits that depend on nothing but the row.
 #include <finteam/backend/cpu.hpp>
 #include <finteam/backend/reference.hpp>
+#include <finteam/backend/thread_pool.hpp>
 
 #include "catch.hpp"
 #include "op_cases.hpp"
 #include "tolerance.hpp"
 
 #include <cmath>
-#include <thread>
+
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#endif
 
 using namespace finteam;
 using op_cases::Batch;
@@ -54,3 +58,101 @@ TEST_CASE("every op of the CPU backend agrees with the reference for every stora
                   tolerance::op(dtype));
   }
 }
+
+TEST_CASE("bits do not depend on the number of threads", "[law3]") {
+  const DType dtype = GENERATE(DType::f32, DType::bf16);
+  Cpu alone;
+  ThreadPool two(2), three(3);
+  Cpu on_two{ExecutorRef(two)}, on_three{ExecutorRef(three)};
+  std::vector<Shape> shapes = op_cases::shapes();
+  shapes.push_back({40, 256, 300, 8, 2, 64, 700});  // enough work for every op to be spread
+  for (const Shape& shape : shapes) {
+    CAPTURE(shape.rows, shape.d, shape.n, shape.e);
+    const Batch all{0, shape.rows};
+    const auto expected = op_cases::run(alone, shape, all, dtype, 2);
+    require_same_bits(op_cases::run(on_two, shape, all, dtype, 2), expected);
+    require_same_bits(op_cases::run(on_three, shape, all, dtype, 2), expected);
+  }
+}
+
+TEST_CASE("bits of a row do not depend on the rows beside it", "[law3]") {
+  const DType dtype = GENERATE(DType::f32, DType::bf16);
+  Cpu cpu;
+  for (const Shape& shape : op_cases::shapes()) {
+    CAPTURE(shape.rows, shape.d, shape.n, shape.e);
+    const auto together = op_cases::run(cpu, shape, {0, shape.rows}, dtype, 3);
+    for (const index_t count : {index_t{1}, index_t{2}, index_t{3}, index_t{5}}) {
+      std::vector<Output> joined;
+      for (index_t first = 0; first < shape.rows; first += count) {
+        const Batch batch{first, std::min(count, shape.rows - first)};
+        auto part = op_cases::run(cpu, shape, batch, dtype, 3);
+        for (std::size_t o = 0; o < part.size(); ++o) {
+          if (first == 0) {
+            joined.push_back(part[o]);
+          } else {
+            joined[o].values.insert(joined[o].values.end(), part[o].values.begin(), part[o].values.end());
+          }
+        }
+      }
+      require_same_bits(joined, together);
+    }
+  }
+}
+
+#if defined(__AVX2__) && defined(__FMA__)
+TEST_CASE("bits do not depend on the width of the vector unit", "[law3]") {
+  Cpu widest;
+  BasicCpu<xsimd::fma3<xsimd::avx2>> eight;
+  BasicCpu<xsimd::sse4_2> four;
+  for (const Shape& shape : op_cases::shapes()) {
+    const auto expected = op_cases::run(widest, shape, {0, shape.rows}, DType::bf16, 4);
+    require_same_bits(op_cases::run(eight, shape, {0, shape.rows}, DType::bf16, 4), expected);
+    require_same_bits(op_cases::run(four, shape, {0, shape.rows}, DType::bf16, 4), expected);
+  }
+}
+#endif
+
+#if defined(__x86_64__)
+namespace {
+
+/// The host's own control word, for a scope.
+struct HostSets {
+  unsigned saved = _mm_getcsr();
+  explicit HostSets(unsigned word) { _mm_setcsr(word); }
+  ~HostSets() { _mm_setcsr(saved); }
+};
+
+constexpr unsigned masked = 0x1F80, flush = 0x8040, round_up = 0x4000;
+
+}  // namespace
+
+TEST_CASE("bits do not depend on the host's rounding mode and flush-to-zero, which the host keeps", "[law3]") {
+  const Shape shape{9, 129, 64, 8, 2, 64, 160};
+  std::array<ThreadPool*, 2> pools{};
+  Cpu plain;
+  const auto expected = op_cases::run(plain, shape, {0, shape.rows}, DType::bf16, 5);
+  ThreadPool before(2);
+  pools[0] = &before;
+  for (const unsigned word : {masked | flush, masked | round_up, masked | flush | round_up}) {
+    const HostSets host(word);
+    ThreadPool within(2);  // its thread inherits the host's word
+    pools[1] = &within;
+    require_same_bits(op_cases::run(plain, shape, {0, shape.rows}, DType::bf16, 5), expected);
+    for (ThreadPool* pool : pools) {
+      Cpu cpu{ExecutorRef(*pool)};
+      require_same_bits(op_cases::run(cpu, shape, {0, shape.rows}, DType::bf16, 5), expected);
+    }
+    REQUIRE((_mm_getcsr() & ~0x3FU) == word);
+  }
+}
+
+TEST_CASE("subnormal results survive a host that flushes them", "[law3]") {
+  std::vector<float> one = {0x1p-100F, 0x1p-100F};
+  const index_t shape[] = {1, 2};
+  const PackedMatrix w(RawTensor{reinterpret_cast<const std::byte*>(one.data()), DType::f32, shape});
+  std::vector<float> x = {0x1p-40F, 0x1p-41F}, y = {0};
+  const HostSets host(masked | flush);
+  Cpu{}.matmul(op_cases::matrix(x, 2), w, Write::overwrite, op_cases::matrix(y, 1));
+  REQUIRE(bits(y[0]) == bits(0x1.8p-140F));
+}
+#endif

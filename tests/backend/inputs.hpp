@@ -22,13 +22,14 @@ struct Random {
     z = (z ^ (z >> 27)) * 0x94D049BB133111EBU;
     return z ^ (z >> 31);
   }
-  /// Roughly normal: the sum of four uniform integers, scaled once to a standard deviation of about 1.
+  /// Roughly normal, standard deviation 1.15: four uniform integers, scaled by a power of two. Exact in any rounding
+  /// mode.
   float value() {
     std::int32_t sum = -2 * 65535;
     for (const std::uint64_t b = bits(); const int shift : {0, 16, 32, 48}) {
       sum += static_cast<std::int32_t>((b >> shift) & 0xFFFFU);
     }
-    return static_cast<float>(sum == 0 ? 1 : sum) * 0x1.bb8p-16F;
+    return static_cast<float>(sum == 0 ? 1 : sum) * 0x1p-15F;
   }
 };
 

@@ -1,7 +1,7 @@
 // team.json, read and checked: the roles, the gate, the mix, the chat format and the tasks. Data only; nothing is opened.
 #pragma once
 
-#include <finteam/file/json.hpp>
+#include <finteam/file/json_view.hpp>
 #include <finteam/mix/mixture.hpp>
 #include <finteam/team/task.hpp>
 

@@ -42,13 +42,15 @@ void add_values(const float* weights, index_t count, const float* v, index_t str
   using V = simd::Lanes<Arch>;
   std::array<V, Blocks> sums;
   const V kept = V::broadcast(keep);
-  simd::unroll<Blocks>([&](auto b) { sums[b] = V::load(y + b * 16) * kept; });
+  simd::unroll<Blocks>([&](auto b) __attribute__((always_inline)) { sums[b] = V::load(y + b * 16) * kept; });
   for (index_t p = 0; p < count; ++p) {
     const V weight = V::broadcast(weights[p]);
     const float* row = v + p * stride;
-    simd::unroll<Blocks>([&](auto b) { sums[b] = simd::fmadd(weight, V::load(row + b * 16), sums[b]); });
+    simd::unroll<Blocks>([&](auto b) __attribute__((always_inline)) {
+      sums[b] = simd::fmadd(weight, V::load(row + b * 16), sums[b]);
+    });
   }
-  simd::unroll<Blocks>([&](auto b) { sums[b].store(y + b * 16); });
+  simd::unroll<Blocks>([&](auto b) __attribute__((always_inline)) { sums[b].store(y + b * 16); });
 }
 
 /// The same for the last e mod 16 elements.

@@ -39,7 +39,9 @@ struct Accumulators {
   std::array<std::array<V, Panels>, Rows> even, odd;
 
   [[gnu::always_inline]] void clear() noexcept {
-    simd::unroll<Rows>([&](auto r) { simd::unroll<Panels>([&](auto p) { even[r][p] = odd[r][p] = V::zero(); }); });
+    simd::unroll<Rows>([&](auto r) __attribute__((always_inline)) {
+      simd::unroll<Panels>([&](auto p) __attribute__((always_inline)) { even[r][p] = odd[r][p] = V::zero(); });
+    });
   }
 
   /// Adds the products of k elements: x at `x` (rows `stride` apart), the panels at `w` (`panel_bytes` apart).
@@ -48,14 +50,18 @@ struct Accumulators {
                                   index_t k) noexcept {
     std::array<V, Panels> w0, w1;
     for (index_t j = 0; j + 1 < k; j += 2, w += Panel::pair_bytes) {
-      simd::unroll<Panels>([&](auto p) { Panel::load(w + static_cast<index_t>(p) * panel_bytes, w0[p], w1[p]); });
-      simd::unroll<Rows>([&](auto r) {
-        const V x0 = V::broadcast(x[static_cast<index_t>(r) * stride + j]);
-        simd::unroll<Panels>([&](auto p) { even[r][p] = simd::fmadd(x0, w0[p], even[r][p]); });
+      simd::unroll<Panels>([&](auto p) __attribute__((always_inline)) {
+        Panel::load(w + static_cast<index_t>(p) * panel_bytes, w0[p], w1[p]);
       });
-      simd::unroll<Rows>([&](auto r) {
+      simd::unroll<Rows>([&](auto r) __attribute__((always_inline)) {
+        const V x0 = V::broadcast(x[static_cast<index_t>(r) * stride + j]);
+        simd::unroll<Panels>([&](auto p)
+                                 __attribute__((always_inline)) { even[r][p] = simd::fmadd(x0, w0[p], even[r][p]); });
+      });
+      simd::unroll<Rows>([&](auto r) __attribute__((always_inline)) {
         const V x1 = V::broadcast(x[static_cast<index_t>(r) * stride + j + 1]);
-        simd::unroll<Panels>([&](auto p) { odd[r][p] = simd::fmadd(x1, w1[p], odd[r][p]); });
+        simd::unroll<Panels>([&](auto p)
+                                 __attribute__((always_inline)) { odd[r][p] = simd::fmadd(x1, w1[p], odd[r][p]); });
       });
     }
     if (k % 2 != 0) add_last<Panel>(x + k - 1, stride, w, panel_bytes);
@@ -65,7 +71,7 @@ struct Accumulators {
   template <class Panel>
   [[gnu::always_inline]] void add_last(const float* x, index_t stride, const std::byte* w,
                                        index_t panel_bytes) noexcept {
-    simd::unroll<Panels>([&](auto p) {
+    simd::unroll<Panels>([&](auto p) __attribute__((always_inline)) {
       const std::byte* at = w + static_cast<index_t>(p) * panel_bytes;
       V w0, unused;
       if constexpr (Panel::pair_bytes == 64) {
@@ -73,15 +79,16 @@ struct Accumulators {
       } else {
         w0 = V::load(reinterpret_cast<const float*>(at));
       }
-      simd::unroll<Rows>(
-          [&](auto r) { even[r][p] = simd::fmadd(V::broadcast(x[static_cast<index_t>(r) * stride]), w0, even[r][p]); });
+      simd::unroll<Rows>([&](auto r) __attribute__((always_inline)) {
+        even[r][p] = simd::fmadd(V::broadcast(x[static_cast<index_t>(r) * stride]), w0, even[r][p]);
+      });
     });
   }
 
   /// Writes the sums at y (rows `stride` apart, panels 16 apart); `outputs` is how many there are from y on.
   [[gnu::always_inline]] void write(Write how, float* y, index_t stride, index_t outputs) const noexcept {
-    simd::unroll<Rows>([&](auto r) {
-      simd::unroll<Panels>([&](auto p) {
+    simd::unroll<Rows>([&](auto r) __attribute__((always_inline)) {
+      simd::unroll<Panels>([&](auto p) __attribute__((always_inline)) {
         float* at = y + static_cast<index_t>(r) * stride + static_cast<index_t>(p) * panel_outputs;
         const index_t count = outputs - static_cast<index_t>(p) * panel_outputs;
         V total = even[r][p] + odd[r][p];
@@ -137,7 +144,7 @@ class MatmulJob {
     index_t t = 0;
     for (; t + most <= x_.extent(0); t += most) rows<Panel, TileShape<Arch>::rows>(t, first, last);
     const index_t rest = x_.extent(0) - t;
-    simd::unroll<TileShape<Arch>::rows>([&](auto r) {
+    simd::unroll<TileShape<Arch>::rows>([&](auto r) __attribute__((always_inline)) {
       if (r != 0 && rest == static_cast<index_t>(r)) rows<Panel, r>(t, first, last);
     });
   }

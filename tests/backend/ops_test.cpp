@@ -1,0 +1,177 @@
+// The ops by hand: small cases whose answers are known, on every backend that is there.
+#include <finteam/backend/cpu.hpp>
+#include <finteam/backend/reference.hpp>
+
+#include "catch.hpp"
+#include "op_cases.hpp"
+#include "tolerance.hpp"
+
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+using namespace finteam;
+
+namespace {
+
+auto* const memory = std::pmr::get_default_resource();
+
+/// A file's f32 tensor.
+struct Floats {
+  std::vector<float> values;
+  std::vector<index_t> shape;
+  [[nodiscard]] RawTensor raw() const { return {reinterpret_cast<const std::byte*>(values.data()), DType::f32, shape}; }
+};
+
+using Row = std::vector<float>;
+MatrixView<float> rows(Row& v, index_t columns) { return op_cases::matrix(v, columns); }
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("embed looks rows up", "[backend]", Reference, Cpu) {
+  TestType backend;
+  const Floats file{{1, 2, 3, 4, 5, 6}, {3, 2}};
+  const auto w = backend.matrix(file.raw(), memory);
+  REQUIRE(w.rows() == 3);
+  REQUIRE(w.cols() == 2);
+  Row y(4);
+  const std::array<std::int32_t, 2> tokens = {2, 0};
+  backend.embed(w, tokens, rows(y, 2));
+  REQUIRE(y == Row{5, 6, 1, 2});
+}
+
+TEMPLATE_TEST_CASE("rms_norm divides by the root of the mean square and scales, also in place", "[backend]", Reference,
+                   Cpu) {
+  TestType backend;
+  const Floats file{{1, 2}, {2}};
+  auto s = backend.vector(file.raw(), memory);
+  Row x = {3, 4, -6, 8};
+  backend.rms_norm(rows(x, 2), s.view(), 0.0F, rows(x, 2));
+  const double root = std::sqrt(12.5);
+  for (const std::size_t row : {0, 1}) {
+    REQUIRE(tolerance::op(DType::f32).holds(x[2 * row], (row == 0 ? 3 : -3) / root));
+    REQUIRE(tolerance::op(DType::f32).holds(x[2 * row + 1], 8 / root));
+  }
+  Row zero(2);
+  backend.rms_norm(rows(zero, 2), s.view(), 1e-5F, rows(zero, 2));
+  REQUIRE(zero == Row{0, 0});
+}
+
+TEMPLATE_TEST_CASE("matmul overwrites or accumulates", "[backend]", Reference, Cpu) {
+  TestType backend;
+  const Floats file{{1, 0, -1, 2, 1, 0.5F}, {2, 3}};
+  const auto w = backend.matrix(file.raw(), memory);
+  Row x = {1, 2, 3}, y = {std::numeric_limits<float>::quiet_NaN(), 20};
+  backend.matmul(rows(x, 3), w, Write::overwrite, rows(y, 2));
+  REQUIRE(y == Row{-2, 5.5F});
+  y = {10, 20};
+  backend.matmul(rows(x, 3), w, Write::accumulate, rows(y, 2));
+  REQUIRE(y == Row{8, 25.5F});
+}
+
+TEMPLATE_TEST_CASE("matmul writes nothing beside its outputs and follows the strides of its rows", "[backend]",
+                   Reference, Cpu) {
+  TestType backend;
+  const Floats file{{2, 3}, {1, 2}};
+  const auto w = backend.matrix(file.raw(), memory);
+  Row x = {1, 10, 99, 100, 1000, 99}, y = {7, 7, 7, 7};
+  const MatrixView<const float> strided(x.data(), {2, 2}, {3, 1});
+  backend.matmul(strided, w, Write::overwrite, MatrixView<float>(y.data(), {2, 1}, {2, 1}));
+  REQUIRE(y == Row{32, 7, 3200, 7});
+  backend.matmul(strided.rows(0, 0), w, Write::overwrite, MatrixView<float>(y.data(), {0, 1}));
+  REQUIRE(y == Row{32, 7, 3200, 7});
+}
+
+TEMPLATE_TEST_CASE("rope turns the pair (i, i + e/2)", "[backend]", Reference, Cpu) {
+  TestType backend;
+  Row x = {1, 2, 3, 4, 10, 20, 30, 40}, cosine = {0, 1}, sine = {1, 0};
+  backend.rope(rows(cosine, 2), rows(sine, 2), op_cases::heads(x, 2, 4));
+  REQUIRE(x == Row{-3, 2, 1, 4, -30, 20, 10, 40});
+}
+
+TEMPLATE_TEST_CASE("cache_write puts a position into its page and slot", "[backend]", Reference, Cpu) {
+  TestType backend;
+  Tensor<float, 4> k({6, 1, 2, page_tokens}), v({6, 1, page_tokens, 2});
+  const std::array<std::int32_t, 2> pages = {5, 2};
+  const std::array<Site, 2> sites = {Site{pages.data(), 33}, Site{pages.data(), 31}};
+  Row keys = {1, 2, 3, 4}, values = {5, 6, 7, 8};
+  backend.cache_write(sites, op_cases::heads(keys, 1, 2), op_cases::heads(values, 1, 2), {k.view(), v.view()});
+  REQUIRE(k.view()(2, 0, 0, 1) == 1);
+  REQUIRE(k.view()(2, 0, 1, 1) == 2);
+  REQUIRE(k.view()(5, 0, 0, 31) == 3);
+  REQUIRE(k.view()(5, 0, 1, 31) == 4);
+  REQUIRE(v.view()(2, 0, 1, 0) == 5);
+  REQUIRE(v.view()(2, 0, 1, 1) == 6);
+  REQUIRE(v.view()(5, 0, 31, 0) == 7);
+  REQUIRE(v.view()(5, 0, 31, 1) == 8);
+  int written = 0;
+  for (index_t i = 0; i < k.size(); ++i) written += (k.data()[i] != 0) + (v.data()[i] != 0);
+  REQUIRE(written == 8);
+}
+
+TEMPLATE_TEST_CASE("attention weighs values by the softmax of scaled scores, two heads to a group", "[backend]",
+                   Reference, Cpu) {
+  TestType backend;
+  op_cases::Cache cache(1, 1, 2, {1});
+  const std::int32_t page = cache.pages[0];
+  const auto put = [&](index_t slot, std::array<float, 2> key, std::array<float, 2> value) {
+    for (const index_t i : {0, 1}) {
+      cache.k.view()(page, 0, i, slot) = key[static_cast<std::size_t>(i)];
+      cache.v.view()(page, 0, slot, i) = value[static_cast<std::size_t>(i)];
+    }
+  };
+  put(0, {1, 0}, {4, -8});
+  put(1, {0, 1}, {8, 16});
+  const float log3 = std::log(3.0F);
+  Row q = {2 * log3, 0, 0, 0}, y(4, 7.0F);  // head 0: weights 3/4 and 1/4; head 1: 1/2 and 1/2
+  backend.attention(cache.sites, op_cases::heads(q, 2, 2), cache.layer(), 0.5F, op_cases::heads(y, 2, 2));
+  const Row expected = {5, -2, 6, 4};
+  for (std::size_t i = 0; i < 4; ++i) REQUIRE(tolerance::op(DType::f32).holds(y[i], expected[i]));
+}
+
+TEMPLATE_TEST_CASE("attention to a single position is its value, exactly", "[backend]", Reference, Cpu) {
+  TestType backend;
+  op_cases::Cache cache(1, 1, 18, {0});
+  cache.fill(3);
+  Row q = inputs::values(18, 4), y(18);
+  backend.attention(cache.sites, op_cases::heads(q, 1, 18), cache.layer(), 0.7F, op_cases::heads(y, 1, 18));
+  for (index_t i = 0; i < 18; ++i) REQUIRE(y[static_cast<std::size_t>(i)] == cache.v.view()(cache.pages[0], 0, 0, i));
+}
+
+TEMPLATE_TEST_CASE("attention survives scores that would overflow exp", "[backend]", Reference, Cpu) {
+  TestType backend;
+  op_cases::Cache cache(1, 1, 2, {65});
+  cache.fill(5);
+  Row q = {3000, -2000}, y(2);
+  backend.attention(cache.sites, op_cases::heads(q, 1, 2), cache.layer(), 1.0F, op_cases::heads(y, 1, 2));
+  for (const float value : y) REQUIRE(std::isfinite(value));
+}
+
+TEMPLATE_TEST_CASE("swiglu is gate times its sigmoid times up, and saturates without NaN", "[backend]", Reference,
+                   Cpu) {
+  TestType backend;
+  const float log3 = std::log(3.0F), inf = std::numeric_limits<float>::infinity();
+  Row gate = {0, log3, -log3, 1000, -1000, -1e30F}, up = {5, 4, 4, 2, 2, 2}, y(6);
+  backend.swiglu(rows(gate, 6), rows(up, 6), rows(gate, 6));  // y may be gate
+  const std::array<double, 6> expected = {0, 3.0 * log3, -1.0 * log3, 2000, 0, 0};
+  for (std::size_t i = 0; i < 6; ++i) REQUIRE(tolerance::op(DType::f32).holds(gate[i], expected[i]));
+  Row infinite = {inf}, one = {1};
+  backend.swiglu(rows(infinite, 1), rows(one, 1), rows(one, 1));
+  REQUIRE(one[0] == inf);
+}
+
+TEMPLATE_TEST_CASE("a tensor of the wrong rank is refused as matrix and as vector", "[backend]", Reference, Cpu) {
+  TestType backend;
+  const Floats file{{1, 2}, {2}}, square{{1, 2, 3, 4}, {2, 2}};
+  const auto refused = [](auto&& make) {
+    try {
+      make();
+    } catch (const Error& e) {
+      return e.code() == Code::mismatch && e.found().front() == '[';
+    }
+    return false;
+  };
+  REQUIRE(refused([&] { (void)backend.matrix(file.raw(), memory); }));
+  REQUIRE(refused([&] { (void)backend.vector(square.raw(), memory); }));
+}
