@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <bit>
 #include <cerrno>
 #include <charconv>
@@ -29,6 +30,7 @@
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <thread>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -581,7 +583,9 @@ namespace detail::simd {
 /// f(0), …, f(N - 1) with constant arguments, unrolled at any optimisation level.
 template <std::size_t N, class F>
 [[gnu::always_inline]] inline void unroll(F&& f) {
-  [&]<std::size_t... I>(std::index_sequence<I...>) { (f(std::integral_constant<std::size_t, I>{}), ...); }
+  [&]<std::size_t... I>(std::index_sequence<I...>) __attribute__((always_inline)) {
+    (f(std::integral_constant<std::size_t, I>{}), ...);
+  }
   (std::make_index_sequence<N>{});
 }
 
@@ -624,6 +628,18 @@ template <class To, class From, class Arch>
 #endif
 }
 
+/// Every element moved N bits up. (GCC 12 warns inside its own _mm512_slli_epi32, so the zero-masked form.)
+template <int N, class Arch>
+[[gnu::always_inline]] inline xsimd::batch<std::uint32_t, Arch> shift_left(
+    const xsimd::batch<std::uint32_t, Arch>& x) noexcept {
+#if defined(__AVX512F__)
+  if constexpr (xsimd::batch<float, Arch>::size == 16) {
+    return xsimd::batch<std::uint32_t, Arch>(_mm512_maskz_slli_epi32(0xFFFFU, x, N));
+  }
+#endif
+  return x << N;
+}
+
 /// Sixteen floats in as many registers as the architecture needs.
 template <class Arch>
 struct Lanes {
@@ -638,18 +654,18 @@ struct Lanes {
   /// {f(0), …, f(parts - 1)}
   template <class F>
   [[gnu::always_inline]] static Lanes make(F&& f) noexcept {
-    return [&]<std::size_t... I>(std::index_sequence<I...>) {
+    return [&]<std::size_t... I>(std::index_sequence<I...>) __attribute__((always_inline)) {
       return Lanes{{f(std::integral_constant<std::size_t, I>{})...}};
     }
     (std::make_index_sequence<parts>{});
   }
   [[gnu::always_inline]] static Lanes broadcast(float x) noexcept {
     const Batch b(x);
-    return make([&](auto) { return b; });
+    return make([&](auto) __attribute__((always_inline)) { return b; });
   }
   [[gnu::always_inline]] static Lanes zero() noexcept { return broadcast(0.0F); }
   [[gnu::always_inline]] static Lanes load(const float* p) noexcept {
-    return make([&](auto i) { return Batch::load_unaligned(p + i * width); });
+    return make([&](auto i) __attribute__((always_inline)) { return Batch::load_unaligned(p + i * width); });
   }
   /// The first `count` floats at p, and zeros.
   static Lanes load(const float* p, index_t count) noexcept {
@@ -658,7 +674,7 @@ struct Lanes {
     return load(a.data());
   }
   [[gnu::always_inline]] void store(float* p) const noexcept {
-    unroll<parts>([&](auto i) { part[i].store_unaligned(p + i * width); });
+    unroll<parts>([&](auto i) __attribute__((always_inline)) { part[i].store_unaligned(p + i * width); });
   }
   /// Stores the first `count` lanes.
   void store(float* p, index_t count) const noexcept {
@@ -668,30 +684,33 @@ struct Lanes {
   }
 
   [[gnu::always_inline]] friend Lanes operator+(const Lanes& a, const Lanes& b) noexcept {
-    return make([&](auto i) { return a.part[i] + b.part[i]; });
+    return make([&](auto i) __attribute__((always_inline)) { return a.part[i] + b.part[i]; });
   }
   [[gnu::always_inline]] friend Lanes operator-(const Lanes& a, const Lanes& b) noexcept {
-    return make([&](auto i) { return a.part[i] - b.part[i]; });
+    return make([&](auto i) __attribute__((always_inline)) { return a.part[i] - b.part[i]; });
   }
   [[gnu::always_inline]] friend Lanes operator*(const Lanes& a, const Lanes& b) noexcept {
-    return make([&](auto i) { return a.part[i] * b.part[i]; });
+    return make([&](auto i) __attribute__((always_inline)) { return a.part[i] * b.part[i]; });
   }
   [[gnu::always_inline]] friend Lanes operator/(const Lanes& a, const Lanes& b) noexcept {
-    return make([&](auto i) { return a.part[i] / b.part[i]; });
+    return make([&](auto i) __attribute__((always_inline)) { return a.part[i] / b.part[i]; });
   }
 };
 
 template <class Arch>
 [[gnu::always_inline]] inline Lanes<Arch> fmadd(const Lanes<Arch>& a, const Lanes<Arch>& b,
                                                 const Lanes<Arch>& c) noexcept {
-  return Lanes<Arch>::make([&](auto i) { return fmadd(a.part[i], b.part[i], c.part[i]); });
+  return Lanes<Arch>::make([&](auto i)
+                               __attribute__((always_inline)) { return fmadd(a.part[i], b.part[i], c.part[i]); });
 }
 
 /// a where x < y, else b.
 template <class Arch>
 [[gnu::always_inline]] inline Lanes<Arch> where_less(const Lanes<Arch>& x, const Lanes<Arch>& y, const Lanes<Arch>& a,
                                                      const Lanes<Arch>& b) noexcept {
-  return Lanes<Arch>::make([&](auto i) { return xsimd::select(x.part[i] < y.part[i], a.part[i], b.part[i]); });
+  return Lanes<Arch>::make([&](auto i) __attribute__((always_inline)) {
+    return xsimd::select(x.part[i] < y.part[i], a.part[i], b.part[i]);
+  });
 }
 inline float where_less(float x, float y, float a, float b) noexcept { return x < y ? a : b; }
 
@@ -708,15 +727,17 @@ template <class V>
 /// x where x is a number, else NaN as it came; y where x is a number.
 template <class Arch>
 [[gnu::always_inline]] inline Lanes<Arch> unless_nan(const Lanes<Arch>& x, const Lanes<Arch>& y) noexcept {
-  return Lanes<Arch>::make([&](auto i) { return xsimd::select(x.part[i] == x.part[i], y.part[i], x.part[i]); });
+  return Lanes<Arch>::make([&](auto i) __attribute__((always_inline)) {
+    return xsimd::select(x.part[i] == x.part[i], y.part[i], x.part[i]);
+  });
 }
 inline float unless_nan(float x, float y) noexcept { return x == x ? y : x; }
 
 /// p · 2^n on the exponent's bits, n in the lowest mantissa bits of t. Nothing that could be contracted.
 template <class Arch>
 [[gnu::always_inline]] inline Lanes<Arch> scale_exponent(const Lanes<Arch>& p, const Lanes<Arch>& t) noexcept {
-  return Lanes<Arch>::make([&](auto i) {
-    return bits_as<float>(bits_as<std::uint32_t>(p.part[i]) + (bits_as<std::uint32_t>(t.part[i]) << 23));
+  return Lanes<Arch>::make([&](auto i) __attribute__((always_inline)) {
+    return bits_as<float>(bits_as<std::uint32_t>(p.part[i]) + shift_left<23>(bits_as<std::uint32_t>(t.part[i])));
   });
 }
 inline float scale_exponent(float p, float t) noexcept {
@@ -789,9 +810,9 @@ template <class Arch>
 [[gnu::always_inline]] inline void load_bf16_pairs(const std::byte* p, Lanes<Arch>& even, Lanes<Arch>& odd) noexcept {
   using Bits = typename Lanes<Arch>::Bits;
   const auto* words = reinterpret_cast<const std::uint32_t*>(p);
-  unroll<Lanes<Arch>::parts>([&](auto i) {
+  unroll<Lanes<Arch>::parts>([&](auto i) __attribute__((always_inline)) {
     const Bits pairs = Bits::load_unaligned(words + i * Lanes<Arch>::width);
-    even.part[i] = bits_as<float>(pairs << 16);
+    even.part[i] = bits_as<float>(shift_left<16>(pairs));
     odd.part[i] = bits_as<float>(pairs & Bits(0xFFFF0000U));
   });
 }
@@ -837,13 +858,15 @@ void add_values(const float* weights, index_t count, const float* v, index_t str
   using V = simd::Lanes<Arch>;
   std::array<V, Blocks> sums;
   const V kept = V::broadcast(keep);
-  simd::unroll<Blocks>([&](auto b) { sums[b] = V::load(y + b * 16) * kept; });
+  simd::unroll<Blocks>([&](auto b) __attribute__((always_inline)) { sums[b] = V::load(y + b * 16) * kept; });
   for (index_t p = 0; p < count; ++p) {
     const V weight = V::broadcast(weights[p]);
     const float* row = v + p * stride;
-    simd::unroll<Blocks>([&](auto b) { sums[b] = simd::fmadd(weight, V::load(row + b * 16), sums[b]); });
+    simd::unroll<Blocks>([&](auto b) __attribute__((always_inline)) {
+      sums[b] = simd::fmadd(weight, V::load(row + b * 16), sums[b]);
+    });
   }
-  simd::unroll<Blocks>([&](auto b) { sums[b].store(y + b * 16); });
+  simd::unroll<Blocks>([&](auto b) __attribute__((always_inline)) { sums[b].store(y + b * 16); });
 }
 
 /// The same for the last e mod 16 elements.
@@ -1262,7 +1285,9 @@ struct Accumulators {
   std::array<std::array<V, Panels>, Rows> even, odd;
 
   [[gnu::always_inline]] void clear() noexcept {
-    simd::unroll<Rows>([&](auto r) { simd::unroll<Panels>([&](auto p) { even[r][p] = odd[r][p] = V::zero(); }); });
+    simd::unroll<Rows>([&](auto r) __attribute__((always_inline)) {
+      simd::unroll<Panels>([&](auto p) __attribute__((always_inline)) { even[r][p] = odd[r][p] = V::zero(); });
+    });
   }
 
   /// Adds the products of k elements: x at `x` (rows `stride` apart), the panels at `w` (`panel_bytes` apart).
@@ -1271,14 +1296,18 @@ struct Accumulators {
                                   index_t k) noexcept {
     std::array<V, Panels> w0, w1;
     for (index_t j = 0; j + 1 < k; j += 2, w += Panel::pair_bytes) {
-      simd::unroll<Panels>([&](auto p) { Panel::load(w + static_cast<index_t>(p) * panel_bytes, w0[p], w1[p]); });
-      simd::unroll<Rows>([&](auto r) {
-        const V x0 = V::broadcast(x[static_cast<index_t>(r) * stride + j]);
-        simd::unroll<Panels>([&](auto p) { even[r][p] = simd::fmadd(x0, w0[p], even[r][p]); });
+      simd::unroll<Panels>([&](auto p) __attribute__((always_inline)) {
+        Panel::load(w + static_cast<index_t>(p) * panel_bytes, w0[p], w1[p]);
       });
-      simd::unroll<Rows>([&](auto r) {
+      simd::unroll<Rows>([&](auto r) __attribute__((always_inline)) {
+        const V x0 = V::broadcast(x[static_cast<index_t>(r) * stride + j]);
+        simd::unroll<Panels>([&](auto p)
+                                 __attribute__((always_inline)) { even[r][p] = simd::fmadd(x0, w0[p], even[r][p]); });
+      });
+      simd::unroll<Rows>([&](auto r) __attribute__((always_inline)) {
         const V x1 = V::broadcast(x[static_cast<index_t>(r) * stride + j + 1]);
-        simd::unroll<Panels>([&](auto p) { odd[r][p] = simd::fmadd(x1, w1[p], odd[r][p]); });
+        simd::unroll<Panels>([&](auto p)
+                                 __attribute__((always_inline)) { odd[r][p] = simd::fmadd(x1, w1[p], odd[r][p]); });
       });
     }
     if (k % 2 != 0) add_last<Panel>(x + k - 1, stride, w, panel_bytes);
@@ -1288,7 +1317,7 @@ struct Accumulators {
   template <class Panel>
   [[gnu::always_inline]] void add_last(const float* x, index_t stride, const std::byte* w,
                                        index_t panel_bytes) noexcept {
-    simd::unroll<Panels>([&](auto p) {
+    simd::unroll<Panels>([&](auto p) __attribute__((always_inline)) {
       const std::byte* at = w + static_cast<index_t>(p) * panel_bytes;
       V w0, unused;
       if constexpr (Panel::pair_bytes == 64) {
@@ -1296,15 +1325,16 @@ struct Accumulators {
       } else {
         w0 = V::load(reinterpret_cast<const float*>(at));
       }
-      simd::unroll<Rows>(
-          [&](auto r) { even[r][p] = simd::fmadd(V::broadcast(x[static_cast<index_t>(r) * stride]), w0, even[r][p]); });
+      simd::unroll<Rows>([&](auto r) __attribute__((always_inline)) {
+        even[r][p] = simd::fmadd(V::broadcast(x[static_cast<index_t>(r) * stride]), w0, even[r][p]);
+      });
     });
   }
 
   /// Writes the sums at y (rows `stride` apart, panels 16 apart); `outputs` is how many there are from y on.
   [[gnu::always_inline]] void write(Write how, float* y, index_t stride, index_t outputs) const noexcept {
-    simd::unroll<Rows>([&](auto r) {
-      simd::unroll<Panels>([&](auto p) {
+    simd::unroll<Rows>([&](auto r) __attribute__((always_inline)) {
+      simd::unroll<Panels>([&](auto p) __attribute__((always_inline)) {
         float* at = y + static_cast<index_t>(r) * stride + static_cast<index_t>(p) * panel_outputs;
         const index_t count = outputs - static_cast<index_t>(p) * panel_outputs;
         V total = even[r][p] + odd[r][p];
@@ -1360,7 +1390,7 @@ class MatmulJob {
     index_t t = 0;
     for (; t + most <= x_.extent(0); t += most) rows<Panel, TileShape<Arch>::rows>(t, first, last);
     const index_t rest = x_.extent(0) - t;
-    simd::unroll<TileShape<Arch>::rows>([&](auto r) {
+    simd::unroll<TileShape<Arch>::rows>([&](auto r) __attribute__((always_inline)) {
       if (r != 0 && rest == static_cast<index_t>(r)) rows<Panel, r>(t, first, last);
     });
   }
@@ -1711,36 +1741,180 @@ static_assert(Backend<Reference>);
 
 }  // namespace finteam::inline FINTEAM_ABI
 
+// ---- finteam/backend/thread_pool.hpp -------------------------------------------------------------------------------
+// A fork-join pool of threads for callers that have none: an Executor that starts its threads when it is made.
+// Not here: queues, futures, priorities. The library itself makes no pool.
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// Runs tasks on `threads` threads, the caller's among them. The threads wait for work by spinning for some
+/// microseconds and then asleep. run() allocates nothing. A run() that finds the pool at work (called from within a
+/// task, or by a second thread at the same time) does its tasks on the calling thread alone, so neither can deadlock.
+class ThreadPool {
+ public:
+  static constexpr index_t max_threads = 1024;
+
+  /// Starts threads - 1 threads. Throws Error(invalid_argument) unless 1 ≤ threads ≤ max_threads, Error(system) if one
+  /// cannot be started.
+  explicit ThreadPool(index_t threads) {
+    if (threads < 1 || threads > max_threads) {
+      throw Error(Code::invalid_argument, "ThreadPool: threads", "1 to " + std::to_string(max_threads),
+                  std::to_string(threads));
+    }
+    try {
+      workers_.reserve(static_cast<std::size_t>(threads - 1));
+      while (workers_.size() + 1 < static_cast<std::size_t>(threads)) workers_.emplace_back([this] { work(); });
+    } catch (const std::system_error& e) {
+      stop();
+      throw Error(Code::system, "ThreadPool", std::to_string(threads) + " threads", e.what());
+    } catch (...) {
+      stop();
+      throw;
+    }
+  }
+  /// Joins the threads. No run() may be under way.
+  ~ThreadPool() { stop(); }
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  /// How many tasks may run at once.
+  [[nodiscard]] index_t concurrency() const noexcept { return static_cast<index_t>(workers_.size()) + 1; }
+
+  /// work.run(work.context, i) for every i in [0, count); returns when all have finished.
+  void run(index_t count, Work work) noexcept {
+    if (count <= 1 || workers_.empty() || busy_.test_and_set(std::memory_order_acquire)) {
+      Serial{}.run(count, work);
+      return;
+    }
+    work_ = work;
+    count_ = count;
+    next_.store(0, std::memory_order_relaxed);
+    // The gate was closed and nobody inside: a new round, open. Publishes the three fields above.
+    state_.store(((state_.load(std::memory_order_relaxed) & round_mask) + one_round) | open, std::memory_order_release);
+    state_.notify_all();
+    take_tickets();
+    state_.fetch_and(~open, std::memory_order_relaxed);
+    wait_until_nobody_inside();
+    busy_.clear(std::memory_order_release);
+  }
+
+ private:
+  // One word: the round's number, whether its gate is open, whether the pool stops, and how many workers are inside.
+  // A worker enters while the gate is open, so one that wakes late costs the caller nothing.
+  static constexpr std::uint32_t inside_mask = 0x7FF, open = 0x800, stopping = 0x1000, one_round = 0x2000,
+                                 round_mask = ~std::uint32_t{0x1FFF};
+  static constexpr int spins = 2000;
+
+  static void pause() noexcept {
+#if defined(__x86_64__)
+    _mm_pause();
+#endif
+  }
+
+  void take_tickets() noexcept {
+    for (;;) {
+      const index_t i = next_.fetch_add(1, std::memory_order_relaxed);
+      if (i >= count_) return;
+      work_.run(work_.context, i);
+    }
+  }
+
+  /// Returns the state once it is no longer like `done(state)` = false: first spinning, then asleep.
+  template <class Done>
+  std::uint32_t wait_for(Done done) const noexcept {
+    for (int spin = 0;; ++spin) {
+      const std::uint32_t state = state_.load(std::memory_order_acquire);
+      if (done(state)) return state;
+      if (spin < spins) {
+        pause();
+      } else {
+        state_.wait(state, std::memory_order_acquire);
+      }
+    }
+  }
+
+  void wait_until_nobody_inside() const noexcept {
+    wait_for([](std::uint32_t state) { return (state & inside_mask) == 0; });
+  }
+
+  void work() noexcept {
+    std::uint32_t last_round = 0;
+    for (;;) {
+      std::uint32_t state = wait_for([last_round](std::uint32_t s) {
+        return (s & stopping) != 0 || ((s & open) != 0 && (s & round_mask) != last_round);
+      });
+      if ((state & stopping) != 0) return;
+      if (!state_.compare_exchange_strong(state, state + 1, std::memory_order_acquire, std::memory_order_relaxed))
+        continue;
+      last_round = state & round_mask;
+      take_tickets();
+      const std::uint32_t left = state_.fetch_sub(1, std::memory_order_release) - 1;
+      if ((left & (inside_mask | open)) == 0) state_.notify_all();
+    }
+  }
+
+  void stop() noexcept {
+    state_.fetch_or(stopping, std::memory_order_release);
+    state_.notify_all();
+    for (std::thread& worker : workers_) worker.join();
+    workers_.clear();
+  }
+
+  alignas(64) std::atomic<std::uint32_t> state_{0};
+  alignas(64) std::atomic<index_t> next_{0};
+  index_t count_ = 0;
+  Work work_;
+  std::atomic_flag busy_;
+  std::vector<std::thread> workers_;
+};
+
+static_assert(Executor<ThreadPool>);
+
+}  // namespace finteam::inline FINTEAM_ABI
+
 // ---- finteam/file/quoted.hpp ---------------------------------------------------------------------------------------
 // Bytes of a hostile file made fit to stand in an error's text: short, one line, no control characters.
 // Not here: validation. Nothing is refused, and the result is for people only.
 
 namespace finteam::inline FINTEAM_ABI::detail {
 
-/// The text with control bytes, and bytes that are not UTF-8, as \xNN; cut after about `max_bytes` with "...".
+/// Bytes of the printable character that `text` starts with; 0 if it starts with a control character or is not UTF-8.
+[[nodiscard]] inline std::size_t printable_length(std::string_view text) noexcept {
+  const auto lead = static_cast<unsigned char>(text.front());
+  const std::size_t length = lead < 0x80 ? 1 : (lead & 0xE0U) == 0xC0 ? 2 : (lead & 0xF0U) == 0xE0 ? 3 : 4;
+  if (length > text.size() || (length == 4 && (lead & 0xF8U) != 0xF0)) return 0;
+  unsigned c = length == 1 ? lead : lead & (0x7FU >> length);
+  for (std::size_t i = 1; i < length; ++i) {
+    const auto byte = static_cast<unsigned char>(text[i]);
+    if ((byte & 0xC0U) != 0x80) return 0;
+    c = c << 6 | (byte & 0x3FU);
+  }
+  constexpr unsigned least[] = {0, 0, 0x80, 0x800, 0x10000};
+  const bool encoded = c >= least[length] && c <= 0x10FFFF && (c < 0xD800 || c > 0xDFFF);
+  const bool control = c < 0x20 || (c >= 0x7F && c < 0xA0) || c == 0x2028 || c == 0x2029;
+  return encoded && !control ? length : 0;
+}
+
+/// The text with control characters, and bytes that are not UTF-8, as \xNN; cut after about `max_bytes` with "...".
 [[nodiscard]] inline std::string printable(std::string_view text, std::size_t max_bytes = 200) {
   constexpr std::string_view digits = "0123456789abcdef";
   std::string out;
-  for (std::size_t i = 0; i < text.size();) {
+  while (!text.empty()) {
     if (out.size() >= max_bytes) return out + "...";
-    const auto lead = static_cast<unsigned char>(text[i]);
-    std::size_t length = lead < 0x80 ? 1 : lead >= 0xC2 && lead < 0xE0 ? 2 : (lead & 0xF0U) == 0xE0 ? 3 : 4;
-    bool good = lead < 0x80 ? lead >= 0x20 && lead != 0x7F : lead >= 0xC2 && lead < 0xF5 && i + length <= text.size();
-    for (std::size_t j = 1; good && j < length; ++j) good = (static_cast<unsigned char>(text[i + j]) & 0xC0U) == 0x80;
-    // C1 controls (U+0080 … U+009F) and the line separators U+2028, U+2029 break a line of a log as well.
-    const auto second = good && length > 1 ? static_cast<unsigned char>(text[i + 1]) : 0U;
-    if (good && lead == 0xC2 && second < 0xA0) good = false;
-    if (good && length == 3 && (text.substr(i, 3) == "\xE2\x80\xA8" || text.substr(i, 3) == "\xE2\x80\xA9"))
-      good = false;
-    if (good) {
-      out += text.substr(i, length);
-      i += length;
+    const std::size_t length = printable_length(text);
+    if (length != 0) {
+      out += text.substr(0, length);
     } else {
+      const auto byte = static_cast<unsigned char>(text.front());
       out += "\\x";
-      out += digits[lead >> 4];
-      out += digits[lead & 0xFU];
-      ++i;
+      out += digits[byte >> 4];
+      out += digits[byte & 0xFU];
     }
+    text.remove_prefix(length != 0 ? length : 1);
   }
   return out;
 }
