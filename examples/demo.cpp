@@ -37,9 +37,14 @@ finteam::Json to_json(const Item& item, const finteam::View& view) {
                      {"distribution", distribution}});
     gate[role.name] = role.weight;
   }
-  return {{"task", item.task},          {"text", item.text},       {"label", view.label},
-          {"probability", view.probability}, {"gate", gate},            {"roles", roles},
-          {"disagreement_bits", view.disagreement}, {"entropy_bits", view.entropy}};
+  return {{"task", item.task},
+          {"text", item.text},
+          {"label", view.label},
+          {"probability", view.probability},
+          {"gate", gate},
+          {"roles", roles},
+          {"disagreement_bits", view.disagreement},
+          {"entropy_bits", view.entropy}};
 }
 
 void print(const Item& item, const finteam::View& view) {

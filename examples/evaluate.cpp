@@ -116,8 +116,9 @@ void print(const std::map<std::string, TaskResult>& results, const finteam::Team
       const Tally& t = r.judges.at(judge);
       std::cout << " " << t.accuracy() << " / " << t.weighted_f1() << " |";
     };
-    std::cout << "| " << task << " | " << r.questions << (r.too_long > 0 ? " (+" + std::to_string(r.too_long) + " too long)" : "")
-              << " | " << r.judges.at("team").majority() << " | " << r.chance / r.questions << " |";
+    std::cout << "| " << task << " | " << r.questions
+              << (r.too_long > 0 ? " (+" + std::to_string(r.too_long) + " too long)" : "") << " | "
+              << r.judges.at("team").majority() << " | " << r.chance / r.questions << " |";
     for (const auto& role : team.roles()) cell(role.name);
     cell("team");
     std::cout << " " << static_cast<double>(r.routed) / r.questions << " |\n";

@@ -79,9 +79,13 @@ TEST_CASE("within a session's limits no call allocates, the first one neither", 
   ThreadPool pool(with_threads);
   const auto team = open_team(test::golden_team(), {}, Cpu(pool));
   Session desk(team, {.tokens = 300, .labels = 4, .rows = 64}, Cpu(pool));
-  const std::string text = "Profit rose 12% in the third quarter, but the outlook for Zürich stays weak, the company said on Tuesday";
-  const Task task{.instruction = "Which of these?", .input = "Text: {text}", .labels = {"up", "down", "neither up nor down this time"}};
-  const GenerateOptions sampled{.max_tokens = 50, .sampling = {.temperature = 0.9F, .top_k = 20, .top_p = 0.9F, .seed = 3}};
+  const std::string text =
+      "Profit rose 12% in the third quarter, but the outlook for Zürich stays weak, the company said on Tuesday";
+  const Task task{.instruction = "Which of these?",
+                  .input = "Text: {text}",
+                  .labels = {"up", "down", "neither up nor down this time"}};
+  const GenerateOptions sampled{.max_tokens = 50,
+                                .sampling = {.temperature = 0.9F, .top_k = 20, .top_p = 0.9F, .seed = 3}};
   std::size_t streamed = 0;
   const auto count_bytes = [&](std::string_view s) { streamed += s.size(); };
 

@@ -48,7 +48,8 @@ TEST_CASE("a seed replays its text, another seed gives another, and temperature 
   const auto team = open_team(test::golden_team());
   Session desk(team);
   const auto text = [&](float temperature, std::uint64_t seed) {
-    return desk.generate(prompt, ignore, {.max_tokens = 30, .sampling = {.temperature = temperature, .seed = seed}}).ids;
+    return desk.generate(prompt, ignore, {.max_tokens = 30, .sampling = {.temperature = temperature, .seed = seed}})
+        .ids;
   };
   const auto first = text(1, 5);
   CHECK(text(1, 6) != first);
@@ -60,7 +61,8 @@ TEST_CASE("top-k of one is greedy whatever the temperature", "[team]") {
   const auto team = open_team(test::golden_team());
   Session desk(team);
   const auto greedy = desk.generate(prompt, ignore, {.max_tokens = 20}).ids;
-  CHECK(desk.generate(prompt, ignore, {.max_tokens = 20, .sampling = {.temperature = 2, .top_k = 1, .seed = 3}}).ids == greedy);
+  CHECK(desk.generate(prompt, ignore, {.max_tokens = 20, .sampling = {.temperature = 2, .top_k = 1, .seed = 3}}).ids ==
+        greedy);
 }
 
 TEST_CASE("max_tokens, the session's limit, stop ids and stop strings each end a text and say so", "[team]") {
@@ -119,7 +121,9 @@ TEST_CASE("a caller, a stop request and a deadline end a text, and what was said
 TEST_CASE("a conversation is read turn by turn", "[team]") {
   const auto team = open_team(test::golden_team());
   Session desk(team);
-  const std::vector<Message> chat{{ChatRole::system, "You are terse."}, {ChatRole::user, "Rates?"}, {ChatRole::assistant, "Up."},
+  const std::vector<Message> chat{{ChatRole::system, "You are terse."},
+                                  {ChatRole::user, "Rates?"},
+                                  {ChatRole::assistant, "Up."},
                                   {ChatRole::user, "Why?"}};
   const Generation& text = desk.generate(std::span<const Message>(chat), ignore, {.max_tokens = 5});
   std::vector<std::int32_t> ids;
@@ -143,7 +147,8 @@ TEST_CASE("classify and score throw when they are stopped, and the session goes 
     }
     return Code::system;
   };
-  CHECK(code_of([&] { desk.classify("sentiment", prompt, {.interrupt = {.stop = source.get_token()}}); }) == Code::cancelled);
+  CHECK(code_of([&] { desk.classify("sentiment", prompt, {.interrupt = {.stop = source.get_token()}}); }) ==
+        Code::cancelled);
   const auto past = std::chrono::steady_clock::now() - std::chrono::seconds(1);
   CHECK(code_of([&] { desk.score(prompt, {.interrupt = {.deadline = past}}); }) == Code::deadline);
   CHECK(desk.classify("sentiment", prompt).probabilities == before.probabilities);
@@ -165,7 +170,8 @@ TEST_CASE("loading reports its progress up to the last byte", "[team]") {
   CHECK(total > 0);
 }
 
-TEST_CASE("a caller's memory resource gives the weights, the caches and the scratch, and gets all of it back", "[team][law4]") {
+TEST_CASE("a caller's memory resource gives the weights, the caches and the scratch, and gets all of it back",
+          "[team][law4]") {
   struct Counting : std::pmr::memory_resource {
     std::size_t live = 0, most = 0;
     void* do_allocate(std::size_t bytes, std::size_t alignment) override {

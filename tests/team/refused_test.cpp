@@ -1,4 +1,5 @@
-// Bad input at the team's door and at a session's: each gets an Error that names where, what was expected, what was found.
+// Bad input at the team's door and at a session's: each gets an Error that names where, what was expected, what was
+// found.
 
 #include "catch.hpp"
 #include "team/folder.hpp"
@@ -25,37 +26,59 @@ struct Refusal {
 std::vector<Refusal> refusals() {
   return {
       {"no version", [](Json& t) { t.erase("finteam"); }, Code::not_found, "team.json: expected key \"finteam\""},
-      {"a later version", [](Json& t) { t["finteam"] = 2; }, Code::malformed, "finteam: expected an integer from 1 to 1, found 2"},
+      {"a later version", [](Json& t) { t["finteam"] = 2; }, Code::malformed,
+       "finteam: expected an integer from 1 to 1, found 2"},
       {"roles that are no list", [](Json& t) { t["roles"] = 3; }, Code::malformed, "roles: expected an array"},
       {"no roles", [](Json& t) { t["roles"] = Json::array(); }, Code::malformed, "roles: expected 1 to 64 roles"},
       {"a role without a path", [](Json& t) { t["roles"][1].erase("path"); }, Code::not_found, "roles[1]"},
       {"two roles of one name", [](Json& t) { t["roles"][2]["name"] = "macro"; }, Code::malformed, "roles[2].name"},
       {"a role without a name", [](Json& t) { t["roles"][0]["name"] = ""; }, Code::malformed, "roles[0].name"},
-      {"a role that climbs out", [](Json& t) { t["roles"][0]["path"] = "../macro"; }, Code::malformed, "inside the team's folder"},
+      {"a role that climbs out", [](Json& t) { t["roles"][0]["path"] = "../macro"; }, Code::malformed,
+       "inside the team's folder"},
       {"a role at an absolute path", [](Json& t) { t["roles"][0]["path"] = "/etc"; }, Code::malformed, "roles[0].path"},
-      {"a role that is not there", [](Json& t) { t["roles"][0]["path"] = "nowhere"; }, Code::not_found, "nowhere/config.json"},
+      {"a role that is not there", [](Json& t) { t["roles"][0]["path"] = "nowhere"; }, Code::not_found,
+       "nowhere/config.json"},
       {"a shared base", [](Json& t) { t["base"] = "macro"; }, Code::unsupported, "base"},
       {"three roles and no gate", [](Json& t) { t.erase("gate"); }, Code::mismatch, "expected a gate, for 3 roles"},
       {"a gate without a file", [](Json& t) { t["gate"].erase("file"); }, Code::not_found, "gate"},
-      {"a gate's file that is not there", [](Json& t) { t["gate"]["file"] = "gone.safetensors"; }, Code::not_found, "gone.safetensors"},
+      {"a gate's file that is not there", [](Json& t) { t["gate"]["file"] = "gone.safetensors"; }, Code::not_found,
+       "gone.safetensors"},
       {"a gate's file that climbs out", [](Json& t) { t["gate"]["file"] = "a/../../g"; }, Code::malformed, "gate.file"},
-      {"a gate that reads something else", [](Json& t) { t["gate"]["reads"] = "tea leaves"; }, Code::unsupported, "gate.reads"},
-      {"a gate of an unknown role", [](Json& t) { t["gate"]["of"] = "nano"; }, Code::not_found, "gate.of: expected the name of a role, found \"nano\""},
+      {"a gate that reads something else", [](Json& t) { t["gate"]["reads"] = "tea leaves"; }, Code::unsupported,
+       "gate.reads"},
+      {"a gate of an unknown role", [](Json& t) { t["gate"]["of"] = "nano"; }, Code::not_found,
+       "gate.of: expected the name of a role, found \"nano\""},
       {"a gate per token", [](Json& t) { t["gate"]["per"] = "token"; }, Code::unsupported, "gate.per"},
       {"a gate that keeps no role", [](Json& t) { t["gate"]["top_k"] = 0; }, Code::malformed, "gate.top_k"},
-      {"a gate that keeps more roles than there are", [](Json& t) { t["gate"]["top_k"] = 4; }, Code::malformed, "from 1 to 3, found 4"},
-      {"a gate's temperature of zero", [](Json& t) { t["gate"]["temperature"] = 0; }, Code::malformed, "gate.temperature"},
-      {"a gate's temperature that is text", [](Json& t) { t["gate"]["temperature"] = "warm"; }, Code::malformed, "found \"warm\""},
-      {"an unknown mix", [](Json& t) { t["mix_in"] = "ranks"; }, Code::unsupported, "mix_in: expected one of probabilities, logits"},
+      {"a gate that keeps more roles than there are", [](Json& t) { t["gate"]["top_k"] = 4; }, Code::malformed,
+       "from 1 to 3, found 4"},
+      {"a gate's temperature of zero", [](Json& t) { t["gate"]["temperature"] = 0; }, Code::malformed,
+       "gate.temperature"},
+      {"a gate's temperature that is text", [](Json& t) { t["gate"]["temperature"] = "warm"; }, Code::malformed,
+       "found \"warm\""},
+      {"an unknown mix", [](Json& t) { t["mix_in"] = "ranks"; }, Code::unsupported,
+       "mix_in: expected one of probabilities, logits"},
       {"an unknown chat format", [](Json& t) { t["chat"] = "klingon"; }, Code::unsupported, "klingon"},
       {"a tokenizer that is not there", [](Json& t) { t["tokenizer"] = "none.json"; }, Code::not_found, "none.json"},
       {"a task without labels", [](Json& t) { t["tasks"]["sentiment"].erase("labels"); }, Code::not_found, "sentiment"},
-      {"an empty label list", [](Json& t) { t["tasks"]["sentiment"]["labels"] = Json::array(); }, Code::invalid_argument, "at least one label"},
-      {"an empty label", [](Json& t) { t["tasks"]["sentiment"]["labels"][1] = ""; }, Code::invalid_argument, "an empty label"},
-      {"a label twice", [](Json& t) { t["tasks"]["sentiment"]["labels"][1] = "bearish"; }, Code::invalid_argument, "\"bearish\" twice"},
-      {"a task without a slot", [](Json& t) { t["tasks"]["sentiment"]["input"] = "Text:"; }, Code::invalid_argument, "{text}"},
-      {"a prior of another length", [](Json& t) { t["tasks"]["sentiment"]["prior"] = {0.5, 0.5}; }, Code::invalid_argument, "a prior of 3 numbers"},
-      {"a prior of zero", [](Json& t) { t["tasks"]["sentiment"]["prior"] = {0.5, 0.0, 0.5}; }, Code::invalid_argument, "above 0"},
+      {"an empty label list", [](Json& t) { t["tasks"]["sentiment"]["labels"] = Json::array(); },
+       Code::invalid_argument, "at least one label"},
+      {"an empty label", [](Json& t) { t["tasks"]["sentiment"]["labels"][1] = ""; }, Code::invalid_argument,
+       "an empty label"},
+      {"a label twice", [](Json& t) { t["tasks"]["sentiment"]["labels"][1] = "bearish"; }, Code::invalid_argument,
+       "\"bearish\" twice"},
+      {"a task without a slot", [](Json& t) { t["tasks"]["sentiment"]["input"] = "Text:"; }, Code::invalid_argument,
+       "{text}"},
+      {"a prior of another length",
+       [](Json& t) {
+         t["tasks"]["sentiment"]["prior"] = {0.5, 0.5};
+       },
+       Code::invalid_argument, "a prior of 3 numbers"},
+      {"a prior of zero",
+       [](Json& t) {
+         t["tasks"]["sentiment"]["prior"] = {0.5, 0.0, 0.5};
+       },
+       Code::invalid_argument, "above 0"},
   };
 }
 
@@ -112,7 +135,8 @@ TEST_CASE("roles that disagree on the vocabulary are refused by name", "[law5]")
   Json config = json_of(test::golden_team() / "quant" / "config.json");
   config["vocab_size"] = config["vocab_size"].get<int>() + 1;
   test::write(folder.path() / "quant" / "config.json", config.dump());
-  check_refused([&] { (void)open_team(folder.path()); }, Code::mismatch, "role quant: expected a vocabulary of 601 tokens");
+  check_refused([&] { (void)open_team(folder.path()); }, Code::mismatch,
+                "role quant: expected a vocabulary of 601 tokens");
 }
 
 TEST_CASE("a config that contradicts its tensors is refused, and the error names tensor and shapes", "[law5]") {
@@ -121,10 +145,12 @@ TEST_CASE("a config that contradicts its tensors is refused, and the error names
     int value;
     const char* says;
   };
-  const auto change = GENERATE(values<Change>({{"intermediate_size", 80, "quant/model.safetensors: model.layers.0.mlp.gate_proj.weight: expected [80, 32], found ["},
-                                               {"hidden_size", 64, "model.embed_tokens.weight: expected [601, 64], found [601, 32]"},
-                                               {"num_hidden_layers", 3, "model.layers.2.input_layernorm.weight"},
-                                               {"num_hidden_layers", 1, "model.layers.1."}}));
+  const auto change = GENERATE(
+      values<Change>({{"intermediate_size", 80,
+                       "quant/model.safetensors: model.layers.0.mlp.gate_proj.weight: expected [80, 32], found ["},
+                      {"hidden_size", 64, "model.embed_tokens.weight: expected [601, 64], found [601, 32]"},
+                      {"num_hidden_layers", 3, "model.layers.2.input_layernorm.weight"},
+                      {"num_hidden_layers", 1, "model.layers.1."}}));
   CAPTURE(change.key, change.value);
   const test::TeamFolder folder;
   folder.unlink_role("quant");
@@ -159,18 +185,23 @@ TEST_CASE("a session refuses what it was not made for, names it, and can be used
   const Task task{.instruction = "?", .input = "{text}", .labels = {"a", "b"}};
   const auto ignore = [](std::string_view) {};
 
-  check_refused([&] { desk.classify("sentiment", ""); }, Code::invalid_argument, "text: expected some text, found an empty text");
+  check_refused([&] { desk.classify("sentiment", ""); }, Code::invalid_argument,
+                "text: expected some text, found an empty text");
   check_refused([&] { desk.classify("sentiment", " \n"); }, Code::invalid_argument, "white space only");
   check_refused([&] { desk.classify("nothing", "Rates rose"); }, Code::not_found, "\"nothing\"");
   check_refused([&] { desk.classify("sentiment", bad); }, Code::malformed, "UTF-8");
-  check_refused([&] { desk.classify("sentiment", words); }, Code::limit_exceeded, "prompt: expected fewer than 128 tokens");
+  check_refused([&] { desk.classify("sentiment", words); }, Code::limit_exceeded,
+                "prompt: expected fewer than 128 tokens");
   check_refused([&] { desk.classify("sentiment", huge); }, Code::limit_exceeded, "2000");
   check_refused([&] { desk.generate(words, ignore); }, Code::limit_exceeded, "prompt");
   check_refused([&] { desk.generate("", ignore); }, Code::invalid_argument, "an empty text");
-  check_refused([&] { desk.generate(std::span<const Message>{}, ignore); }, Code::invalid_argument, "at least one message");
+  check_refused([&] { desk.generate(std::span<const Message>{}, ignore); }, Code::invalid_argument,
+                "at least one message");
   check_refused([&] { desk.generate("Hi", ignore, {.max_tokens = 0}); }, Code::invalid_argument, "max_tokens");
-  check_refused([&] { desk.generate("Hi", ignore, {.sampling = {.temperature = -1}}); }, Code::invalid_argument, "temperature");
-  check_refused([&] { desk.generate("Hi", ignore, {.sampling = {.temperature = 1, .top_p = 0}}); }, Code::invalid_argument, "top_p");
+  check_refused([&] { desk.generate("Hi", ignore, {.sampling = {.temperature = -1}}); }, Code::invalid_argument,
+                "temperature");
+  check_refused([&] { desk.generate("Hi", ignore, {.sampling = {.temperature = 1, .top_p = 0}}); },
+                Code::invalid_argument, "top_p");
   check_refused([&] { desk.generate("Hi", ignore, {.stop = {""}}); }, Code::invalid_argument, "stop strings");
   check_refused([&] { desk.score(words); }, Code::limit_exceeded, "text: expected at most 128 tokens");
   check_refused([&] { desk.score(bad); }, Code::malformed, "UTF-8");

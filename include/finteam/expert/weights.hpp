@@ -76,7 +76,8 @@ inline void refuse_leftovers(const Checkpoint& checkpoint, std::vector<std::stri
     if (std::binary_search(used.begin(), used.end(), name) || std::string_view(name).ends_with("rotary_emb.inv_freq")) {
       continue;
     }
-    throw Error(Code::unsupported, checkpoint.where(name), "only tensors that config.json has a place for", "an extra tensor");
+    throw Error(Code::unsupported, checkpoint.where(name), "only tensors that config.json has a place for",
+                "an extra tensor");
   }
 }
 
@@ -107,7 +108,8 @@ template <Backend B>
     return loaded(backend.vector(take(std::move(name), {n}), memory));
   };
 
-  DecoderWeights<B> w{.embed_tokens = matrix(std::string(names.embed_tokens), v, d), .blocks = {}, .norm = {}, .own_lm_head = {}};
+  DecoderWeights<B> w{
+      .embed_tokens = matrix(std::string(names.embed_tokens), v, d), .blocks = {}, .norm = {}, .own_lm_head = {}};
   w.blocks.reserve(static_cast<std::size_t>(config.layers));
   for (index_t l = 0; l < config.layers; ++l) {
     const auto at = [&](std::string_view part) {

@@ -8,14 +8,16 @@ namespace finteam::inline FINTEAM_ABI {
 template <Backend B>
 SessionLimits Session<B>::checked(const Team<B>& team, SessionLimits limits) {
   const auto refuse = [](const char* where, std::string expected, index_t found) {
-    throw Error(Code::invalid_argument, std::string("session limits: ") + where, std::move(expected), std::to_string(found));
+    throw Error(Code::invalid_argument, std::string("session limits: ") + where, std::move(expected),
+                std::to_string(found));
   };
   if (limits.tokens == 0) limits.tokens = std::min<index_t>(team.context(), 4096);
   if (limits.tokens < 2 || limits.tokens > team.context()) {
     refuse("tokens", "2 to the team's context, " + std::to_string(team.context()), limits.tokens);
   }
   if (limits.text_bytes == 0) limits.text_bytes = 16 * limits.tokens;
-  if (limits.text_bytes < 1 || limits.text_bytes > (index_t{1} << 30)) refuse("text_bytes", "1 to 2^30", limits.text_bytes);
+  if (limits.text_bytes < 1 || limits.text_bytes > (index_t{1} << 30))
+    refuse("text_bytes", "1 to 2^30", limits.text_bytes);
   if (limits.labels < 1 || limits.labels > 4096) refuse("labels", "1 to 4096", limits.labels);
   if (limits.rows < 1 || limits.rows > 65536) refuse("rows", "1 to 65536", limits.rows);
   return limits;
@@ -138,7 +140,8 @@ void Session<B>::answer(const Task& task) {
     role.probability = role.probabilities[own];
     for (std::size_t l = 0; l < n; ++l) {
       label_probability_[k * n + l] = role.probabilities[l];
-      if (role.weight > 0) view_.probabilities[l] = std::fma(role.weight, role.probabilities[l], view_.probabilities[l]);
+      if (role.weight > 0)
+        view_.probabilities[l] = std::fma(role.weight, role.probabilities[l], view_.probabilities[l]);
     }
   }
   const std::size_t chosen = best(view_.probabilities);
@@ -202,7 +205,8 @@ VectorView<const float> Session<B>::next_token() {
 
 template <Backend B>
 template <class OnText>
-const Generation& Session<B>::generate(std::span<const Message> chat, OnText&& on_text, const GenerateOptions& options) {
+const Generation& Session<B>::generate(std::span<const Message> chat, OnText&& on_text,
+                                       const GenerateOptions& options) {
   const FpEnvironment environment;
   if (options.max_tokens < 1) {
     throw Error(Code::invalid_argument, "max_tokens", "at least 1", std::to_string(options.max_tokens));
@@ -301,13 +305,13 @@ const Score& Session<B>::score(std::string_view text, const Ask& ask) {
 template <Backend B>
 std::optional<Code> Session<B>::score_chunk(index_t first, index_t t, const Interrupt& interrupt) {
   const auto all = logits_.view();
-  const auto read = std::span<const std::int32_t>(ids_).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(t));
+  const auto read =
+      std::span<const std::int32_t>(ids_).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(t));
   for (std::size_t k = 0; k < readers_.size(); ++k) {
     if (!score_.roles[k].awake) continue;
     const auto logits = all.row(static_cast<index_t>(k)).rows(0, t);
-    const auto code = readers_[k].read(b_, read, interrupt, [&](MatrixView<const float> hidden) {
-      readers_[k].decoder().logits(b_, hidden, logits);
-    });
+    const auto code = readers_[k].read(
+        b_, read, interrupt, [&](MatrixView<const float> hidden) { readers_[k].decoder().logits(b_, hidden, logits); });
     if (code) return code;
   }
   for (index_t i = 0; i < t; ++i) {
