@@ -1746,10 +1746,6 @@ static_assert(Backend<Reference>);
 // A fork-join pool of threads for callers that have none: an Executor that starts its threads when it is made.
 // Not here: queues, futures, priorities. The library itself makes no pool.
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
 namespace finteam::inline FINTEAM_ABI {
 
 /// Runs tasks on `threads` threads, the caller's among them. The threads wait for work by spinning for some
@@ -1812,7 +1808,7 @@ class ThreadPool {
 
   static void pause() noexcept {
 #if defined(__x86_64__)
-    _mm_pause();
+    __builtin_ia32_pause();
 #endif
   }
 
@@ -6085,59 +6081,10 @@ class Session {
 
 }  // namespace finteam::inline FINTEAM_ABI
 
-// ---- finteam/team/session_answers.hpp ------------------------------------------------------------------------------
-// How a session answers: the definitions that session.hpp declares. Include session.hpp.
+// ---- finteam/team/session_classify.hpp -----------------------------------------------------------------------------
+// How a session classifies. Include session.hpp.
 
 namespace finteam::inline FINTEAM_ABI {
-
-template <Backend B>
-SessionLimits Session<B>::checked(const Team<B>& team, SessionLimits limits) {
-  const auto refuse = [](const char* where, std::string expected, index_t found) {
-    throw Error(Code::invalid_argument, std::string("session limits: ") + where, std::move(expected),
-                std::to_string(found));
-  };
-  if (limits.tokens == 0) limits.tokens = std::min<index_t>(team.context(), 4096);
-  if (limits.tokens < 2 || limits.tokens > team.context()) {
-    refuse("tokens", "2 to the team's context, " + std::to_string(team.context()), limits.tokens);
-  }
-  if (limits.text_bytes == 0) limits.text_bytes = 16 * limits.tokens;
-  if (limits.text_bytes < 1 || limits.text_bytes > (index_t{1} << 30))
-    refuse("text_bytes", "1 to 2^30", limits.text_bytes);
-  if (limits.labels < 1 || limits.labels > 4096) refuse("labels", "1 to 4096", limits.labels);
-  if (limits.rows < 1 || limits.rows > 65536) refuse("rows", "1 to 65536", limits.rows);
-  return limits;
-}
-
-template <Backend B>
-void Session<B>::reserve() {
-  const auto n = team_->roles().size();
-  const auto labels = static_cast<std::size_t>(limits_.labels), tokens = static_cast<std::size_t>(limits_.tokens);
-  constexpr std::size_t label_bytes = 64;
-  ids_.reserve(static_cast<std::size_t>(limits_.text_bytes) + 64);
-  labels_.ids.reserve(static_cast<std::size_t>(limits_.rows) + labels);
-  labels_.begin.reserve(labels + 1);
-  weights_.assign(n, 0.0);
-  feature_.reserve(static_cast<std::size_t>(team_->widest_hidden()));
-  label_probability_.reserve(n * labels);
-  content_.reserve(static_cast<std::size_t>(limits_.text_bytes));
-  spare_labels_.resize(labels);
-  for (auto& s : spare_labels_) s.reserve(label_bytes);
-  view_.labels.reserve(labels);
-  view_.probabilities.reserve(labels);
-  view_.label.reserve(label_bytes);
-  for (Roles* roles : {&view_.roles, &score_.roles, &generation_.roles}) {
-    roles->resize(n);
-    for (std::size_t k = 0; k < n; ++k) {
-      RoleView& r = (*roles)[k];
-      r.name = team_->roles()[k].name;
-      r.label.reserve(label_bytes);
-      r.scores.reserve(labels);
-      r.probabilities.reserve(labels);
-    }
-  }
-  generation_.ids.reserve(tokens);
-  generation_.text.reserve(16 * tokens);
-}
 
 template <Backend B>
 const View& Session<B>::classify_checked(const Task& task, std::string_view text, const Ask& ask) {
@@ -6237,6 +6184,62 @@ void Session<B>::answer(const Task& task) {
       weights_, {label_probability_.data(), {static_cast<index_t>(readers_.size()), static_cast<index_t>(n)}});
 }
 
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/team/session_reading.hpp ------------------------------------------------------------------------------
+// How a session is made, and how it reads a prompt: tokens, the gate's weights, each awake role's cache. Include session.hpp.
+
+namespace finteam::inline FINTEAM_ABI {
+
+template <Backend B>
+SessionLimits Session<B>::checked(const Team<B>& team, SessionLimits limits) {
+  const auto refuse = [](const char* where, std::string expected, index_t found) {
+    throw Error(Code::invalid_argument, std::string("session limits: ") + where, std::move(expected),
+                std::to_string(found));
+  };
+  if (limits.tokens == 0) limits.tokens = std::min<index_t>(team.context(), 4096);
+  if (limits.tokens < 2 || limits.tokens > team.context()) {
+    refuse("tokens", "2 to the team's context, " + std::to_string(team.context()), limits.tokens);
+  }
+  if (limits.text_bytes == 0) limits.text_bytes = 16 * limits.tokens;
+  if (limits.text_bytes < 1 || limits.text_bytes > (index_t{1} << 30))
+    refuse("text_bytes", "1 to 2^30", limits.text_bytes);
+  if (limits.labels < 1 || limits.labels > 4096) refuse("labels", "1 to 4096", limits.labels);
+  if (limits.rows < 1 || limits.rows > 65536) refuse("rows", "1 to 65536", limits.rows);
+  return limits;
+}
+
+template <Backend B>
+void Session<B>::reserve() {
+  const auto n = team_->roles().size();
+  const auto labels = static_cast<std::size_t>(limits_.labels), tokens = static_cast<std::size_t>(limits_.tokens);
+  constexpr std::size_t label_bytes = 64;
+  ids_.reserve(static_cast<std::size_t>(limits_.text_bytes) + 64);
+  labels_.ids.reserve(static_cast<std::size_t>(limits_.rows) + labels);
+  labels_.begin.reserve(labels + 1);
+  weights_.assign(n, 0.0);
+  feature_.reserve(static_cast<std::size_t>(team_->widest_hidden()));
+  label_probability_.reserve(n * labels);
+  content_.reserve(static_cast<std::size_t>(limits_.text_bytes));
+  spare_labels_.resize(labels);
+  for (auto& s : spare_labels_) s.reserve(label_bytes);
+  view_.labels.reserve(labels);
+  view_.probabilities.reserve(labels);
+  view_.label.reserve(label_bytes);
+  for (Roles* roles : {&view_.roles, &score_.roles, &generation_.roles}) {
+    roles->resize(n);
+    for (std::size_t k = 0; k < n; ++k) {
+      RoleView& r = (*roles)[k];
+      r.name = team_->roles()[k].name;
+      r.label.reserve(label_bytes);
+      r.scores.reserve(labels);
+      r.probabilities.reserve(labels);
+    }
+  }
+  generation_.ids.reserve(tokens);
+  generation_.text.reserve(16 * tokens);
+}
+
 template <Backend B>
 void Session<B>::tokenize_chat(std::span<const Message> chat) {
   ids_.clear();
@@ -6275,6 +6278,13 @@ std::optional<Code> Session<B>::read_prompt(std::size_t k, const Interrupt& inte
   if (readers_[k].length() > 0) return std::nullopt;
   return readers_[k].read(b_, ids_, interrupt);
 }
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/team/session_text.hpp ---------------------------------------------------------------------------------
+// How a session generates text and scores it. Include session.hpp.
+
+namespace finteam::inline FINTEAM_ABI {
 
 template <Backend B>
 VectorView<const float> Session<B>::next_token() {

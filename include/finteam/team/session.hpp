@@ -125,4 +125,6 @@ class Session {
 
 }  // namespace finteam::inline FINTEAM_ABI
 
-#include <finteam/team/session_answers.hpp>
+#include <finteam/team/session_classify.hpp>
+#include <finteam/team/session_reading.hpp>
+#include <finteam/team/session_text.hpp>
