@@ -3397,6 +3397,7 @@ class Decoder {
   [[nodiscard]] static Decoder load(B& backend, const Checkpoint& checkpoint, const Config& config,
                                     const Progress& progress = {},
                                     std::pmr::memory_resource* memory = std::pmr::get_default_resource()) {
+    const FpEnvironment environment;
     return {config, load_weights(backend, checkpoint, config, progress, memory)};
   }
 
@@ -3410,6 +3411,7 @@ class Decoder {
   [[nodiscard]] std::optional<Code> forward(B& b, KvCache<B>& cache, std::span<const Row> rows, StepScratch<B>& s,
                                             MatrixView<float, typename B::Space> hidden,
                                             const Interrupt& interrupt = {}) const {
+    const FpEnvironment environment;
     const index_t t = static_cast<index_t>(rows.size());
     const auto x = s.x_.view().rows(0, t);
     s.tokens_.clear();
@@ -5757,7 +5759,8 @@ class Team {
   index_t context_ = 0, widest_hidden_ = 0;
 };
 
-/// Opens the team in `folder`: a team.json, or one plain Hugging Face checkpoint (a team of one without tasks).
+/// Opens the team in `folder`: a team.json, or one plain Hugging Face checkpoint (a team of one without tasks,
+/// which chats as Llama 3 if its tokenizer can).
 /// Throws Error that names the file and the key or tensor, what was expected and what was found.
 /// Cost: reads every weight once, and packs it as the backend likes it.
 template <Backend B = Cpu>
@@ -5774,6 +5777,7 @@ Team<B>::Team(const std::filesystem::path& folder, const OpenOptions& options, B
     manifest_ = read_manifest(file.root());
   } else {
     manifest_.roles.push_back({"expert", "."});
+    manifest_.chat.clear();
   }
 
   std::vector<Checkpoint> checkpoints;
@@ -5819,6 +5823,7 @@ void Team<B>::open_tokenizer(const std::filesystem::path& folder) {
     throw Error(Code::mismatch, path.string(), "ids below the roles' vocabulary of " + std::to_string(vocab_size()),
                 std::to_string(tokenizer_->size() - 1));
   }
+  if (manifest_.chat.empty()) manifest_.chat = tokenizer_->token("<|start_header_id|>") ? "llama-3" : "none";
   chat_ = ChatFormat::by_name(manifest_.chat, *tokenizer_, path.string());
   if (chat_->end_id()) end_ids_.insert(end_ids_.begin(), *chat_->end_id());
 }
@@ -5835,7 +5840,13 @@ void Team<B>::open_gate(const std::filesystem::path& folder, const std::string& 
       throw Error(Code::mismatch, where + ": gate: " + g.file + ": " + std::string(name), detail::shape_string(shape),
                   detail::shape_string(raw.shape));
     }
-    for (index_t i = 0; i < raw.size(); ++i) out[i] = raw[i];
+    for (index_t i = 0; i < raw.size(); ++i) {
+      out[i] = raw[i];
+      if (!std::isfinite(out[i])) {
+        throw Error(Code::malformed, where + ": gate: " + g.file + ": " + std::string(name), "finite numbers",
+                    std::to_string(out[i]) + " at " + std::to_string(i));
+      }
+    }
   };
   LinearGate gate{Tensor<float, 2>({n, d}), Tensor<float, 1>({n}), g.of, g.top_k, g.temperature};
   take("weight", {n, d}, gate.weight.data());
@@ -5965,6 +5976,57 @@ class StopMatcher {
 
 }  // namespace finteam::inline FINTEAM_ABI
 
+// ---- finteam/text/text_stream.hpp ----------------------------------------------------------------------------------
+// A text as it may be shown while its tokens arrive: whole characters, and nothing of a stop string.
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// Allocates when it is made, and when begin() is given other stop strings than the last time.
+class TextStream {
+ public:
+  /// The tokenizer must outlive it.
+  explicit TextStream(const Tokenizer& tokenizer) : decoder_(tokenizer), matcher_({}, decoder_.max_piece_bytes()) {}
+
+  /// A new text, which ends before any of `stops`. Throws Error as StopMatcher does; the stream is then as it was.
+  void begin(const std::vector<std::string>& stops) {
+    if (stops != stops_) {
+      matcher_ = StopMatcher(stops, decoder_.max_piece_bytes());
+      stops_ = stops;
+    }
+    matcher_.flush();
+    decoder_.flush();
+  }
+
+  /// Takes the next token; emit(std::string_view) -> bool gets what may be shown of it now, if there is anything.
+  /// False if emit said so.
+  template <class Emit>
+  bool push(std::int32_t id, Emit&& emit) {
+    return show(matcher_.push(decoder_.push(id)), emit);
+  }
+
+  /// The end of the tokens: emits what still waited, unless a stop string was found.
+  template <class Emit>
+  void finish(Emit&& emit) {
+    if (matcher_.stopped() || !show(matcher_.push(decoder_.flush()), emit) || matcher_.stopped()) return;
+    show(matcher_.flush(), emit);
+  }
+
+  /// Whether a stop string has ended the text.
+  [[nodiscard]] bool stopped() const noexcept { return matcher_.stopped(); }
+
+ private:
+  template <class Emit>
+  static bool show(std::string_view piece, Emit& emit) {
+    return piece.empty() || emit(piece);
+  }
+
+  StreamDecoder decoder_;
+  StopMatcher matcher_;
+  std::vector<std::string> stops_;  // what matcher_ looks for
+};
+
+}  // namespace finteam::inline FINTEAM_ABI
+
 // ---- finteam/team/session.hpp --------------------------------------------------------------------------------------
 // A session: one thread's cache, scratch and sampler on a shared team. It answers: classify, score, generate.
 // Its limits are given when it is made, and within them nothing is allocated.
@@ -5975,7 +6037,8 @@ namespace finteam::inline FINTEAM_ABI {
 /// good until its next call; copy it to keep it (`auto view = …` does).
 ///
 /// Every call throws Error(invalid_argument) for an empty text, Error(malformed) for text that is not UTF-8, and
-/// Error(limit_exceeded) for what exceeds the session's limits; the session can be used again afterwards.
+/// Error(limit_exceeded) for what exceeds the session's limits, Error(malformed) when a role's weights give no finite
+/// score; the session can be used again afterwards.
 template <Backend B>
 class Session {
  public:
@@ -5988,8 +6051,7 @@ class Session {
         logits_(b_.template tensor<float, 3>(
             {static_cast<index_t>(team.roles().size()), Reader<B>::logit_rows, team.vocab_size()}, limits_.memory)),
         sampler_(team.vocab_size()),
-        stream_(team.tokenizer()),
-        stop_({}, stream_.max_piece_bytes()) {
+        stream_(team.tokenizer()) {
     for (const auto& role : team.roles()) readers_.emplace_back(b_, role.decoder, limits_);
     reserve();
   }
@@ -6041,8 +6103,16 @@ class Session {
   /// logit_rows.
   [[nodiscard]] std::optional<Code> score_chunk(index_t first, index_t t, const Interrupt& interrupt);
 
-  /// log p of the next token, into row 0 of role 0's logits. Every awake role has read the same tokens.
+  /// Checks a generation's arguments and makes ids_ and generation_ ready for it.
+  void begin_text(std::span<const Message> chat, const GenerateOptions& options);
+  /// The gate weighs, and every awake role reads ids_.
+  [[nodiscard]] std::optional<Code> read_awake(const Interrupt& interrupt);
+  /// log p of the next token, in row 0 of role 0's logits. Every awake role has read the same tokens.
   VectorView<const float> next_token();
+  /// Chooses the next token and adds it to generation_.
+  std::int32_t sample(const Sampling& sampling);
+  /// Every awake role reads a token.
+  [[nodiscard]] std::optional<Code> append(std::int32_t id, const Interrupt& interrupt);
 
   [[nodiscard]] bool awake(std::size_t k, Wake wake = Wake::chosen) const noexcept {
     return weights_[k] > 0 || wake == Wake::all;
@@ -6051,6 +6121,12 @@ class Session {
     for (std::size_t k = 0; k < roles.size(); ++k) {
       roles[k].weight = weights_[k];
       roles[k].awake = awake(k, wake);
+    }
+  }
+  /// Weights that overflow or hold NaN must not become an answer.
+  static void require_finite(std::span<const double> x, const std::string& where) {
+    for (const double v : x) {
+      if (!std::isfinite(v)) throw Error(Code::malformed, where, "finite scores", std::to_string(v));
     }
   }
   static void throw_if(std::optional<Code> code, const char* during) {
@@ -6064,9 +6140,7 @@ class Session {
   std::vector<Reader<B>> readers_;                                              // by role
   decltype(std::declval<B&>().template tensor<float, 3>({}, nullptr)) logits_;  // [roles, logit_rows, v]
   Sampler sampler_;
-  StreamDecoder stream_;
-  StopMatcher stop_;
-  std::vector<std::string> stop_strings_;  // what stop_ looks for
+  TextStream stream_;
   std::vector<std::int32_t> ids_;
   LabelTokens labels_;
   std::vector<double> weights_;            // by role, after top-k; Σ = 1
@@ -6108,6 +6182,7 @@ const View& Session<B>::classify_checked(const Task& task, std::string_view text
     throw_if(read_prompt(k, ask.interrupt), "classify");
     throw_if(readers_[k].score(b_, labels_, ask.interrupt, logits_.view().row(static_cast<index_t>(k)), role.scores),
              "classify");
+    require_finite(role.scores, "role " + role.name);
   }
   answer(task);
   return view_;
@@ -6187,7 +6262,8 @@ void Session<B>::answer(const Task& task) {
 }  // namespace finteam::inline FINTEAM_ABI
 
 // ---- finteam/team/session_reading.hpp ------------------------------------------------------------------------------
-// How a session is made, and how it reads a prompt: tokens, the gate's weights, each awake role's cache. Include session.hpp.
+// How a session is made, and how it reads a prompt: tokens, the gate's weights, each awake role's cache. Include
+// session.hpp.
 
 namespace finteam::inline FINTEAM_ABI {
 
@@ -6268,6 +6344,7 @@ std::optional<Code> Session<B>::weigh(const Interrupt& interrupt) {
   if (code) return code;
   for (double& f : feature_) f /= static_cast<double>(ids_.size());
   linear_scores(gate->weight.view(), gate->bias.view().span(), feature_, weights_);
+  require_finite(weights_, "role " + team_->roles()[gate->of].name);
   softmax(weights_, gate->temperature);
   keep_top_k(weights_, gate->top_k);
   return std::nullopt;
@@ -6299,31 +6376,29 @@ VectorView<const float> Session<B>::next_token() {
 }
 
 template <Backend B>
-template <class OnText>
-const Generation& Session<B>::generate(std::span<const Message> chat, OnText&& on_text,
-                                       const GenerateOptions& options) {
-  const FpEnvironment environment;
+void Session<B>::begin_text(std::span<const Message> chat, const GenerateOptions& options) {
   if (options.max_tokens < 1) {
     throw Error(Code::invalid_argument, "max_tokens", "at least 1", std::to_string(options.max_tokens));
   }
   options.sampling.validate();
   if (chat.empty()) throw Error(Code::invalid_argument, "chat", "at least one message", "none");
   detail::refuse_blank(chat.back().content);
-  if (options.stop != stop_strings_) {  // the one thing that a call may allocate: stop strings it has not seen before
-    stop_ = StopMatcher(options.stop, stream_.max_piece_bytes());
-    stop_strings_ = options.stop;
-  }
-  stop_.flush();
-  stream_.flush();
+  stream_.begin(options.stop);
   tokenize_chat(chat);
+  generation_.text.clear();
+  generation_.ids.clear();
+  generation_.log_probability = 0;
+  generation_.prompt_tokens = static_cast<index_t>(ids_.size());
+}
 
+template <Backend B>
+template <class OnText>
+const Generation& Session<B>::generate(std::span<const Message> chat, OnText&& on_text,
+                                       const GenerateOptions& options) {
+  const FpEnvironment environment;
+  begin_text(chat, options);
   Generation& out = generation_;
-  out.text.clear();
-  out.ids.clear();
-  out.log_probability = 0;
-  out.prompt_tokens = static_cast<index_t>(ids_.size());
   const auto emit = [&](std::string_view piece) {  // false: the caller wants no more
-    if (piece.empty()) return true;
     out.text.append(piece);
     if constexpr (std::is_void_v<decltype(on_text(piece))>) {
       on_text(piece);
@@ -6332,43 +6407,59 @@ const Generation& Session<B>::generate(std::span<const Message> chat, OnText&& o
       return static_cast<bool>(on_text(piece));
     }
   };
-  const auto finish = [&](Finish why) -> const Generation& {
-    out.finish = why;
-    if (why == Finish::stop_string || why == Finish::caller) return out;
-    if (!emit(stop_.push(stream_.flush()))) return out;
-    if (stop_.stopped()) out.finish = Finish::stop_string;
-    emit(stop_.flush());
-    return out;
-  };
-  const auto interrupted = [](Code code) { return code == Code::deadline ? Finish::deadline : Finish::cancelled; };
 
-  auto code = weigh(options.interrupt);
+  const auto interrupted = read_awake(options.interrupt);
+  name_roles(out.roles, Wake::chosen);
+  std::optional<Finish> end;
+  if (interrupted) end = *interrupted == Code::deadline ? Finish::deadline : Finish::cancelled;
+  const index_t most = std::min(options.max_tokens, limits_.tokens - out.prompt_tokens);
+  while (!end) {
+    const std::int32_t id = sample(options.sampling);
+    const bool last = static_cast<index_t>(out.ids.size()) == most;
+    if (team_->ends(id) || std::find(options.stop_ids.begin(), options.stop_ids.end(), id) != options.stop_ids.end()) {
+      end = Finish::end_token;
+    } else if (!stream_.push(id, emit)) {
+      end = Finish::caller;
+    } else if (stream_.stopped()) {
+      end = Finish::stop_string;
+    } else if (last) {
+      end = Finish::length;
+    } else if (const auto code = append(id, options.interrupt)) {
+      end = *code == Code::deadline ? Finish::deadline : Finish::cancelled;
+    }
+  }
+  if (*end != Finish::caller) stream_.finish(emit);
+  out.finish = stream_.stopped() ? Finish::stop_string : *end;
+  return out;
+}
+
+template <Backend B>
+std::optional<Code> Session<B>::read_awake(const Interrupt& interrupt) {
+  auto code = weigh(interrupt);
   if (code) weights_.assign(weights_.size(), 0.0);
   for (std::size_t k = 0; k < readers_.size() && !code; ++k) {
-    if (awake(k)) code = read_prompt(k, options.interrupt);
+    if (awake(k)) code = read_prompt(k, interrupt);
   }
-  name_roles(out.roles, Wake::chosen);
-  if (code) return finish(interrupted(*code));
+  return code;
+}
 
-  const index_t most = std::min(options.max_tokens, limits_.tokens - out.prompt_tokens);
-  for (index_t i = 0; i < most; ++i) {
-    const auto log_p = next_token();
-    const std::int32_t id = sampler_.sample(log_p, out.prompt_tokens + i, options.sampling);
-    out.ids.push_back(id);
-    out.log_probability += static_cast<double>(log_p(id));
-    if (team_->ends(id) || std::find(options.stop_ids.begin(), options.stop_ids.end(), id) != options.stop_ids.end()) {
-      return finish(Finish::end_token);
-    }
-    const std::string_view piece = stop_.push(stream_.push(id));
-    if (!emit(piece)) return finish(Finish::caller);
-    if (stop_.stopped()) return finish(Finish::stop_string);
-    if (i + 1 == most) break;
-    for (std::size_t k = 0; k < readers_.size(); ++k) {
-      if (!awake(k)) continue;
-      if (const auto late = readers_[k].read(b_, {&id, 1}, options.interrupt)) return finish(interrupted(*late));
-    }
+template <Backend B>
+std::int32_t Session<B>::sample(const Sampling& sampling) {
+  const auto log_p = next_token();
+  const index_t position = generation_.prompt_tokens + static_cast<index_t>(generation_.ids.size());
+  const std::int32_t id = sampler_.sample(log_p, position, sampling);
+  generation_.ids.push_back(id);
+  generation_.log_probability += static_cast<double>(log_p(id));
+  return id;
+}
+
+template <Backend B>
+std::optional<Code> Session<B>::append(std::int32_t id, const Interrupt& interrupt) {
+  for (std::size_t k = 0; k < readers_.size(); ++k) {
+    if (!awake(k)) continue;
+    if (const auto code = readers_[k].read(b_, {&id, 1}, interrupt)) return code;
   }
-  return finish(Finish::length);
+  return std::nullopt;
 }
 
 template <Backend B>

@@ -118,6 +118,14 @@ TEST_CASE("a caller, a stop request and a deadline end a text, and what was said
   CHECK(desk.generate(prompt, ignore, {.max_tokens = 40}).ids == free.ids);
 }
 
+TEST_CASE("a caller's exception passes through, and the session goes on", "[team][law4]") {
+  const auto team = open_team(test::golden_team());
+  Session desk(team);
+  const Generation before = desk.generate(prompt, ignore, {.max_tokens = 20});
+  CHECK_THROWS_AS(desk.generate(prompt, [](std::string_view) { throw std::bad_alloc(); }), std::bad_alloc);
+  CHECK(desk.generate(prompt, ignore, {.max_tokens = 20}).ids == before.ids);
+}
+
 TEST_CASE("a conversation is read turn by turn", "[team]") {
   const auto team = open_team(test::golden_team());
   Session desk(team);

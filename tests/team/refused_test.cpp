@@ -7,7 +7,9 @@
 #include <finteam/file/safetensors_writer.hpp>
 #include <finteam/team/session.hpp>
 
+#include <cstring>
 #include <functional>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -102,8 +104,8 @@ void check_refused(const std::function<void()>& call, Code code, const std::stri
 }
 
 /// Writes a gate.safetensors of floats.
-void write_gate(const std::filesystem::path& folder, index_t d, bool with_bias) {
-  const std::vector<float> weight(static_cast<std::size_t>(3 * d), 0.5F), bias(3, 0.25F);
+void write_gate(const std::filesystem::path& folder, index_t d, bool with_bias, float value = 0.5F) {
+  const std::vector<float> weight(static_cast<std::size_t>(3 * d), value), bias(3, 0.25F);
   std::vector<TensorToWrite> tensors{{"weight", DType::f32, {3, d}, std::as_bytes(std::span(weight))}};
   if (with_bias) tensors.push_back({"bias", DType::f32, {3}, std::as_bytes(std::span(bias))});
   test::fs::remove(folder / "gate.safetensors");
@@ -220,6 +222,27 @@ TEST_CASE("a session refuses what it was not made for, names it, and can be used
   check_refused([&] { desk.classify(t, "x"); }, Code::invalid_argument, "{text}");
 
   CHECK(desk.classify("sentiment", "Rates rose").probabilities == before.probabilities);
+}
+
+TEST_CASE("weights that are not numbers never become an answer", "[law4][law5]") {
+  const test::TeamFolder folder([](Json& team) { team["gate"]["top_k"] = 3; });
+  folder.unlink_role("quant");
+  const auto file = MappedFile::open(test::golden_team() / "quant" / "model.safetensors");
+  std::string bytes(file.text());
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  std::memcpy(bytes.data() + bytes.size() - 4, &nan, 4);  // the last element of the last tensor
+  test::write(folder.path() / "quant" / "model.safetensors", bytes);
+  const auto team = open_team(folder.path());
+  Session desk(team);
+  check_refused([&] { desk.classify("sentiment", "Rates rose"); }, Code::malformed,
+                "role quant: expected finite scores");
+  CHECK_THROWS_AS(desk.generate("Rates rose", [](std::string_view) {}), Error);
+}
+
+TEST_CASE("a gate that holds no number is refused", "[law5]") {
+  const test::TeamFolder folder;
+  write_gate(folder.path(), 32, true, std::numeric_limits<float>::infinity());
+  check_refused([&] { (void)open_team(folder.path()); }, Code::malformed, "expected finite numbers, found inf");
 }
 
 TEST_CASE("a session's limits are checked when it is made", "[law4]") {

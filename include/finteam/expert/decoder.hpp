@@ -2,6 +2,7 @@
 // A step is a ragged batch of rows (law 2): prefill, decode, many requests and the scoring of labels are the same call.
 #pragma once
 
+#include <finteam/backend/fp_environment.hpp>
 #include <finteam/core/interrupt.hpp>
 #include <finteam/expert/block.hpp>
 #include <finteam/layer/rope.hpp>
@@ -61,6 +62,7 @@ class Decoder {
   [[nodiscard]] static Decoder load(B& backend, const Checkpoint& checkpoint, const Config& config,
                                     const Progress& progress = {},
                                     std::pmr::memory_resource* memory = std::pmr::get_default_resource()) {
+    const FpEnvironment environment;
     return {config, load_weights(backend, checkpoint, config, progress, memory)};
   }
 
@@ -74,6 +76,7 @@ class Decoder {
   [[nodiscard]] std::optional<Code> forward(B& b, KvCache<B>& cache, std::span<const Row> rows, StepScratch<B>& s,
                                             MatrixView<float, typename B::Space> hidden,
                                             const Interrupt& interrupt = {}) const {
+    const FpEnvironment environment;
     const index_t t = static_cast<index_t>(rows.size());
     const auto x = s.x_.view().rows(0, t);
     s.tokens_.clear();

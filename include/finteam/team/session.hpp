@@ -7,7 +7,7 @@
 #include <finteam/team/generation.hpp>
 #include <finteam/team/reader.hpp>
 #include <finteam/team/team.hpp>
-#include <finteam/text/stop.hpp>
+#include <finteam/text/text_stream.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -19,7 +19,8 @@ namespace finteam::inline FINTEAM_ABI {
 /// good until its next call; copy it to keep it (`auto view = …` does).
 ///
 /// Every call throws Error(invalid_argument) for an empty text, Error(malformed) for text that is not UTF-8, and
-/// Error(limit_exceeded) for what exceeds the session's limits; the session can be used again afterwards.
+/// Error(limit_exceeded) for what exceeds the session's limits, Error(malformed) when a role's weights give no finite
+/// score; the session can be used again afterwards.
 template <Backend B>
 class Session {
  public:
@@ -32,8 +33,7 @@ class Session {
         logits_(b_.template tensor<float, 3>(
             {static_cast<index_t>(team.roles().size()), Reader<B>::logit_rows, team.vocab_size()}, limits_.memory)),
         sampler_(team.vocab_size()),
-        stream_(team.tokenizer()),
-        stop_({}, stream_.max_piece_bytes()) {
+        stream_(team.tokenizer()) {
     for (const auto& role : team.roles()) readers_.emplace_back(b_, role.decoder, limits_);
     reserve();
   }
@@ -85,8 +85,16 @@ class Session {
   /// logit_rows.
   [[nodiscard]] std::optional<Code> score_chunk(index_t first, index_t t, const Interrupt& interrupt);
 
-  /// log p of the next token, into row 0 of role 0's logits. Every awake role has read the same tokens.
+  /// Checks a generation's arguments and makes ids_ and generation_ ready for it.
+  void begin_text(std::span<const Message> chat, const GenerateOptions& options);
+  /// The gate weighs, and every awake role reads ids_.
+  [[nodiscard]] std::optional<Code> read_awake(const Interrupt& interrupt);
+  /// log p of the next token, in row 0 of role 0's logits. Every awake role has read the same tokens.
   VectorView<const float> next_token();
+  /// Chooses the next token and adds it to generation_.
+  std::int32_t sample(const Sampling& sampling);
+  /// Every awake role reads a token.
+  [[nodiscard]] std::optional<Code> append(std::int32_t id, const Interrupt& interrupt);
 
   [[nodiscard]] bool awake(std::size_t k, Wake wake = Wake::chosen) const noexcept {
     return weights_[k] > 0 || wake == Wake::all;
@@ -95,6 +103,12 @@ class Session {
     for (std::size_t k = 0; k < roles.size(); ++k) {
       roles[k].weight = weights_[k];
       roles[k].awake = awake(k, wake);
+    }
+  }
+  /// Weights that overflow or hold NaN must not become an answer.
+  static void require_finite(std::span<const double> x, const std::string& where) {
+    for (const double v : x) {
+      if (!std::isfinite(v)) throw Error(Code::malformed, where, "finite scores", std::to_string(v));
     }
   }
   static void throw_if(std::optional<Code> code, const char* during) {
@@ -108,9 +122,7 @@ class Session {
   std::vector<Reader<B>> readers_;                                              // by role
   decltype(std::declval<B&>().template tensor<float, 3>({}, nullptr)) logits_;  // [roles, logit_rows, v]
   Sampler sampler_;
-  StreamDecoder stream_;
-  StopMatcher stop_;
-  std::vector<std::string> stop_strings_;  // what stop_ looks for
+  TextStream stream_;
   std::vector<std::int32_t> ids_;
   LabelTokens labels_;
   std::vector<double> weights_;            // by role, after top-k; Σ = 1

@@ -27,6 +27,7 @@ const View& Session<B>::classify_checked(const Task& task, std::string_view text
     throw_if(read_prompt(k, ask.interrupt), "classify");
     throw_if(readers_[k].score(b_, labels_, ask.interrupt, logits_.view().row(static_cast<index_t>(k)), role.scores),
              "classify");
+    require_finite(role.scores, "role " + role.name);
   }
   answer(task);
   return view_;

@@ -1,4 +1,5 @@
-// How a session is made, and how it reads a prompt: tokens, the gate's weights, each awake role's cache. Include session.hpp.
+// How a session is made, and how it reads a prompt: tokens, the gate's weights, each awake role's cache. Include
+// session.hpp.
 #pragma once
 
 #include <finteam/team/session.hpp>
@@ -82,6 +83,7 @@ std::optional<Code> Session<B>::weigh(const Interrupt& interrupt) {
   if (code) return code;
   for (double& f : feature_) f /= static_cast<double>(ids_.size());
   linear_scores(gate->weight.view(), gate->bias.view().span(), feature_, weights_);
+  require_finite(weights_, "role " + team_->roles()[gate->of].name);
   softmax(weights_, gate->temperature);
   keep_top_k(weights_, gate->top_k);
   return std::nullopt;

@@ -18,31 +18,29 @@ VectorView<const float> Session<B>::next_token() {
 }
 
 template <Backend B>
-template <class OnText>
-const Generation& Session<B>::generate(std::span<const Message> chat, OnText&& on_text,
-                                       const GenerateOptions& options) {
-  const FpEnvironment environment;
+void Session<B>::begin_text(std::span<const Message> chat, const GenerateOptions& options) {
   if (options.max_tokens < 1) {
     throw Error(Code::invalid_argument, "max_tokens", "at least 1", std::to_string(options.max_tokens));
   }
   options.sampling.validate();
   if (chat.empty()) throw Error(Code::invalid_argument, "chat", "at least one message", "none");
   detail::refuse_blank(chat.back().content);
-  if (options.stop != stop_strings_) {  // the one thing that a call may allocate: stop strings it has not seen before
-    stop_ = StopMatcher(options.stop, stream_.max_piece_bytes());
-    stop_strings_ = options.stop;
-  }
-  stop_.flush();
-  stream_.flush();
+  stream_.begin(options.stop);
   tokenize_chat(chat);
+  generation_.text.clear();
+  generation_.ids.clear();
+  generation_.log_probability = 0;
+  generation_.prompt_tokens = static_cast<index_t>(ids_.size());
+}
 
+template <Backend B>
+template <class OnText>
+const Generation& Session<B>::generate(std::span<const Message> chat, OnText&& on_text,
+                                       const GenerateOptions& options) {
+  const FpEnvironment environment;
+  begin_text(chat, options);
   Generation& out = generation_;
-  out.text.clear();
-  out.ids.clear();
-  out.log_probability = 0;
-  out.prompt_tokens = static_cast<index_t>(ids_.size());
   const auto emit = [&](std::string_view piece) {  // false: the caller wants no more
-    if (piece.empty()) return true;
     out.text.append(piece);
     if constexpr (std::is_void_v<decltype(on_text(piece))>) {
       on_text(piece);
@@ -51,43 +49,59 @@ const Generation& Session<B>::generate(std::span<const Message> chat, OnText&& o
       return static_cast<bool>(on_text(piece));
     }
   };
-  const auto finish = [&](Finish why) -> const Generation& {
-    out.finish = why;
-    if (why == Finish::stop_string || why == Finish::caller) return out;
-    if (!emit(stop_.push(stream_.flush()))) return out;
-    if (stop_.stopped()) out.finish = Finish::stop_string;
-    emit(stop_.flush());
-    return out;
-  };
-  const auto interrupted = [](Code code) { return code == Code::deadline ? Finish::deadline : Finish::cancelled; };
 
-  auto code = weigh(options.interrupt);
+  const auto interrupted = read_awake(options.interrupt);
+  name_roles(out.roles, Wake::chosen);
+  std::optional<Finish> end;
+  if (interrupted) end = *interrupted == Code::deadline ? Finish::deadline : Finish::cancelled;
+  const index_t most = std::min(options.max_tokens, limits_.tokens - out.prompt_tokens);
+  while (!end) {
+    const std::int32_t id = sample(options.sampling);
+    const bool last = static_cast<index_t>(out.ids.size()) == most;
+    if (team_->ends(id) || std::find(options.stop_ids.begin(), options.stop_ids.end(), id) != options.stop_ids.end()) {
+      end = Finish::end_token;
+    } else if (!stream_.push(id, emit)) {
+      end = Finish::caller;
+    } else if (stream_.stopped()) {
+      end = Finish::stop_string;
+    } else if (last) {
+      end = Finish::length;
+    } else if (const auto code = append(id, options.interrupt)) {
+      end = *code == Code::deadline ? Finish::deadline : Finish::cancelled;
+    }
+  }
+  if (*end != Finish::caller) stream_.finish(emit);
+  out.finish = stream_.stopped() ? Finish::stop_string : *end;
+  return out;
+}
+
+template <Backend B>
+std::optional<Code> Session<B>::read_awake(const Interrupt& interrupt) {
+  auto code = weigh(interrupt);
   if (code) weights_.assign(weights_.size(), 0.0);
   for (std::size_t k = 0; k < readers_.size() && !code; ++k) {
-    if (awake(k)) code = read_prompt(k, options.interrupt);
+    if (awake(k)) code = read_prompt(k, interrupt);
   }
-  name_roles(out.roles, Wake::chosen);
-  if (code) return finish(interrupted(*code));
+  return code;
+}
 
-  const index_t most = std::min(options.max_tokens, limits_.tokens - out.prompt_tokens);
-  for (index_t i = 0; i < most; ++i) {
-    const auto log_p = next_token();
-    const std::int32_t id = sampler_.sample(log_p, out.prompt_tokens + i, options.sampling);
-    out.ids.push_back(id);
-    out.log_probability += static_cast<double>(log_p(id));
-    if (team_->ends(id) || std::find(options.stop_ids.begin(), options.stop_ids.end(), id) != options.stop_ids.end()) {
-      return finish(Finish::end_token);
-    }
-    const std::string_view piece = stop_.push(stream_.push(id));
-    if (!emit(piece)) return finish(Finish::caller);
-    if (stop_.stopped()) return finish(Finish::stop_string);
-    if (i + 1 == most) break;
-    for (std::size_t k = 0; k < readers_.size(); ++k) {
-      if (!awake(k)) continue;
-      if (const auto late = readers_[k].read(b_, {&id, 1}, options.interrupt)) return finish(interrupted(*late));
-    }
+template <Backend B>
+std::int32_t Session<B>::sample(const Sampling& sampling) {
+  const auto log_p = next_token();
+  const index_t position = generation_.prompt_tokens + static_cast<index_t>(generation_.ids.size());
+  const std::int32_t id = sampler_.sample(log_p, position, sampling);
+  generation_.ids.push_back(id);
+  generation_.log_probability += static_cast<double>(log_p(id));
+  return id;
+}
+
+template <Backend B>
+std::optional<Code> Session<B>::append(std::int32_t id, const Interrupt& interrupt) {
+  for (std::size_t k = 0; k < readers_.size(); ++k) {
+    if (!awake(k)) continue;
+    if (const auto code = readers_[k].read(b_, {&id, 1}, interrupt)) return code;
   }
-  return finish(Finish::length);
+  return std::nullopt;
 }
 
 template <Backend B>

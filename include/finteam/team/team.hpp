@@ -10,6 +10,7 @@
 #include <finteam/text/tokenizer.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <optional>
 #include <span>
@@ -93,7 +94,8 @@ class Team {
   index_t context_ = 0, widest_hidden_ = 0;
 };
 
-/// Opens the team in `folder`: a team.json, or one plain Hugging Face checkpoint (a team of one without tasks).
+/// Opens the team in `folder`: a team.json, or one plain Hugging Face checkpoint (a team of one without tasks,
+/// which chats as Llama 3 if its tokenizer can).
 /// Throws Error that names the file and the key or tensor, what was expected and what was found.
 /// Cost: reads every weight once, and packs it as the backend likes it.
 template <Backend B = Cpu>
@@ -110,6 +112,7 @@ Team<B>::Team(const std::filesystem::path& folder, const OpenOptions& options, B
     manifest_ = read_manifest(file.root());
   } else {
     manifest_.roles.push_back({"expert", "."});
+    manifest_.chat.clear();
   }
 
   std::vector<Checkpoint> checkpoints;
@@ -155,6 +158,7 @@ void Team<B>::open_tokenizer(const std::filesystem::path& folder) {
     throw Error(Code::mismatch, path.string(), "ids below the roles' vocabulary of " + std::to_string(vocab_size()),
                 std::to_string(tokenizer_->size() - 1));
   }
+  if (manifest_.chat.empty()) manifest_.chat = tokenizer_->token("<|start_header_id|>") ? "llama-3" : "none";
   chat_ = ChatFormat::by_name(manifest_.chat, *tokenizer_, path.string());
   if (chat_->end_id()) end_ids_.insert(end_ids_.begin(), *chat_->end_id());
 }
@@ -171,7 +175,13 @@ void Team<B>::open_gate(const std::filesystem::path& folder, const std::string& 
       throw Error(Code::mismatch, where + ": gate: " + g.file + ": " + std::string(name), detail::shape_string(shape),
                   detail::shape_string(raw.shape));
     }
-    for (index_t i = 0; i < raw.size(); ++i) out[i] = raw[i];
+    for (index_t i = 0; i < raw.size(); ++i) {
+      out[i] = raw[i];
+      if (!std::isfinite(out[i])) {
+        throw Error(Code::malformed, where + ": gate: " + g.file + ": " + std::string(name), "finite numbers",
+                    std::to_string(out[i]) + " at " + std::to_string(i));
+      }
+    }
   };
   LinearGate gate{Tensor<float, 2>({n, d}), Tensor<float, 1>({n}), g.of, g.top_k, g.temperature};
   take("weight", {n, d}, gate.weight.data());

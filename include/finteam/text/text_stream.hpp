@@ -1,0 +1,56 @@
+// A text as it may be shown while its tokens arrive: whole characters, and nothing of a stop string.
+#pragma once
+
+#include <finteam/text/stop.hpp>
+#include <finteam/text/tokenizer.hpp>
+
+#include <string>
+#include <vector>
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// Allocates when it is made, and when begin() is given other stop strings than the last time.
+class TextStream {
+ public:
+  /// The tokenizer must outlive it.
+  explicit TextStream(const Tokenizer& tokenizer) : decoder_(tokenizer), matcher_({}, decoder_.max_piece_bytes()) {}
+
+  /// A new text, which ends before any of `stops`. Throws Error as StopMatcher does; the stream is then as it was.
+  void begin(const std::vector<std::string>& stops) {
+    if (stops != stops_) {
+      matcher_ = StopMatcher(stops, decoder_.max_piece_bytes());
+      stops_ = stops;
+    }
+    matcher_.flush();
+    decoder_.flush();
+  }
+
+  /// Takes the next token; emit(std::string_view) -> bool gets what may be shown of it now, if there is anything.
+  /// False if emit said so.
+  template <class Emit>
+  bool push(std::int32_t id, Emit&& emit) {
+    return show(matcher_.push(decoder_.push(id)), emit);
+  }
+
+  /// The end of the tokens: emits what still waited, unless a stop string was found.
+  template <class Emit>
+  void finish(Emit&& emit) {
+    if (matcher_.stopped() || !show(matcher_.push(decoder_.flush()), emit) || matcher_.stopped()) return;
+    show(matcher_.flush(), emit);
+  }
+
+  /// Whether a stop string has ended the text.
+  [[nodiscard]] bool stopped() const noexcept { return matcher_.stopped(); }
+
+ private:
+  template <class Emit>
+  static bool show(std::string_view piece, Emit& emit) {
+    return piece.empty() || emit(piece);
+  }
+
+  StreamDecoder decoder_;
+  StopMatcher matcher_;
+  std::vector<std::string> stops_;  // what matcher_ looks for
+};
+
+}  // namespace finteam::inline FINTEAM_ABI
