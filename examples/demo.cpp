@@ -37,9 +37,14 @@ finteam::Json to_json(const Item& item, const finteam::View& view) {
                      {"distribution", distribution}});
     gate[role.name] = role.weight;
   }
-  return {{"task", item.task},          {"text", item.text},       {"label", view.label},
-          {"probability", view.probability}, {"gate", gate},            {"roles", roles},
-          {"disagreement_bits", view.disagreement}, {"entropy_bits", view.entropy}};
+  return {{"task", item.task},
+          {"text", item.text},
+          {"label", view.label},
+          {"probability", view.probability},
+          {"gate", gate},
+          {"roles", roles},
+          {"disagreement_bits", view.disagreement},
+          {"entropy_bits", view.entropy}};
 }
 
 void print(const Item& item, const finteam::View& view) {
@@ -83,10 +88,10 @@ int run(const std::string& folder, int threads, bool json) {
 
 int main(int argc, char** argv) {
   CLI::App app{"finteam demo: the bundled role team answers"};
-  std::string folder = FINTEAM_MINI_TEAM;
+  std::string folder;
   int threads = 2;
   bool json = false;
-  app.add_option("--team", folder, "a team's folder")->capture_default_str();
+  app.add_option("team", folder, "a team's folder")->required();
   app.add_option("--threads", threads, "threads, this one included")->check(CLI::Range(1, 256))->capture_default_str();
   app.add_flag("--json", json, "print one JSON object");
   CLI11_PARSE(app, argc, argv);

@@ -116,8 +116,9 @@ void print(const std::map<std::string, TaskResult>& results, const finteam::Team
       const Tally& t = r.judges.at(judge);
       std::cout << " " << t.accuracy() << " / " << t.weighted_f1() << " |";
     };
-    std::cout << "| " << task << " | " << r.questions << (r.too_long > 0 ? " (+" + std::to_string(r.too_long) + " too long)" : "")
-              << " | " << r.judges.at("team").majority() << " | " << r.chance / r.questions << " |";
+    std::cout << "| " << task << " | " << r.questions
+              << (r.too_long > 0 ? " (+" + std::to_string(r.too_long) + " too long)" : "") << " | "
+              << r.judges.at("team").majority() << " | " << r.chance / r.questions << " |";
     for (const auto& role : team.roles()) cell(role.name);
     cell("team");
     std::cout << " " << static_cast<double>(r.routed) / r.questions << " |\n";
@@ -128,11 +129,11 @@ void print(const std::map<std::string, TaskResult>& results, const finteam::Team
 
 int main(int argc, char** argv) {
   CLI::App app{"finteam evaluate: labelled questions in, a table out"};
-  std::string folder = FINTEAM_MINI_TEAM;
+  std::string folder;
   std::vector<std::string> files;
   int threads = 2, limit = 0;
+  app.add_option("team", folder, "a team's folder")->required();
   app.add_option("files", files, "JSON lines: task, role, instruction, input, choices, answer")->required();
-  app.add_option("--team", folder, "a team's folder")->capture_default_str();
   app.add_option("--threads", threads, "threads, this one included")->check(CLI::Range(1, 256))->capture_default_str();
   app.add_option("--limit", limit, "at most so many questions of each file; 0: all")->check(CLI::NonNegativeNumber);
   CLI11_PARSE(app, argc, argv);

@@ -272,8 +272,8 @@ class TensorView {
 
   /// A writable view reads as a read-only one.
   template <class U>
-    requires(std::is_same_v<const U, T> && !std::is_const_v<U>)
-  constexpr TensorView(TensorView<U, Rank, Space> other) noexcept
+  requires(std::is_same_v<const U, T> &&
+           !std::is_const_v<U>) constexpr TensorView(TensorView<U, Rank, Space> other) noexcept
       : data_(other.data()), extents_(other.extents()), strides_(other.strides()) {}
 
   [[nodiscard]] constexpr T* data() const noexcept { return data_; }
@@ -291,8 +291,7 @@ class TensorView {
 
   /// Element (i, j, …); not checked.
   template <class... Index>
-    requires(sizeof...(Index) == Rank)
-  [[nodiscard]] constexpr T& operator()(Index... index) const noexcept {
+  requires(sizeof...(Index) == Rank) [[nodiscard]] constexpr T& operator()(Index... index) const noexcept {
     index_t offset = 0;
     std::size_t r = 0;
     ((offset += static_cast<index_t>(index) * strides_[r++]), ...);
@@ -300,9 +299,7 @@ class TensorView {
   }
 
   /// Slice i of the first extent, one rank lower.
-  [[nodiscard]] constexpr auto row(index_t i) const noexcept
-    requires(Rank > 1)
-  {
+  [[nodiscard]] constexpr auto row(index_t i) const noexcept requires(Rank > 1) {
     std::array<index_t, Rank - 1> e{}, s{};
     for (std::size_t r = 1; r < Rank; ++r) {
       e[r - 1] = extents_[r];
@@ -319,9 +316,7 @@ class TensorView {
   }
 
   /// A rank-1 view as a span.
-  [[nodiscard]] constexpr std::span<T> span() const noexcept
-    requires(Rank == 1)
-  {
+  [[nodiscard]] constexpr std::span<T> span() const noexcept requires(Rank == 1) {
     return {data_, static_cast<std::size_t>(extents_[0])};
   }
 
@@ -360,8 +355,8 @@ struct RawTensor {
 namespace finteam::inline FINTEAM_ABI {
 namespace detail {
 template <class T, class Plain>
-using EigenMap = Eigen::Map<std::conditional_t<std::is_const_v<T>, const Plain, Plain>, Eigen::Unaligned,
-                            Eigen::OuterStride<>>;
+using EigenMap =
+    Eigen::Map<std::conditional_t<std::is_const_v<T>, const Plain, Plain>, Eigen::Unaligned, Eigen::OuterStride<>>;
 }
 
 /// [n] as a column vector of n.
@@ -403,7 +398,8 @@ struct Interrupt {
 }  // namespace finteam::inline FINTEAM_ABI
 
 // ---- finteam/core/tensor.hpp ---------------------------------------------------------------------------------------
-// Owning tensors of host memory: 64-byte aligned, from the caller's memory resource. They move, and never copy silently.
+// Owning tensors of host memory: 64-byte aligned, from the caller's memory resource. They move, and never copy
+// silently.
 
 namespace finteam::inline FINTEAM_ABI {
 
@@ -473,8 +469,8 @@ class Tensor {
 }  // namespace finteam::inline FINTEAM_ABI
 
 // ---- finteam/backend/backend.hpp -----------------------------------------------------------------------------------
-// The Backend concept: memory and the operations of a decoder, with their shapes. `Decoder<Backend>` is written once over it.
-// Not here: implementations (reference.hpp, cpu.hpp). A backend is a light object that is passed by reference.
+// The Backend concept: memory and the operations of a decoder, with their shapes. `Decoder<Backend>` is written once
+// over it. Not here: implementations (reference.hpp, cpu.hpp). A backend is a light object that is passed by reference.
 //
 // Dimension letters: t rows, d model, h heads, g key/value heads, e head width, f feed-forward, v vocabulary,
 // n outputs and k inputs of a matrix. Every op is batch-invariant (law 3): the bits of row i of an output depend on
@@ -514,9 +510,10 @@ inline void copy_page(const CacheLayer<Host>& cache, std::int32_t from, std::int
 
 /// The operations that a decoder is made of. `Matrix` is a weight [n, k] in whatever layout the backend likes.
 template <class B>
-concept Backend = requires(B& b, const typename B::Matrix& w, const RawTensor& raw, std::span<const std::int32_t> tokens,
-                           std::span<const Site> sites, MatrixView<const float, typename B::Space> x,
-                           MatrixView<float, typename B::Space> y, VectorView<const float, typename B::Space> vector,
+concept Backend = requires(B& b, const typename B::Matrix& w, const RawTensor& raw,
+                           std::span<const std::int32_t> tokens, std::span<const Site> sites,
+                           MatrixView<const float, typename B::Space> x, MatrixView<float, typename B::Space> y,
+                           VectorView<const float, typename B::Space> vector,
                            TensorView<const float, 3, typename B::Space> x3, TensorView<float, 3, typename B::Space> y3,
                            CacheLayer<typename B::Space> cache, std::pmr::memory_resource* memory) {
   typename B::Space;
@@ -954,8 +951,8 @@ class ExecutorRef {
   ExecutorRef() noexcept = default;
 
   template <Executor E>
-    requires(!std::same_as<E, ExecutorRef>)
-  ExecutorRef(E& executor) noexcept  // NOLINT: a reference converts as a string converts to string_view
+  requires(!std::same_as<E, ExecutorRef>) ExecutorRef(E& executor)
+  noexcept  // NOLINT: a reference converts as a string converts to string_view
       : executor_(&executor),
         run_([](void* e, index_t count, Work work) { static_cast<E*>(e)->run(count, work); }),
         concurrency_([](void* e) -> index_t { return static_cast<E*>(e)->concurrency(); }) {}
@@ -1518,7 +1515,9 @@ class BasicCpu {
   }
 
   /// Copies a page of a layer over another.
-  void cache_copy(CacheLayer<Host> cache, std::int32_t from, std::int32_t to) const { detail::copy_page(cache, from, to); }
+  void cache_copy(CacheLayer<Host> cache, std::int32_t from, std::int32_t to) const {
+    detail::copy_page(cache, from, to);
+  }
 
   /// y[t,h,:] = Σ_p softmax_p(scale · q[t,h,:]·k[p,h',:]) v[p,h',:]
   void attention(std::span<const Site> sites, TensorView<const float, 3> q, CacheLayer<Host> cache, float scale,
@@ -1687,7 +1686,9 @@ class Reference {
     }
   }
 
-  void cache_copy(CacheLayer<Host> cache, std::int32_t from, std::int32_t to) const { detail::copy_page(cache, from, to); }
+  void cache_copy(CacheLayer<Host> cache, std::int32_t from, std::int32_t to) const {
+    detail::copy_page(cache, from, to);
+  }
 
   /// y[t,h,:] = Σ_p softmax_p(scale · q[t,h,:]·k[p,h',:]) v[p,h',:]
   void attention(std::span<const Site> sites, TensorView<const float, 3> q, CacheLayer<Host> cache, float scale,
@@ -1744,10 +1745,6 @@ static_assert(Backend<Reference>);
 // ---- finteam/backend/thread_pool.hpp -------------------------------------------------------------------------------
 // A fork-join pool of threads for callers that have none: an Executor that starts its threads when it is made.
 // Not here: queues, futures, priorities. The library itself makes no pool.
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
 
 namespace finteam::inline FINTEAM_ABI {
 
@@ -1811,7 +1808,7 @@ class ThreadPool {
 
   static void pause() noexcept {
 #if defined(__x86_64__)
-    _mm_pause();
+    __builtin_ia32_pause();
 #endif
   }
 
@@ -2935,15 +2932,16 @@ template <Backend B>
 class KvCache {
  public:
   /// Throws Error(invalid_argument) on limits that cannot hold one sequence.
-  KvCache(B& backend, const CacheLimits& limits,
-          std::pmr::memory_resource* memory = std::pmr::get_default_resource())
+  KvCache(B& backend, const CacheLimits& limits, std::pmr::memory_resource* memory = std::pmr::get_default_resource())
       : limits_(limits), pages_per_sequence_(pages_for(limits.tokens)) {
     if (limits.sequences < 1 || limits.tokens < 1 || limits.pages < pages_per_sequence_) {
-      throw Error(Code::invalid_argument, "cache", "room for one sequence of " + std::to_string(limits.tokens) + " tokens",
+      throw Error(Code::invalid_argument, "cache",
+                  "room for one sequence of " + std::to_string(limits.tokens) + " tokens",
                   std::to_string(limits.pages) + " pages");
     }
     for (index_t l = 0; l < limits.layers; ++l) {
-      keys_.push_back(backend.template tensor<float, 4>({limits.pages, limits.kv_heads, limits.head_dim, page_tokens}, memory));
+      keys_.push_back(
+          backend.template tensor<float, 4>({limits.pages, limits.kv_heads, limits.head_dim, page_tokens}, memory));
       values_.push_back(
           backend.template tensor<float, 4>({limits.pages, limits.kv_heads, page_tokens, limits.head_dim}, memory));
     }
@@ -2961,7 +2959,8 @@ class KvCache {
   [[nodiscard]] std::int32_t open() {
     const auto slot = std::find(lengths_.begin(), lengths_.end(), closed);
     if (slot == lengths_.end()) {
-      throw Error(Code::limit_exceeded, "cache", "at most " + std::to_string(limits_.sequences) + " sequences", "one more");
+      throw Error(Code::limit_exceeded, "cache", "at most " + std::to_string(limits_.sequences) + " sequences",
+                  "one more");
     }
     *slot = 0;
     return static_cast<std::int32_t>(slot - lengths_.begin());
@@ -2993,8 +2992,9 @@ class KvCache {
   void extend(std::int32_t sequence, index_t tokens) {
     const index_t have = pages_for(length(sequence)), need = pages_for(tokens);
     if (need > pages_per_sequence_ || need - have > static_cast<index_t>(free_.size())) {
-      throw Error(Code::limit_exceeded, "cache", "at most " + std::to_string(limits_.tokens) + " tokens in a sequence and " +
-                                                     std::to_string(limits_.pages) + " pages in all",
+      throw Error(Code::limit_exceeded, "cache",
+                  "at most " + std::to_string(limits_.tokens) + " tokens in a sequence and " +
+                      std::to_string(limits_.pages) + " pages in all",
                   std::to_string(tokens) + " tokens, " + std::to_string(free_.size()) + " pages left");
     }
     for (index_t i = have; i < need; ++i) {
@@ -3026,7 +3026,9 @@ class KvCache {
     return lengths_[static_cast<std::size_t>(sequence)] != closed;
   }
   /// Tokens in the sequence.
-  [[nodiscard]] index_t length(std::int32_t sequence) const noexcept { return lengths_[static_cast<std::size_t>(sequence)]; }
+  [[nodiscard]] index_t length(std::int32_t sequence) const noexcept {
+    return lengths_[static_cast<std::size_t>(sequence)];
+  }
   /// Where position p of the sequence lies.
   [[nodiscard]] Site site(std::int32_t sequence, std::int32_t position) const noexcept {
     return {tables_.data() + sequence * pages_per_sequence_, position};
@@ -3040,15 +3042,17 @@ class KvCache {
   static constexpr index_t closed = -1;
   using Pages = decltype(std::declval<B&>().template tensor<float, 4>({}, nullptr));
 
-  [[nodiscard]] std::int32_t* table(std::int32_t sequence) noexcept { return tables_.data() + sequence * pages_per_sequence_; }
+  [[nodiscard]] std::int32_t* table(std::int32_t sequence) noexcept {
+    return tables_.data() + sequence * pages_per_sequence_;
+  }
 
   CacheLimits limits_;
   index_t pages_per_sequence_;
-  std::vector<Pages> keys_, values_;       // by layer
-  std::vector<std::int32_t> references_;   // by page
-  std::vector<std::int32_t> tables_;       // [sequences, pages_per_sequence]
-  std::vector<index_t> lengths_;           // by sequence; `closed` if free
-  std::vector<std::int32_t> free_;         // a stack of pages
+  std::vector<Pages> keys_, values_;      // by layer
+  std::vector<std::int32_t> references_;  // by page
+  std::vector<std::int32_t> tables_;      // [sequences, pages_per_sequence]
+  std::vector<index_t> lengths_;          // by sequence; `closed` if free
+  std::vector<std::int32_t> free_;        // a stack of pages
 };
 
 }  // namespace finteam::inline FINTEAM_ABI
@@ -3070,7 +3074,7 @@ template <Backend B>
 struct AttentionScratch {
   template <std::size_t R>
   using Tensor = decltype(std::declval<B&>().template tensor<float, R>({}, nullptr));
-  Tensor<3> q, k, v, y;     ///< [t, h, e], [t, g, e], [t, g, e], [t, h, e]
+  Tensor<3> q, k, v, y;    ///< [t, h, e], [t, g, e], [t, g, e], [t, h, e]
   Tensor<2> cosine, sine;  ///< [t, e/2]
 };
 
@@ -3082,8 +3086,8 @@ template <class T, class Space>
 }
 }  // namespace detail
 
-/// x[t,:] += o_proj · attention(rope(q_proj · n[t,:]), rope(k_proj · n), v_proj · n), writing keys and values at `sites`.
-/// n [t, d] (normed), x [t, d]. Source: Vaswani et al. 2017, eq. 1; grouped queries: Ainslie et al. 2023.
+/// x[t,:] += o_proj · attention(rope(q_proj · n[t,:]), rope(k_proj · n), v_proj · n), writing keys and values at
+/// `sites`. n [t, d] (normed), x [t, d]. Source: Vaswani et al. 2017, eq. 1; grouped queries: Ainslie et al. 2023.
 template <Backend B>
 void attention(B& b, const AttentionWeights<B>& w, std::span<const Site> sites, CacheLayer<typename B::Space> cache,
                AttentionScratch<B>& s, MatrixView<const float, typename B::Space> n,
@@ -3201,7 +3205,8 @@ inline void refuse_leftovers(const Checkpoint& checkpoint, std::vector<std::stri
     if (std::binary_search(used.begin(), used.end(), name) || std::string_view(name).ends_with("rotary_emb.inv_freq")) {
       continue;
     }
-    throw Error(Code::unsupported, checkpoint.where(name), "only tensors that config.json has a place for", "an extra tensor");
+    throw Error(Code::unsupported, checkpoint.where(name), "only tensors that config.json has a place for",
+                "an extra tensor");
   }
 }
 
@@ -3221,14 +3226,19 @@ template <Backend B>
     used.push_back(std::move(name));
     return raw;
   };
-  const auto matrix = [&](std::string name, index_t n, index_t k) {
-    auto m = backend.matrix(take(std::move(name), {n, k}), memory);
+  const auto loaded = [&](auto weight) {
     if (progress) progress(done, checkpoint.bytes());
-    return m;
+    return weight;
   };
-  const auto vector = [&](std::string name, index_t n) { return backend.vector(take(std::move(name), {n}), memory); };
+  const auto matrix = [&](std::string name, index_t n, index_t k) {
+    return loaded(backend.matrix(take(std::move(name), {n, k}), memory));
+  };
+  const auto vector = [&](std::string name, index_t n) {
+    return loaded(backend.vector(take(std::move(name), {n}), memory));
+  };
 
-  DecoderWeights<B> w{.embed_tokens = matrix(std::string(names.embed_tokens), v, d), .blocks = {}, .norm = {}, .own_lm_head = {}};
+  DecoderWeights<B> w{
+      .embed_tokens = matrix(std::string(names.embed_tokens), v, d), .blocks = {}, .norm = {}, .own_lm_head = {}};
   w.blocks.reserve(static_cast<std::size_t>(config.layers));
   for (index_t l = 0; l < config.layers; ++l) {
     const auto at = [&](std::string_view part) {
@@ -3492,8 +3502,9 @@ inline void keep_top_k(std::span<double> weights, index_t k) noexcept {
 }  // namespace finteam::inline FINTEAM_ABI
 
 // ---- finteam/mix/mixture.hpp ---------------------------------------------------------------------------------------
-// The one mix of law 1, y[t,:] += Σ_k weight[t,k] · expert(chosen[t,k])(x)[t,:], at the team's output: an expert is a whole
-// decoder, its y a distribution or logits. Experts are taken in a fixed order; one expert of weight 1 is returned bit for bit.
+// The one mix of law 1, y[t,:] += Σ_k weight[t,k] · expert(chosen[t,k])(x)[t,:], at the team's output: an expert is a
+// whole decoder, its y a distribution or logits. Experts are taken in a fixed order; one expert of weight 1 is returned
+// bit for bit.
 
 namespace finteam::inline FINTEAM_ABI {
 
@@ -3517,7 +3528,8 @@ inline void log_softmax(std::span<float> x) noexcept {
 
 /// y[i] = log Σ_k weight[k] · exp(x[k,i]), Σ weight = 1: the mixture of distributions that are given as logarithms.
 /// x [n, v], weight [n] (an expert of weight 0 is not read), y [v], overwritten; y may be a row of x.
-/// Written as m + log1p(Σ_k weight[k] · expm1(x[k,i] - m)), m = max_k x[k,i], so that equal experts give their own bits.
+/// Written as m + log1p(Σ_k weight[k] · expm1(x[k,i] - m)), m = max_k x[k,i], so that equal experts give their own
+/// bits.
 inline void mix_probabilities(std::span<const double> weight, MatrixView<const float> x, std::span<float> y) noexcept {
   for (std::size_t i = 0; i < y.size(); ++i) {
     double m = -std::numeric_limits<double>::infinity();
@@ -3529,12 +3541,13 @@ inline void mix_probabilities(std::span<const double> weight, MatrixView<const f
     for (std::size_t k = 0; k < weight.size(); ++k) {
       if (weight[k] > 0) sum = std::fma(weight[k], std::expm1(static_cast<double>(x(k, i)) - m), sum);
     }
-    y[i] = m == -std::numeric_limits<double>::infinity() ? static_cast<float>(m) : static_cast<float>(m + std::log1p(sum));
+    y[i] =
+        m == -std::numeric_limits<double>::infinity() ? static_cast<float>(m) : static_cast<float>(m + std::log1p(sum));
   }
 }
 
-/// y[i] = Σ_k weight[k] · x[k,i]. x [n, v], weight [n] (an expert of weight 0 is not read), y [v], overwritten; y may be
-/// a row of x.
+/// y[i] = Σ_k weight[k] · x[k,i]. x [n, v], weight [n] (an expert of weight 0 is not read), y [v], overwritten; y may
+/// be a row of x.
 inline void mix_logits(std::span<const double> weight, MatrixView<const float> x, std::span<float> y) noexcept {
   for (std::size_t i = 0; i < y.size(); ++i) {
     double sum = 0;
@@ -3545,8 +3558,10 @@ inline void mix_logits(std::span<const double> weight, MatrixView<const float> x
   }
 }
 
-/// log p of the team's next token. x [n, v]: each awake expert's logits, destroyed; y [v], overwritten; y may be a row of x.
-inline void mix_next_token(MixIn where, std::span<const double> weight, MatrixView<float> x, std::span<float> y) noexcept {
+/// log p of the team's next token. x [n, v]: each awake expert's logits, destroyed; y [v], overwritten; y may be a row
+/// of x.
+inline void mix_next_token(MixIn where, std::span<const double> weight, MatrixView<float> x,
+                           std::span<float> y) noexcept {
   if (where == MixIn::logits) {
     mix_logits(weight, x, y);
     log_softmax(y);
@@ -3595,10 +3610,10 @@ namespace finteam::inline FINTEAM_ABI {
 /// One role's part in an answer.
 struct RoleView {
   std::string name;
-  double weight = 0;         ///< the gate's weight after top-k; 0: the role sleeps
-  bool awake = false;        ///< it ran: its weight is above 0, or all roles were asked
-  std::string label;         ///< its own most probable label; empty if it slept, or if there are no labels
-  double probability = 0;    ///< of that label
+  double weight = 0;                  ///< the gate's weight after top-k; 0: the role sleeps
+  bool awake = false;                 ///< it ran: its weight is above 0, or all roles were asked
+  std::string label;                  ///< its own most probable label; empty if it slept, or if there are no labels
+  double probability = 0;             ///< of that label
   std::vector<double> scores;         ///< by label: log-probability of its tokens and its end; empty if it slept
   std::vector<double> probabilities;  ///< by label: softmax of scores + log prior; empty if it slept
 };
@@ -3836,9 +3851,9 @@ struct Ask {
 
 /// How text is generated.
 struct GenerateOptions {
-  index_t max_tokens = 256;  ///< at least 1; the session's limit on tokens ends a text too
-  Sampling sampling{};       ///< greedy unless temperature > 0
-  std::vector<std::string> stop{};      ///< ends the text before any of these
+  index_t max_tokens = 256;              ///< at least 1; the session's limit on tokens ends a text too
+  Sampling sampling{};                   ///< greedy unless temperature > 0
+  std::vector<std::string> stop{};       ///< ends the text before any of these
   std::vector<std::int32_t> stop_ids{};  ///< besides the end tokens of the chat format and the roles' configs
   Interrupt interrupt{};                 ///< looked at before every layer; the text so far is returned
 };
@@ -3857,8 +3872,8 @@ struct Generation {
   std::string text;               ///< what was streamed, whole UTF-8 characters, without the stop string
   std::vector<std::int32_t> ids;  ///< every sampled token, an end token included
   Finish finish = Finish::length;
-  double log_probability = 0;     ///< Σ log p of ids under the team's mixture (before temperature, top-k and top-p)
-  Roles roles;                    ///< the gate's weights
+  double log_probability = 0;  ///< Σ log p of ids under the team's mixture (before temperature, top-k and top-p)
+  Roles roles;                 ///< the gate's weights
   index_t prompt_tokens = 0;
 };
 
@@ -3883,7 +3898,8 @@ struct SessionLimits {
   index_t labels = 16;     ///< most labels of one question
   index_t rows = 128;      ///< most rows of one step: a prompt's chunk; the tokens of all labels of a question together
   index_t text_bytes = 0;  ///< longest text, with its instruction; 0: 16 for each token
-  std::pmr::memory_resource* memory = std::pmr::get_default_resource();  ///< for caches and scratch; outlives the session
+  std::pmr::memory_resource* memory =
+      std::pmr::get_default_resource();  ///< for caches and scratch; outlives the session
 };
 
 /// Continuations of one prompt, laid end to end: label l is ids[begin[l] … begin[l + 1]), its end token last,
@@ -3928,7 +3944,8 @@ class Reader {
   /// Appends ids to the sequence, in steps of at most `rows` rows; each(hidden [t, d]) sees the states of every step.
   /// Returns the interrupt's code if it came; the sequence must then be started again.
   template <class Each>
-  [[nodiscard]] std::optional<Code> read(B& b, std::span<const std::int32_t> ids, const Interrupt& interrupt, Each&& each) {
+  [[nodiscard]] std::optional<Code> read(B& b, std::span<const std::int32_t> ids, const Interrupt& interrupt,
+                                         Each&& each) {
     const std::size_t chunk = static_cast<std::size_t>(scratch_.rows());
     for (std::size_t first = 0; first < ids.size(); first += chunk) {
       const auto part = ids.subspan(first, std::min(chunk, ids.size() - first));
@@ -3960,7 +3977,8 @@ class Reader {
     const auto first = std::span<const float>(logits.row(0).span());
     const double total = log_sum_exp(first);
     for (index_t l = 0; l < labels.count(); ++l) {
-      scores[static_cast<std::size_t>(l)] = static_cast<double>(first[static_cast<std::size_t>(labels.label(l)[0])]) - total;
+      scores[static_cast<std::size_t>(l)] =
+          static_cast<double>(first[static_cast<std::size_t>(labels.label(l)[0])]) - total;
     }
     gather_label_rows(b, labels);
     if (rows_.empty()) return std::nullopt;  // labels of one token each, and no end token
@@ -4052,7 +4070,8 @@ namespace detail {
 
 inline constexpr std::string_view text_slot = "{text}";
 
-/// Throws Error(invalid_argument) for a task that cannot be asked: no or empty or repeated labels, no slot, a bad prior.
+/// Throws Error(invalid_argument) for a task that cannot be asked: no or empty or repeated labels, no slot, a bad
+/// prior.
 inline void check_task(const Task& task, const std::string& where) {
   const auto refuse = [&](std::string expected, std::string found) {
     throw Error(Code::invalid_argument, where, std::move(expected), std::move(found));
@@ -4088,7 +4107,8 @@ inline void fill(const Task& task, std::string_view text, std::string& content) 
 }  // namespace finteam::inline FINTEAM_ABI
 
 // ---- finteam/team/manifest.hpp -------------------------------------------------------------------------------------
-// team.json, read and checked: the roles, the gate, the mix, the chat format and the tasks. Data only; nothing is opened.
+// team.json, read and checked: the roles, the gate, the mix, the chat format and the tasks. Data only; nothing is
+// opened.
 
 namespace finteam::inline FINTEAM_ABI {
 
@@ -4149,7 +4169,8 @@ inline std::size_t one_of(const JsonView& json, std::initializer_list<std::strin
 }
 
 [[nodiscard]] inline Task read_task(const JsonView& json) {
-  Task task{.instruction = json.string_or("instruction", ""), .input = json.string_or("input", text_slot), .labels = {}};
+  Task task{
+      .instruction = json.string_or("instruction", ""), .input = json.string_or("input", text_slot), .labels = {}};
   json.at("labels").each([&](const JsonView& label) { task.labels.push_back(label.as_string()); });
   if (const auto prior = json.find("prior")) {
     prior->each([&](const JsonView& p) { task.prior.push_back(p.as_number()); });
@@ -4175,7 +4196,8 @@ inline std::size_t one_of(const JsonView& json, std::initializer_list<std::strin
     m.roles.push_back(std::move(r));
   });
   if (m.roles.empty() || m.roles.size() > 64) roles.refuse("1 to 64 roles");
-  if (const auto base = json.find("base")) base->refuse("null: roles on a shared base are not supported yet", Code::unsupported);
+  if (const auto base = json.find("base"))
+    base->refuse("null: roles on a shared base are not supported yet", Code::unsupported);
   if (const auto gate = json.find("gate")) m.gate = detail::read_gate(*gate, m.roles);
   if (m.roles.size() > 1 && !m.gate) {
     throw Error(Code::mismatch, json.where(), "a gate, for " + std::to_string(m.roles.size()) + " roles", "none");
@@ -4796,6 +4818,9 @@ class Pcre2Arena {
 
 }  // namespace detail
 
+/// What runs a pattern: machine code where PCRE2 can make it, or its interpreter (for hosts that forbid such memory).
+enum class PatternEngine : std::uint8_t { fastest, interpreter };
+
 /// An immutable pattern, to be shared between threads.
 class Pattern {
  public:
@@ -4805,7 +4830,8 @@ class Pattern {
   /// Compiles a pattern as tokenizer.json writes it (Oniguruma; see pattern_syntax.hpp). Throws Error: malformed for
   /// what PCRE2 refuses, unsupported for what it would read differently or what can match nothing, limit_exceeded for
   /// its length.
-  Pattern(std::string_view pattern, std::string where) : where_(std::move(where)) {
+  Pattern(std::string_view pattern, std::string where, PatternEngine engine = PatternEngine::fastest)
+      : where_(std::move(where)) {
     if (pattern.size() > max_pattern_bytes) {
       throw Error(Code::limit_exceeded, where_, "a pattern of at most " + std::to_string(max_pattern_bytes) + " bytes",
                   std::to_string(pattern.size()));
@@ -4825,7 +4851,8 @@ class Pattern {
     if (matches_empty != 0) {
       throw Error(Code::unsupported, where_, "a pattern that never matches nothing", detail::in_quotes(pattern));
     }
-    pcre2_jit_compile_8(code_.get(), PCRE2_JIT_COMPLETE);  // without one, pcre2_match interprets
+    // Where this fails, pcre2_match interprets.
+    if (engine == PatternEngine::fastest) pcre2_jit_compile_8(code_.get(), PCRE2_JIT_COMPLETE | PCRE2_JIT_PARTIAL_HARD);
   }
 
   /// All memory that searches need, for one thread at a time. Fits every pattern.
@@ -4860,16 +4887,21 @@ class Pattern {
     Search(const Pattern& pattern, Scratch& scratch, std::string_view text) noexcept
         : pattern_(pattern), scratch_(scratch), text_(text), steps_left_(free_steps + 64 * text.size()) {}
 
-    /// Moves to the next match; false if there is none. Throws Error(limit_exceeded) when the budget of steps
-    /// (10,000,000 and 64 a byte, for the whole text) or of memory is spent.
+    /// Moves to the next match; false if there is none. Throws Error(limit_exceeded) when the budget (10,000,000 and 64
+    /// for each byte, for the whole text: steps of backtracking, and bytes that an attempt looks ahead) or the memory
+    /// is spent.
     bool next() {
-      const int count = match();
-      if (count == PCRE2_ERROR_NOMATCH) return false;
-      if (count < 0) detail::throw_pcre2(count, pattern_.where_);
-      const std::size_t* offsets = pcre2_get_ovector_pointer_8(scratch_.data_.get());
-      begin_ = offsets[0];
-      end_ = offsets[1];
-      return true;
+      for (std::size_t at = end_; at < text_.size(); at += detail::utf8_step(text_.substr(at)).bytes) {
+        const int count = match(at);
+        if (count == PCRE2_ERROR_NOMATCH) continue;
+        if (count < 0) detail::throw_pcre2(count, pattern_.where_);
+        const std::size_t* offsets = pcre2_get_ovector_pointer_8(scratch_.data_.get());
+        begin_ = offsets[0];
+        end_ = offsets[1];
+        return true;
+      }
+      end_ = text_.size();
+      return false;
     }
     /// Byte offsets of the match.
     [[nodiscard]] std::size_t begin() const noexcept { return begin_; }
@@ -4878,27 +4910,41 @@ class Pattern {
    private:
     static constexpr std::uint64_t free_steps = 10'000'000;
 
-    /// Ordinary matches need few steps, which are not counted; a longer one is tried again with more and more of the
-    /// budget.
-    int match() {
-      std::uint32_t limit = 1000;
-      int count = match_within(limit);
-      while (count == PCRE2_ERROR_MATCHLIMIT && steps_left_ != 0) {
-        limit = static_cast<std::uint32_t>(std::min<std::uint64_t>({4ULL * limit, steps_left_, 0x3FFFFFFFU}));
-        steps_left_ -= limit;
-        count = match_within(limit);
+    /// A match that starts at `at`. Ordinary ones need few steps and look ahead little, which is not counted; an
+    /// attempt that needs more is made again with four times as much, at the budget's cost. (PCRE2 counts steps, but
+    /// not how far a repeat runs, and it counts anew at every start: its own limit alone would not keep a search from
+    /// taking hours.)
+    int match(std::size_t at) {
+      std::uint32_t steps = 1000;
+      for (std::size_t window = 4096;;) {
+        const int count = match_within(at, window, steps);
+        if (count == PCRE2_ERROR_PARTIAL) {
+          window *= 4;
+        } else if (count == PCRE2_ERROR_MATCHLIMIT) {
+          steps = std::min(steps, 0x3FFFFFFFU) * 4;
+        } else {
+          return count;
+        }
+        const std::uint64_t cost = count == PCRE2_ERROR_PARTIAL ? window : steps;
+        if (cost > steps_left_) return PCRE2_ERROR_MATCHLIMIT;
+        steps_left_ -= cost;
       }
-      return count;
     }
-    int match_within(std::uint32_t limit) {
-      pcre2_set_match_limit_8(scratch_.context_.get(), limit);
-      const int count = match_once(0);
-      return count == PCRE2_ERROR_JIT_STACKLIMIT ? match_once(PCRE2_NO_JIT) : count;
-    }
-    int match_once(std::uint32_t options) const {
-      return pcre2_match_8(pattern_.code_.get(), reinterpret_cast<PCRE2_SPTR8>(text_.data()), text_.size(), end_,
-                           options | PCRE2_NO_UTF_CHECK | PCRE2_NOTEMPTY, scratch_.data_.get(),
-                           scratch_.context_.get());
+    /// PCRE2_ERROR_PARTIAL if the window's end, which is not the text's, was looked at.
+    int match_within(std::size_t at, std::size_t window, std::uint32_t steps) {
+      std::size_t end = text_.size();
+      std::uint32_t options = PCRE2_ANCHORED | PCRE2_NOTEMPTY | PCRE2_NO_UTF_CHECK;
+      if (window < text_.size() - at) {
+        options |= PCRE2_PARTIAL_HARD;
+        for (end = at + window; (static_cast<unsigned char>(text_[end]) & 0xC0) == 0x80;) --end;
+      }
+      pcre2_set_match_limit_8(scratch_.context_.get(), steps);
+      const auto run = [&](std::uint32_t engine) {
+        return pcre2_match_8(pattern_.code_.get(), reinterpret_cast<PCRE2_SPTR8>(text_.data()), end, at,
+                             options | engine, scratch_.data_.get(), scratch_.context_.get());
+      };
+      const int count = run(0);
+      return count == PCRE2_ERROR_JIT_STACKLIMIT ? run(PCRE2_NO_JIT) : count;
     }
 
     const Pattern& pattern_;
@@ -5682,12 +5728,14 @@ class Team {
   /// Throws Error(not_found) for a task that team.json does not describe.
   [[nodiscard]] const Task& task(std::string_view name) const {
     const auto t = manifest_.tasks.find(name);
-    if (t == manifest_.tasks.end()) throw Error(Code::not_found, "task", "a task of team.json", "\"" + std::string(name) + "\"");
+    if (t == manifest_.tasks.end())
+      throw Error(Code::not_found, "task", "a task of team.json", "\"" + std::string(name) + "\"");
     return t->second;
   }
   [[nodiscard]] const std::map<std::string, Task, std::less<>>& tasks() const noexcept { return manifest_.tasks; }
 
-  /// The token that ends a reply; the first of them, the chat format's before the configs'. Nothing if no file names one.
+  /// The token that ends a reply; the first of them, the chat format's before the configs'. Nothing if no file names
+  /// one.
   [[nodiscard]] std::optional<std::int32_t> end_id() const noexcept {
     return end_ids_.empty() ? std::nullopt : std::optional(end_ids_.front());
   }
@@ -5744,10 +5792,13 @@ Team<B>::Team(const std::filesystem::path& folder, const OpenOptions& options, B
   }
   for (std::size_t k = 0; k < checkpoints.size(); ++k) {
     const std::uint64_t before = done;
-    auto decoder = Decoder<B>::load(backend, checkpoints[k], configs[k], [&](std::uint64_t bytes, std::uint64_t) {
-      done = before + bytes;
-      if (options.progress) options.progress(done, total);
-    }, options.memory);
+    auto decoder = Decoder<B>::load(
+        backend, checkpoints[k], configs[k],
+        [&](std::uint64_t bytes, std::uint64_t) {
+          done = before + bytes;
+          if (options.progress) options.progress(done, total);
+        },
+        options.memory);
     roles_.push_back({manifest_.roles[k].name, std::move(checkpoints[k]), std::move(decoder)});
     context_ = k == 0 ? configs[k].max_positions : std::min(context_, configs[k].max_positions);
     widest_hidden_ = std::max(widest_hidden_, configs[k].d);
@@ -5934,8 +5985,8 @@ class Session {
         limits_(checked(team, limits)),
         b_(std::move(backend)),
         text_scratch_(team.tokenizer().scratch(static_cast<std::size_t>(limits_.text_bytes))),
-        logits_(b_.template tensor<float, 3>({static_cast<index_t>(team.roles().size()), Reader<B>::logit_rows,
-                                              team.vocab_size()}, limits_.memory)),
+        logits_(b_.template tensor<float, 3>(
+            {static_cast<index_t>(team.roles().size()), Reader<B>::logit_rows, team.vocab_size()}, limits_.memory)),
         sampler_(team.vocab_size()),
         stream_(team.tokenizer()),
         stop_({}, stream_.max_piece_bytes()) {
@@ -5986,7 +6037,8 @@ class Session {
   [[nodiscard]] std::optional<Code> weigh(const Interrupt& interrupt);
   /// Role k reads ids_, if it did not in weigh().
   [[nodiscard]] std::optional<Code> read_prompt(std::size_t k, const Interrupt& interrupt);
-  /// Every awake role reads ids_[first … first + t); adds log p of ids_[first + 1 … first + t] to score_. t ≤ logit_rows.
+  /// Every awake role reads ids_[first … first + t); adds log p of ids_[first + 1 … first + t] to score_. t ≤
+  /// logit_rows.
   [[nodiscard]] std::optional<Code> score_chunk(index_t first, index_t t, const Interrupt& interrupt);
 
   /// log p of the next token, into row 0 of role 0's logits. Every awake role has read the same tokens.
@@ -6009,7 +6061,7 @@ class Session {
   SessionLimits limits_;
   B b_;
   Tokenizer::Scratch text_scratch_;
-  std::vector<Reader<B>> readers_;                                                  // by role
+  std::vector<Reader<B>> readers_;                                              // by role
   decltype(std::declval<B&>().template tensor<float, 3>({}, nullptr)) logits_;  // [roles, logit_rows, v]
   Sampler sampler_;
   StreamDecoder stream_;
@@ -6017,8 +6069,8 @@ class Session {
   std::vector<std::string> stop_strings_;  // what stop_ looks for
   std::vector<std::int32_t> ids_;
   LabelTokens labels_;
-  std::vector<double> weights_;           // by role, after top-k; Σ = 1
-  std::vector<double> feature_;           // what the gate reads, [d]
+  std::vector<double> weights_;            // by role, after top-k; Σ = 1
+  std::vector<double> feature_;            // what the gate reads, [d]
   std::vector<double> label_probability_;  // [roles, labels]
   std::vector<std::string> spare_labels_;  // strings that keep their capacity while a view has fewer labels
   std::string content_;
@@ -6029,57 +6081,10 @@ class Session {
 
 }  // namespace finteam::inline FINTEAM_ABI
 
-// ---- finteam/team/session_answers.hpp ------------------------------------------------------------------------------
-// How a session answers: the definitions that session.hpp declares. Include session.hpp.
+// ---- finteam/team/session_classify.hpp -----------------------------------------------------------------------------
+// How a session classifies. Include session.hpp.
 
 namespace finteam::inline FINTEAM_ABI {
-
-template <Backend B>
-SessionLimits Session<B>::checked(const Team<B>& team, SessionLimits limits) {
-  const auto refuse = [](const char* where, std::string expected, index_t found) {
-    throw Error(Code::invalid_argument, std::string("session limits: ") + where, std::move(expected), std::to_string(found));
-  };
-  if (limits.tokens == 0) limits.tokens = std::min<index_t>(team.context(), 4096);
-  if (limits.tokens < 2 || limits.tokens > team.context()) {
-    refuse("tokens", "2 to the team's context, " + std::to_string(team.context()), limits.tokens);
-  }
-  if (limits.text_bytes == 0) limits.text_bytes = 16 * limits.tokens;
-  if (limits.text_bytes < 1 || limits.text_bytes > (index_t{1} << 30)) refuse("text_bytes", "1 to 2^30", limits.text_bytes);
-  if (limits.labels < 1 || limits.labels > 4096) refuse("labels", "1 to 4096", limits.labels);
-  if (limits.rows < 1 || limits.rows > 65536) refuse("rows", "1 to 65536", limits.rows);
-  return limits;
-}
-
-template <Backend B>
-void Session<B>::reserve() {
-  const auto n = team_->roles().size();
-  const auto labels = static_cast<std::size_t>(limits_.labels), tokens = static_cast<std::size_t>(limits_.tokens);
-  constexpr std::size_t label_bytes = 64;
-  ids_.reserve(static_cast<std::size_t>(limits_.text_bytes) + 64);
-  labels_.ids.reserve(static_cast<std::size_t>(limits_.rows) + labels);
-  labels_.begin.reserve(labels + 1);
-  weights_.assign(n, 0.0);
-  feature_.reserve(static_cast<std::size_t>(team_->widest_hidden()));
-  label_probability_.reserve(n * labels);
-  content_.reserve(static_cast<std::size_t>(limits_.text_bytes));
-  spare_labels_.resize(labels);
-  for (auto& s : spare_labels_) s.reserve(label_bytes);
-  view_.labels.reserve(labels);
-  view_.probabilities.reserve(labels);
-  view_.label.reserve(label_bytes);
-  for (Roles* roles : {&view_.roles, &score_.roles, &generation_.roles}) {
-    roles->resize(n);
-    for (std::size_t k = 0; k < n; ++k) {
-      RoleView& r = (*roles)[k];
-      r.name = team_->roles()[k].name;
-      r.label.reserve(label_bytes);
-      r.scores.reserve(labels);
-      r.probabilities.reserve(labels);
-    }
-  }
-  generation_.ids.reserve(tokens);
-  generation_.text.reserve(16 * tokens);
-}
 
 template <Backend B>
 const View& Session<B>::classify_checked(const Task& task, std::string_view text, const Ask& ask) {
@@ -6167,7 +6172,8 @@ void Session<B>::answer(const Task& task) {
     role.probability = role.probabilities[own];
     for (std::size_t l = 0; l < n; ++l) {
       label_probability_[k * n + l] = role.probabilities[l];
-      if (role.weight > 0) view_.probabilities[l] = std::fma(role.weight, role.probabilities[l], view_.probabilities[l]);
+      if (role.weight > 0)
+        view_.probabilities[l] = std::fma(role.weight, role.probabilities[l], view_.probabilities[l]);
     }
   }
   const std::size_t chosen = best(view_.probabilities);
@@ -6176,6 +6182,62 @@ void Session<B>::answer(const Task& task) {
   view_.entropy = entropy_bits(view_.probabilities);
   view_.disagreement = jensen_shannon_bits(
       weights_, {label_probability_.data(), {static_cast<index_t>(readers_.size()), static_cast<index_t>(n)}});
+}
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/team/session_reading.hpp ------------------------------------------------------------------------------
+// How a session is made, and how it reads a prompt: tokens, the gate's weights, each awake role's cache. Include session.hpp.
+
+namespace finteam::inline FINTEAM_ABI {
+
+template <Backend B>
+SessionLimits Session<B>::checked(const Team<B>& team, SessionLimits limits) {
+  const auto refuse = [](const char* where, std::string expected, index_t found) {
+    throw Error(Code::invalid_argument, std::string("session limits: ") + where, std::move(expected),
+                std::to_string(found));
+  };
+  if (limits.tokens == 0) limits.tokens = std::min<index_t>(team.context(), 4096);
+  if (limits.tokens < 2 || limits.tokens > team.context()) {
+    refuse("tokens", "2 to the team's context, " + std::to_string(team.context()), limits.tokens);
+  }
+  if (limits.text_bytes == 0) limits.text_bytes = 16 * limits.tokens;
+  if (limits.text_bytes < 1 || limits.text_bytes > (index_t{1} << 30))
+    refuse("text_bytes", "1 to 2^30", limits.text_bytes);
+  if (limits.labels < 1 || limits.labels > 4096) refuse("labels", "1 to 4096", limits.labels);
+  if (limits.rows < 1 || limits.rows > 65536) refuse("rows", "1 to 65536", limits.rows);
+  return limits;
+}
+
+template <Backend B>
+void Session<B>::reserve() {
+  const auto n = team_->roles().size();
+  const auto labels = static_cast<std::size_t>(limits_.labels), tokens = static_cast<std::size_t>(limits_.tokens);
+  constexpr std::size_t label_bytes = 64;
+  ids_.reserve(static_cast<std::size_t>(limits_.text_bytes) + 64);
+  labels_.ids.reserve(static_cast<std::size_t>(limits_.rows) + labels);
+  labels_.begin.reserve(labels + 1);
+  weights_.assign(n, 0.0);
+  feature_.reserve(static_cast<std::size_t>(team_->widest_hidden()));
+  label_probability_.reserve(n * labels);
+  content_.reserve(static_cast<std::size_t>(limits_.text_bytes));
+  spare_labels_.resize(labels);
+  for (auto& s : spare_labels_) s.reserve(label_bytes);
+  view_.labels.reserve(labels);
+  view_.probabilities.reserve(labels);
+  view_.label.reserve(label_bytes);
+  for (Roles* roles : {&view_.roles, &score_.roles, &generation_.roles}) {
+    roles->resize(n);
+    for (std::size_t k = 0; k < n; ++k) {
+      RoleView& r = (*roles)[k];
+      r.name = team_->roles()[k].name;
+      r.label.reserve(label_bytes);
+      r.scores.reserve(labels);
+      r.probabilities.reserve(labels);
+    }
+  }
+  generation_.ids.reserve(tokens);
+  generation_.text.reserve(16 * tokens);
 }
 
 template <Backend B>
@@ -6217,6 +6279,13 @@ std::optional<Code> Session<B>::read_prompt(std::size_t k, const Interrupt& inte
   return readers_[k].read(b_, ids_, interrupt);
 }
 
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/team/session_text.hpp ---------------------------------------------------------------------------------
+// How a session generates text and scores it. Include session.hpp.
+
+namespace finteam::inline FINTEAM_ABI {
+
 template <Backend B>
 VectorView<const float> Session<B>::next_token() {
   const auto all = logits_.view();
@@ -6231,7 +6300,8 @@ VectorView<const float> Session<B>::next_token() {
 
 template <Backend B>
 template <class OnText>
-const Generation& Session<B>::generate(std::span<const Message> chat, OnText&& on_text, const GenerateOptions& options) {
+const Generation& Session<B>::generate(std::span<const Message> chat, OnText&& on_text,
+                                       const GenerateOptions& options) {
   const FpEnvironment environment;
   if (options.max_tokens < 1) {
     throw Error(Code::invalid_argument, "max_tokens", "at least 1", std::to_string(options.max_tokens));
@@ -6330,13 +6400,13 @@ const Score& Session<B>::score(std::string_view text, const Ask& ask) {
 template <Backend B>
 std::optional<Code> Session<B>::score_chunk(index_t first, index_t t, const Interrupt& interrupt) {
   const auto all = logits_.view();
-  const auto read = std::span<const std::int32_t>(ids_).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(t));
+  const auto read =
+      std::span<const std::int32_t>(ids_).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(t));
   for (std::size_t k = 0; k < readers_.size(); ++k) {
     if (!score_.roles[k].awake) continue;
     const auto logits = all.row(static_cast<index_t>(k)).rows(0, t);
-    const auto code = readers_[k].read(b_, read, interrupt, [&](MatrixView<const float> hidden) {
-      readers_[k].decoder().logits(b_, hidden, logits);
-    });
+    const auto code = readers_[k].read(
+        b_, read, interrupt, [&](MatrixView<const float> hidden) { readers_[k].decoder().logits(b_, hidden, logits); });
     if (code) return code;
   }
   for (index_t i = 0; i < t; ++i) {

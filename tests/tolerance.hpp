@@ -30,12 +30,13 @@ struct Bound {
 /// exp in float against exp in double: 2 units in the last place of a normal float.
 inline constexpr Bound exponential{0, 2.4e-7};
 
-/// Logits and hidden states against transformers' in float32, absolute. The goldens themselves are up to 1.5e-5 from the
-/// same function in float64 (golden.json: float32_error); every mistake that they know moves a logit by 100 of these.
+/// Logits and hidden states against transformers' in float32, absolute. The goldens themselves are up to 1.5e-5 from
+/// the same function in float64 (golden.json: float32_error); every mistake that they know moves a logit by 100 of
+/// these.
 inline constexpr double parity = 1e-4;
 
-/// Label scores, probabilities and bits of a whole team against the same in float64 behind float32 decoders: `parity`, and as
-/// much again relative to it, since a score sums several log-probabilities.
+/// Label scores, probabilities and bits of a whole team against the same in float64 behind float32 decoders: `parity`,
+/// and as much again relative to it, since a score sums several log-probabilities.
 inline constexpr Bound whole_model{parity, 1e-5};
 
 }  // namespace tolerance

@@ -25,8 +25,12 @@ struct Bench {
       : b(backend),
         config(golden.config),
         decoder(Decoder<B>::load(b, golden.checkpoint, config)),
-        cache(b, {.layers = config.layers, .kv_heads = config.g, .head_dim = config.e, .sequences = 4,
-                  .tokens = 160, .pages = 20}),
+        cache(b, {.layers = config.layers,
+                  .kv_heads = config.g,
+                  .head_dim = config.e,
+                  .sequences = 4,
+                  .tokens = 160,
+                  .pages = 20}),
         scratch(b, config, 160),
         hidden({160, config.d}) {}
 
@@ -181,5 +185,6 @@ TEST_CASE("a stop request or a deadline ends a step before the next layer", "[ex
   CHECK(bench.decoder.forward(bench.b, bench.cache, rows, bench.scratch, bench.hidden.view().rows(0, 4),
                               {.stop = source.get_token()}) == Code::cancelled);
   CHECK(bench.decoder.forward(bench.b, bench.cache, rows, bench.scratch, bench.hidden.view().rows(0, 4),
-                              {.deadline = std::chrono::steady_clock::now() - std::chrono::seconds(1)}) == Code::deadline);
+                              {.deadline = std::chrono::steady_clock::now() - std::chrono::seconds(1)}) ==
+        Code::deadline);
 }

@@ -13,7 +13,8 @@ namespace {
 constexpr CacheLimits limits{.layers = 2, .kv_heads = 2, .head_dim = 4, .sequences = 4, .tokens = 100, .pages = 9};
 
 /// Writes distinct keys and values at [first, last) of a sequence.
-void write(Reference& b, KvCache<Reference>& cache, std::int32_t sequence, std::int32_t first, std::int32_t last, std::uint64_t seed) {
+void write(Reference& b, KvCache<Reference>& cache, std::int32_t sequence, std::int32_t first, std::int32_t last,
+           std::uint64_t seed) {
   test::Random random(seed);
   for (std::int32_t p = first; p < last; ++p) {
     const Site site = cache.site(sequence, p);
@@ -53,8 +54,8 @@ TEST_CASE("a fork holds what its sequence holds, and the two then grow apart", "
   CHECK(cache.length(branch) == 70);
   const auto before = content(cache, trunk);
   CHECK(content(cache, branch) == before);
-  CHECK(cache.site(branch, 0).pages[0] == cache.site(trunk, 0).pages[0]);   // full pages are shared
-  CHECK(cache.site(branch, 0).pages[2] != cache.site(trunk, 0).pages[2]);   // the partial one is its own
+  CHECK(cache.site(branch, 0).pages[0] == cache.site(trunk, 0).pages[0]);  // full pages are shared
+  CHECK(cache.site(branch, 0).pages[2] != cache.site(trunk, 0).pages[2]);  // the partial one is its own
 
   cache.extend(branch, 75);
   write(b, cache, branch, 70, 75, 2);

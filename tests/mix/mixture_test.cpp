@@ -14,7 +14,9 @@ namespace {
 
 constexpr index_t v = 301;
 
-std::vector<float> logits(std::uint64_t seed, index_t rows) { return test::Random(seed).floats(static_cast<std::size_t>(rows * v), -9, 9); }
+std::vector<float> logits(std::uint64_t seed, index_t rows) {
+  return test::Random(seed).floats(static_cast<std::size_t>(rows * v), -9, 9);
+}
 
 std::vector<float> next_token(MixIn where, const std::vector<double>& weight, std::vector<float> x) {
   std::vector<float> y(v);

@@ -50,7 +50,8 @@ class TeamFolder {
     for (const auto& entry : fs::directory_iterator(golden_team())) {
       fs::create_symlink(entry.path(), path() / entry.path().filename());
     }
-    finteam::Json json = finteam::parse_json(finteam::MappedFile::open(golden_team() / "team.json").text(), "team.json");
+    finteam::Json json =
+        finteam::parse_json(finteam::MappedFile::open(golden_team() / "team.json").text(), "team.json");
     change(json);
     write(path() / "team.json", json.dump());
   }

@@ -33,7 +33,8 @@ void check_labels(const Team<B>& team) {
   for (const Json& g : goldens().at("prompts")) {
     if (g.at("task").is_null()) continue;
     CAPTURE(g.at("text").get<std::string>());
-    const View& view = desk.classify(g.at("task").get<std::string>(), g.at("text").get<std::string>(), {.wake = Wake::all});
+    const View& view =
+        desk.classify(g.at("task").get<std::string>(), g.at("text").get<std::string>(), {.wake = Wake::all});
     CHECK(view.prompt_tokens == static_cast<index_t>(g.at("ids").size()));
     CHECK(view.label == g.at("label").get<std::string>());
     check_close(view.probabilities, g.at("distribution"));
@@ -61,7 +62,8 @@ void check_greedy(const Team<B>& team, const std::string& mix_in) {
     }
     CAPTURE(content);
     const auto expected = g.at("greedy").at(mix_in).get<std::vector<std::int32_t>>();
-    const Generation& text = desk.generate(content, [](std::string_view) {}, {.max_tokens = static_cast<index_t>(expected.size())});
+    const Generation& text =
+        desk.generate(content, [](std::string_view) {}, {.max_tokens = static_cast<index_t>(expected.size())});
     CHECK(text.ids == expected);
     CHECK(text.prompt_tokens == static_cast<index_t>(g.at("ids").size()));
   }
@@ -108,14 +110,16 @@ TEST_CASE("the log-probability of a text under the team is what generate mixes",
     std::vector<std::vector<float>> rows;
     for (const auto& role : team.roles()) {
       const Config& c = role.decoder.config();
-      KvCache<Cpu> cache(b, {.layers = c.layers, .kv_heads = c.g, .head_dim = c.e, .sequences = 1, .tokens = 64, .pages = 2});
+      KvCache<Cpu> cache(
+          b, {.layers = c.layers, .kv_heads = c.g, .head_dim = c.e, .sequences = 1, .tokens = 64, .pages = 2});
       StepScratch<Cpu> scratch(b, c, 64);
       const index_t t = static_cast<index_t>(ids.size());
       Tensor<float, 2> hidden({t, c.d}), logits({t, c.v});
       std::vector<Row> step;
       const auto s = cache.open();
       cache.extend(s, t);
-      for (index_t i = 0; i < t; ++i) step.push_back({ids[static_cast<std::size_t>(i)], static_cast<std::int32_t>(i), s});
+      for (index_t i = 0; i < t; ++i)
+        step.push_back({ids[static_cast<std::size_t>(i)], static_cast<std::int32_t>(i), s});
       REQUIRE(!role.decoder.forward(b, cache, step, scratch, hidden.view()));
       role.decoder.logits(b, hidden.view(), logits.view());
       rows.emplace_back(logits.data(), logits.data() + logits.size());
@@ -123,7 +127,9 @@ TEST_CASE("the log-probability of a text under the team is what generate mixes",
     const std::size_t v = static_cast<std::size_t>(team.vocab_size());
     for (std::size_t i = 0; i + 1 < ids.size(); ++i) {
       std::vector<float> x, y(v);
-      for (const auto& r : rows) x.insert(x.end(), r.begin() + static_cast<std::ptrdiff_t>(i * v), r.begin() + static_cast<std::ptrdiff_t>((i + 1) * v));
+      for (const auto& r : rows)
+        x.insert(x.end(), r.begin() + static_cast<std::ptrdiff_t>(i * v),
+                 r.begin() + static_cast<std::ptrdiff_t>((i + 1) * v));
       mix_next_token(team.mix_in(), weight, {x.data(), {static_cast<index_t>(rows.size()), team.vocab_size()}}, y);
       by_hand += static_cast<double>(y[static_cast<std::size_t>(ids[i + 1])]);
     }

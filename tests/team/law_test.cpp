@@ -8,8 +8,8 @@
 
 #include <algorithm>
 #include <bit>
-#include <thread>
 #include <string>
+#include <thread>
 #include <vector>
 
 using namespace finteam;
@@ -43,8 +43,9 @@ Answers answers(const std::filesystem::path& folder, const SessionLimits& limits
   a.view = desk.classify("sentiment", headline);
   a.score = desk.score(headline);
   a.greedy = desk.generate(headline, [](std::string_view) {}, {.max_tokens = 40});
-  a.sampled = desk.generate(headline, [](std::string_view) {},
-                            {.max_tokens = 40, .sampling = {.temperature = 0.8F, .top_k = 50, .top_p = 0.95F, .seed = 7}});
+  a.sampled =
+      desk.generate(headline, [](std::string_view) {},
+                    {.max_tokens = 40, .sampling = {.temperature = 0.8F, .top_k = 50, .top_p = 0.95F, .seed = 7}});
   return a;
 }
 
@@ -81,7 +82,8 @@ TEST_CASE("a team of one role is the plain model, bit for bit", "[law1]") {
   const Message message{ChatRole::user, headline};
   auto scratch_text = team.tokenizer().scratch(1000);
   team.chat().encode(team.tokenizer(), scratch_text, {&message, 1}, ids);
-  KvCache<Cpu> cache(b, {.layers = c.layers, .kv_heads = c.g, .head_dim = c.e, .sequences = 1, .tokens = 256, .pages = 8});
+  KvCache<Cpu> cache(b,
+                     {.layers = c.layers, .kv_heads = c.g, .head_dim = c.e, .sequences = 1, .tokens = 256, .pages = 8});
   StepScratch<Cpu> scratch(b, c, 256);
   const auto s = cache.open();
   double log_probability = 0;
@@ -184,7 +186,9 @@ TEST_CASE("answers do not depend on what the session answered before", "[law3]")
 TEST_CASE("a task asked with fewer and then more labels gives each its own answer", "[team]") {
   const auto team = open_team(test::golden_team());
   Session desk(team);
-  Task task{.instruction = "Which one?", .input = "{text}", .labels = {"up", "down", "a much longer label than fits in place", "flat"}};
+  Task task{.instruction = "Which one?",
+            .input = "{text}",
+            .labels = {"up", "down", "a much longer label than fits in place", "flat"}};
   const View four = desk.classify(task, headline);
   Task two = task;
   two.labels = {"down", "up"};

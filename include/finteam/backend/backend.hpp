@@ -1,5 +1,5 @@
-// The Backend concept: memory and the operations of a decoder, with their shapes. `Decoder<Backend>` is written once over it.
-// Not here: implementations (reference.hpp, cpu.hpp). A backend is a light object that is passed by reference.
+// The Backend concept: memory and the operations of a decoder, with their shapes. `Decoder<Backend>` is written once
+// over it. Not here: implementations (reference.hpp, cpu.hpp). A backend is a light object that is passed by reference.
 //
 // Dimension letters: t rows, d model, h heads, g key/value heads, e head width, f feed-forward, v vocabulary,
 // n outputs and k inputs of a matrix. Every op is batch-invariant (law 3): the bits of row i of an output depend on
@@ -47,9 +47,10 @@ inline void copy_page(const CacheLayer<Host>& cache, std::int32_t from, std::int
 
 /// The operations that a decoder is made of. `Matrix` is a weight [n, k] in whatever layout the backend likes.
 template <class B>
-concept Backend = requires(B& b, const typename B::Matrix& w, const RawTensor& raw, std::span<const std::int32_t> tokens,
-                           std::span<const Site> sites, MatrixView<const float, typename B::Space> x,
-                           MatrixView<float, typename B::Space> y, VectorView<const float, typename B::Space> vector,
+concept Backend = requires(B& b, const typename B::Matrix& w, const RawTensor& raw,
+                           std::span<const std::int32_t> tokens, std::span<const Site> sites,
+                           MatrixView<const float, typename B::Space> x, MatrixView<float, typename B::Space> y,
+                           VectorView<const float, typename B::Space> vector,
                            TensorView<const float, 3, typename B::Space> x3, TensorView<float, 3, typename B::Space> y3,
                            CacheLayer<typename B::Space> cache, std::pmr::memory_resource* memory) {
   typename B::Space;

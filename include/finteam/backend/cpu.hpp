@@ -85,7 +85,9 @@ class BasicCpu {
   }
 
   /// Copies a page of a layer over another.
-  void cache_copy(CacheLayer<Host> cache, std::int32_t from, std::int32_t to) const { detail::copy_page(cache, from, to); }
+  void cache_copy(CacheLayer<Host> cache, std::int32_t from, std::int32_t to) const {
+    detail::copy_page(cache, from, to);
+  }
 
   /// y[t,h,:] = Σ_p softmax_p(scale · q[t,h,:]·k[p,h',:]) v[p,h',:]
   void attention(std::span<const Site> sites, TensorView<const float, 3> q, CacheLayer<Host> cache, float scale,

@@ -38,8 +38,8 @@ class ExecutorRef {
   ExecutorRef() noexcept = default;
 
   template <Executor E>
-    requires(!std::same_as<E, ExecutorRef>)
-  ExecutorRef(E& executor) noexcept  // NOLINT: a reference converts as a string converts to string_view
+  requires(!std::same_as<E, ExecutorRef>) ExecutorRef(E& executor)
+  noexcept  // NOLINT: a reference converts as a string converts to string_view
       : executor_(&executor),
         run_([](void* e, index_t count, Work work) { static_cast<E*>(e)->run(count, work); }),
         concurrency_([](void* e) -> index_t { return static_cast<E*>(e)->concurrency(); }) {}

@@ -134,7 +134,9 @@ class Reference {
     }
   }
 
-  void cache_copy(CacheLayer<Host> cache, std::int32_t from, std::int32_t to) const { detail::copy_page(cache, from, to); }
+  void cache_copy(CacheLayer<Host> cache, std::int32_t from, std::int32_t to) const {
+    detail::copy_page(cache, from, to);
+  }
 
   /// y[t,h,:] = Σ_p softmax_p(scale · q[t,h,:]·k[p,h',:]) v[p,h',:]
   void attention(std::span<const Site> sites, TensorView<const float, 3> q, CacheLayer<Host> cache, float scale,

@@ -12,10 +12,6 @@
 #include <thread>
 #include <vector>
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
 namespace finteam::inline FINTEAM_ABI {
 
 /// Runs tasks on `threads` threads, the caller's among them. The threads wait for work by spinning for some
@@ -78,7 +74,7 @@ class ThreadPool {
 
   static void pause() noexcept {
 #if defined(__x86_64__)
-    _mm_pause();
+    __builtin_ia32_pause();
 #endif
   }
 

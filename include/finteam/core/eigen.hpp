@@ -11,8 +11,8 @@
 namespace finteam::inline FINTEAM_ABI {
 namespace detail {
 template <class T, class Plain>
-using EigenMap = Eigen::Map<std::conditional_t<std::is_const_v<T>, const Plain, Plain>, Eigen::Unaligned,
-                            Eigen::OuterStride<>>;
+using EigenMap =
+    Eigen::Map<std::conditional_t<std::is_const_v<T>, const Plain, Plain>, Eigen::Unaligned, Eigen::OuterStride<>>;
 }
 
 /// [n] as a column vector of n.

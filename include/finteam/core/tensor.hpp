@@ -1,4 +1,5 @@
-// Owning tensors of host memory: 64-byte aligned, from the caller's memory resource. They move, and never copy silently.
+// Owning tensors of host memory: 64-byte aligned, from the caller's memory resource. They move, and never copy
+// silently.
 #pragma once
 
 #include <finteam/core/view.hpp>

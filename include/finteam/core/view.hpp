@@ -40,8 +40,8 @@ class TensorView {
 
   /// A writable view reads as a read-only one.
   template <class U>
-    requires(std::is_same_v<const U, T> && !std::is_const_v<U>)
-  constexpr TensorView(TensorView<U, Rank, Space> other) noexcept
+  requires(std::is_same_v<const U, T> &&
+           !std::is_const_v<U>) constexpr TensorView(TensorView<U, Rank, Space> other) noexcept
       : data_(other.data()), extents_(other.extents()), strides_(other.strides()) {}
 
   [[nodiscard]] constexpr T* data() const noexcept { return data_; }
@@ -59,8 +59,7 @@ class TensorView {
 
   /// Element (i, j, …); not checked.
   template <class... Index>
-    requires(sizeof...(Index) == Rank)
-  [[nodiscard]] constexpr T& operator()(Index... index) const noexcept {
+  requires(sizeof...(Index) == Rank) [[nodiscard]] constexpr T& operator()(Index... index) const noexcept {
     index_t offset = 0;
     std::size_t r = 0;
     ((offset += static_cast<index_t>(index) * strides_[r++]), ...);
@@ -68,9 +67,7 @@ class TensorView {
   }
 
   /// Slice i of the first extent, one rank lower.
-  [[nodiscard]] constexpr auto row(index_t i) const noexcept
-    requires(Rank > 1)
-  {
+  [[nodiscard]] constexpr auto row(index_t i) const noexcept requires(Rank > 1) {
     std::array<index_t, Rank - 1> e{}, s{};
     for (std::size_t r = 1; r < Rank; ++r) {
       e[r - 1] = extents_[r];
@@ -87,9 +84,7 @@ class TensorView {
   }
 
   /// A rank-1 view as a span.
-  [[nodiscard]] constexpr std::span<T> span() const noexcept
-    requires(Rank == 1)
-  {
+  [[nodiscard]] constexpr std::span<T> span() const noexcept requires(Rank == 1) {
     return {data_, static_cast<std::size_t>(extents_[0])};
   }
 

@@ -76,7 +76,8 @@ inline void refuse_leftovers(const Checkpoint& checkpoint, std::vector<std::stri
     if (std::binary_search(used.begin(), used.end(), name) || std::string_view(name).ends_with("rotary_emb.inv_freq")) {
       continue;
     }
-    throw Error(Code::unsupported, checkpoint.where(name), "only tensors that config.json has a place for", "an extra tensor");
+    throw Error(Code::unsupported, checkpoint.where(name), "only tensors that config.json has a place for",
+                "an extra tensor");
   }
 }
 
@@ -96,14 +97,19 @@ template <Backend B>
     used.push_back(std::move(name));
     return raw;
   };
-  const auto matrix = [&](std::string name, index_t n, index_t k) {
-    auto m = backend.matrix(take(std::move(name), {n, k}), memory);
+  const auto loaded = [&](auto weight) {
     if (progress) progress(done, checkpoint.bytes());
-    return m;
+    return weight;
   };
-  const auto vector = [&](std::string name, index_t n) { return backend.vector(take(std::move(name), {n}), memory); };
+  const auto matrix = [&](std::string name, index_t n, index_t k) {
+    return loaded(backend.matrix(take(std::move(name), {n, k}), memory));
+  };
+  const auto vector = [&](std::string name, index_t n) {
+    return loaded(backend.vector(take(std::move(name), {n}), memory));
+  };
 
-  DecoderWeights<B> w{.embed_tokens = matrix(std::string(names.embed_tokens), v, d), .blocks = {}, .norm = {}, .own_lm_head = {}};
+  DecoderWeights<B> w{
+      .embed_tokens = matrix(std::string(names.embed_tokens), v, d), .blocks = {}, .norm = {}, .own_lm_head = {}};
   w.blocks.reserve(static_cast<std::size_t>(config.layers));
   for (index_t l = 0; l < config.layers; ++l) {
     const auto at = [&](std::string_view part) {

@@ -20,7 +20,7 @@ template <Backend B>
 struct AttentionScratch {
   template <std::size_t R>
   using Tensor = decltype(std::declval<B&>().template tensor<float, R>({}, nullptr));
-  Tensor<3> q, k, v, y;     ///< [t, h, e], [t, g, e], [t, g, e], [t, h, e]
+  Tensor<3> q, k, v, y;    ///< [t, h, e], [t, g, e], [t, g, e], [t, h, e]
   Tensor<2> cosine, sine;  ///< [t, e/2]
 };
 
@@ -32,8 +32,8 @@ template <class T, class Space>
 }
 }  // namespace detail
 
-/// x[t,:] += o_proj · attention(rope(q_proj · n[t,:]), rope(k_proj · n), v_proj · n), writing keys and values at `sites`.
-/// n [t, d] (normed), x [t, d]. Source: Vaswani et al. 2017, eq. 1; grouped queries: Ainslie et al. 2023.
+/// x[t,:] += o_proj · attention(rope(q_proj · n[t,:]), rope(k_proj · n), v_proj · n), writing keys and values at
+/// `sites`. n [t, d] (normed), x [t, d]. Source: Vaswani et al. 2017, eq. 1; grouped queries: Ainslie et al. 2023.
 template <Backend B>
 void attention(B& b, const AttentionWeights<B>& w, std::span<const Site> sites, CacheLayer<typename B::Space> cache,
                AttentionScratch<B>& s, MatrixView<const float, typename B::Space> n,

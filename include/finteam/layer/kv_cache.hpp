@@ -26,15 +26,16 @@ template <Backend B>
 class KvCache {
  public:
   /// Throws Error(invalid_argument) on limits that cannot hold one sequence.
-  KvCache(B& backend, const CacheLimits& limits,
-          std::pmr::memory_resource* memory = std::pmr::get_default_resource())
+  KvCache(B& backend, const CacheLimits& limits, std::pmr::memory_resource* memory = std::pmr::get_default_resource())
       : limits_(limits), pages_per_sequence_(pages_for(limits.tokens)) {
     if (limits.sequences < 1 || limits.tokens < 1 || limits.pages < pages_per_sequence_) {
-      throw Error(Code::invalid_argument, "cache", "room for one sequence of " + std::to_string(limits.tokens) + " tokens",
+      throw Error(Code::invalid_argument, "cache",
+                  "room for one sequence of " + std::to_string(limits.tokens) + " tokens",
                   std::to_string(limits.pages) + " pages");
     }
     for (index_t l = 0; l < limits.layers; ++l) {
-      keys_.push_back(backend.template tensor<float, 4>({limits.pages, limits.kv_heads, limits.head_dim, page_tokens}, memory));
+      keys_.push_back(
+          backend.template tensor<float, 4>({limits.pages, limits.kv_heads, limits.head_dim, page_tokens}, memory));
       values_.push_back(
           backend.template tensor<float, 4>({limits.pages, limits.kv_heads, page_tokens, limits.head_dim}, memory));
     }
@@ -52,7 +53,8 @@ class KvCache {
   [[nodiscard]] std::int32_t open() {
     const auto slot = std::find(lengths_.begin(), lengths_.end(), closed);
     if (slot == lengths_.end()) {
-      throw Error(Code::limit_exceeded, "cache", "at most " + std::to_string(limits_.sequences) + " sequences", "one more");
+      throw Error(Code::limit_exceeded, "cache", "at most " + std::to_string(limits_.sequences) + " sequences",
+                  "one more");
     }
     *slot = 0;
     return static_cast<std::int32_t>(slot - lengths_.begin());
@@ -84,8 +86,9 @@ class KvCache {
   void extend(std::int32_t sequence, index_t tokens) {
     const index_t have = pages_for(length(sequence)), need = pages_for(tokens);
     if (need > pages_per_sequence_ || need - have > static_cast<index_t>(free_.size())) {
-      throw Error(Code::limit_exceeded, "cache", "at most " + std::to_string(limits_.tokens) + " tokens in a sequence and " +
-                                                     std::to_string(limits_.pages) + " pages in all",
+      throw Error(Code::limit_exceeded, "cache",
+                  "at most " + std::to_string(limits_.tokens) + " tokens in a sequence and " +
+                      std::to_string(limits_.pages) + " pages in all",
                   std::to_string(tokens) + " tokens, " + std::to_string(free_.size()) + " pages left");
     }
     for (index_t i = have; i < need; ++i) {
@@ -117,7 +120,9 @@ class KvCache {
     return lengths_[static_cast<std::size_t>(sequence)] != closed;
   }
   /// Tokens in the sequence.
-  [[nodiscard]] index_t length(std::int32_t sequence) const noexcept { return lengths_[static_cast<std::size_t>(sequence)]; }
+  [[nodiscard]] index_t length(std::int32_t sequence) const noexcept {
+    return lengths_[static_cast<std::size_t>(sequence)];
+  }
   /// Where position p of the sequence lies.
   [[nodiscard]] Site site(std::int32_t sequence, std::int32_t position) const noexcept {
     return {tables_.data() + sequence * pages_per_sequence_, position};
@@ -131,15 +136,17 @@ class KvCache {
   static constexpr index_t closed = -1;
   using Pages = decltype(std::declval<B&>().template tensor<float, 4>({}, nullptr));
 
-  [[nodiscard]] std::int32_t* table(std::int32_t sequence) noexcept { return tables_.data() + sequence * pages_per_sequence_; }
+  [[nodiscard]] std::int32_t* table(std::int32_t sequence) noexcept {
+    return tables_.data() + sequence * pages_per_sequence_;
+  }
 
   CacheLimits limits_;
   index_t pages_per_sequence_;
-  std::vector<Pages> keys_, values_;       // by layer
-  std::vector<std::int32_t> references_;   // by page
-  std::vector<std::int32_t> tables_;       // [sequences, pages_per_sequence]
-  std::vector<index_t> lengths_;           // by sequence; `closed` if free
-  std::vector<std::int32_t> free_;         // a stack of pages
+  std::vector<Pages> keys_, values_;      // by layer
+  std::vector<std::int32_t> references_;  // by page
+  std::vector<std::int32_t> tables_;      // [sequences, pages_per_sequence]
+  std::vector<index_t> lengths_;          // by sequence; `closed` if free
+  std::vector<std::int32_t> free_;        // a stack of pages
 };
 
 }  // namespace finteam::inline FINTEAM_ABI

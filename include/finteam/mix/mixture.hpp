@@ -1,5 +1,6 @@
-// The one mix of law 1, y[t,:] += Σ_k weight[t,k] · expert(chosen[t,k])(x)[t,:], at the team's output: an expert is a whole
-// decoder, its y a distribution or logits. Experts are taken in a fixed order; one expert of weight 1 is returned bit for bit.
+// The one mix of law 1, y[t,:] += Σ_k weight[t,k] · expert(chosen[t,k])(x)[t,:], at the team's output: an expert is a
+// whole decoder, its y a distribution or logits. Experts are taken in a fixed order; one expert of weight 1 is returned
+// bit for bit.
 #pragma once
 
 #include <finteam/core/view.hpp>
@@ -31,7 +32,8 @@ inline void log_softmax(std::span<float> x) noexcept {
 
 /// y[i] = log Σ_k weight[k] · exp(x[k,i]), Σ weight = 1: the mixture of distributions that are given as logarithms.
 /// x [n, v], weight [n] (an expert of weight 0 is not read), y [v], overwritten; y may be a row of x.
-/// Written as m + log1p(Σ_k weight[k] · expm1(x[k,i] - m)), m = max_k x[k,i], so that equal experts give their own bits.
+/// Written as m + log1p(Σ_k weight[k] · expm1(x[k,i] - m)), m = max_k x[k,i], so that equal experts give their own
+/// bits.
 inline void mix_probabilities(std::span<const double> weight, MatrixView<const float> x, std::span<float> y) noexcept {
   for (std::size_t i = 0; i < y.size(); ++i) {
     double m = -std::numeric_limits<double>::infinity();
@@ -43,12 +45,13 @@ inline void mix_probabilities(std::span<const double> weight, MatrixView<const f
     for (std::size_t k = 0; k < weight.size(); ++k) {
       if (weight[k] > 0) sum = std::fma(weight[k], std::expm1(static_cast<double>(x(k, i)) - m), sum);
     }
-    y[i] = m == -std::numeric_limits<double>::infinity() ? static_cast<float>(m) : static_cast<float>(m + std::log1p(sum));
+    y[i] =
+        m == -std::numeric_limits<double>::infinity() ? static_cast<float>(m) : static_cast<float>(m + std::log1p(sum));
   }
 }
 
-/// y[i] = Σ_k weight[k] · x[k,i]. x [n, v], weight [n] (an expert of weight 0 is not read), y [v], overwritten; y may be
-/// a row of x.
+/// y[i] = Σ_k weight[k] · x[k,i]. x [n, v], weight [n] (an expert of weight 0 is not read), y [v], overwritten; y may
+/// be a row of x.
 inline void mix_logits(std::span<const double> weight, MatrixView<const float> x, std::span<float> y) noexcept {
   for (std::size_t i = 0; i < y.size(); ++i) {
     double sum = 0;
@@ -59,8 +62,10 @@ inline void mix_logits(std::span<const double> weight, MatrixView<const float> x
   }
 }
 
-/// log p of the team's next token. x [n, v]: each awake expert's logits, destroyed; y [v], overwritten; y may be a row of x.
-inline void mix_next_token(MixIn where, std::span<const double> weight, MatrixView<float> x, std::span<float> y) noexcept {
+/// log p of the team's next token. x [n, v]: each awake expert's logits, destroyed; y [v], overwritten; y may be a row
+/// of x.
+inline void mix_next_token(MixIn where, std::span<const double> weight, MatrixView<float> x,
+                           std::span<float> y) noexcept {
   if (where == MixIn::logits) {
     mix_logits(weight, x, y);
     log_softmax(y);

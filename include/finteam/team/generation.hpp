@@ -23,9 +23,9 @@ struct Ask {
 
 /// How text is generated.
 struct GenerateOptions {
-  index_t max_tokens = 256;  ///< at least 1; the session's limit on tokens ends a text too
-  Sampling sampling{};       ///< greedy unless temperature > 0
-  std::vector<std::string> stop{};      ///< ends the text before any of these
+  index_t max_tokens = 256;              ///< at least 1; the session's limit on tokens ends a text too
+  Sampling sampling{};                   ///< greedy unless temperature > 0
+  std::vector<std::string> stop{};       ///< ends the text before any of these
   std::vector<std::int32_t> stop_ids{};  ///< besides the end tokens of the chat format and the roles' configs
   Interrupt interrupt{};                 ///< looked at before every layer; the text so far is returned
 };
@@ -44,8 +44,8 @@ struct Generation {
   std::string text;               ///< what was streamed, whole UTF-8 characters, without the stop string
   std::vector<std::int32_t> ids;  ///< every sampled token, an end token included
   Finish finish = Finish::length;
-  double log_probability = 0;     ///< Σ log p of ids under the team's mixture (before temperature, top-k and top-p)
-  Roles roles;                    ///< the gate's weights
+  double log_probability = 0;  ///< Σ log p of ids under the team's mixture (before temperature, top-k and top-p)
+  Roles roles;                 ///< the gate's weights
   index_t prompt_tokens = 0;
 };
 

@@ -1,4 +1,5 @@
-// team.json, read and checked: the roles, the gate, the mix, the chat format and the tasks. Data only; nothing is opened.
+// team.json, read and checked: the roles, the gate, the mix, the chat format and the tasks. Data only; nothing is
+// opened.
 #pragma once
 
 #include <finteam/file/json_view.hpp>
@@ -70,7 +71,8 @@ inline std::size_t one_of(const JsonView& json, std::initializer_list<std::strin
 }
 
 [[nodiscard]] inline Task read_task(const JsonView& json) {
-  Task task{.instruction = json.string_or("instruction", ""), .input = json.string_or("input", text_slot), .labels = {}};
+  Task task{
+      .instruction = json.string_or("instruction", ""), .input = json.string_or("input", text_slot), .labels = {}};
   json.at("labels").each([&](const JsonView& label) { task.labels.push_back(label.as_string()); });
   if (const auto prior = json.find("prior")) {
     prior->each([&](const JsonView& p) { task.prior.push_back(p.as_number()); });
@@ -96,7 +98,8 @@ inline std::size_t one_of(const JsonView& json, std::initializer_list<std::strin
     m.roles.push_back(std::move(r));
   });
   if (m.roles.empty() || m.roles.size() > 64) roles.refuse("1 to 64 roles");
-  if (const auto base = json.find("base")) base->refuse("null: roles on a shared base are not supported yet", Code::unsupported);
+  if (const auto base = json.find("base"))
+    base->refuse("null: roles on a shared base are not supported yet", Code::unsupported);
   if (const auto gate = json.find("gate")) m.gate = detail::read_gate(*gate, m.roles);
   if (m.roles.size() > 1 && !m.gate) {
     throw Error(Code::mismatch, json.where(), "a gate, for " + std::to_string(m.roles.size()) + " roles", "none");

@@ -18,7 +18,8 @@ struct SessionLimits {
   index_t labels = 16;     ///< most labels of one question
   index_t rows = 128;      ///< most rows of one step: a prompt's chunk; the tokens of all labels of a question together
   index_t text_bytes = 0;  ///< longest text, with its instruction; 0: 16 for each token
-  std::pmr::memory_resource* memory = std::pmr::get_default_resource();  ///< for caches and scratch; outlives the session
+  std::pmr::memory_resource* memory =
+      std::pmr::get_default_resource();  ///< for caches and scratch; outlives the session
 };
 
 /// Continuations of one prompt, laid end to end: label l is ids[begin[l] … begin[l + 1]), its end token last,
@@ -63,7 +64,8 @@ class Reader {
   /// Appends ids to the sequence, in steps of at most `rows` rows; each(hidden [t, d]) sees the states of every step.
   /// Returns the interrupt's code if it came; the sequence must then be started again.
   template <class Each>
-  [[nodiscard]] std::optional<Code> read(B& b, std::span<const std::int32_t> ids, const Interrupt& interrupt, Each&& each) {
+  [[nodiscard]] std::optional<Code> read(B& b, std::span<const std::int32_t> ids, const Interrupt& interrupt,
+                                         Each&& each) {
     const std::size_t chunk = static_cast<std::size_t>(scratch_.rows());
     for (std::size_t first = 0; first < ids.size(); first += chunk) {
       const auto part = ids.subspan(first, std::min(chunk, ids.size() - first));
@@ -95,7 +97,8 @@ class Reader {
     const auto first = std::span<const float>(logits.row(0).span());
     const double total = log_sum_exp(first);
     for (index_t l = 0; l < labels.count(); ++l) {
-      scores[static_cast<std::size_t>(l)] = static_cast<double>(first[static_cast<std::size_t>(labels.label(l)[0])]) - total;
+      scores[static_cast<std::size_t>(l)] =
+          static_cast<double>(first[static_cast<std::size_t>(labels.label(l)[0])]) - total;
     }
     gather_label_rows(b, labels);
     if (rows_.empty()) return std::nullopt;  // labels of one token each, and no end token

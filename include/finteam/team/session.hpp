@@ -29,8 +29,8 @@ class Session {
         limits_(checked(team, limits)),
         b_(std::move(backend)),
         text_scratch_(team.tokenizer().scratch(static_cast<std::size_t>(limits_.text_bytes))),
-        logits_(b_.template tensor<float, 3>({static_cast<index_t>(team.roles().size()), Reader<B>::logit_rows,
-                                              team.vocab_size()}, limits_.memory)),
+        logits_(b_.template tensor<float, 3>(
+            {static_cast<index_t>(team.roles().size()), Reader<B>::logit_rows, team.vocab_size()}, limits_.memory)),
         sampler_(team.vocab_size()),
         stream_(team.tokenizer()),
         stop_({}, stream_.max_piece_bytes()) {
@@ -81,7 +81,8 @@ class Session {
   [[nodiscard]] std::optional<Code> weigh(const Interrupt& interrupt);
   /// Role k reads ids_, if it did not in weigh().
   [[nodiscard]] std::optional<Code> read_prompt(std::size_t k, const Interrupt& interrupt);
-  /// Every awake role reads ids_[first … first + t); adds log p of ids_[first + 1 … first + t] to score_. t ≤ logit_rows.
+  /// Every awake role reads ids_[first … first + t); adds log p of ids_[first + 1 … first + t] to score_. t ≤
+  /// logit_rows.
   [[nodiscard]] std::optional<Code> score_chunk(index_t first, index_t t, const Interrupt& interrupt);
 
   /// log p of the next token, into row 0 of role 0's logits. Every awake role has read the same tokens.
@@ -104,7 +105,7 @@ class Session {
   SessionLimits limits_;
   B b_;
   Tokenizer::Scratch text_scratch_;
-  std::vector<Reader<B>> readers_;                                                  // by role
+  std::vector<Reader<B>> readers_;                                              // by role
   decltype(std::declval<B&>().template tensor<float, 3>({}, nullptr)) logits_;  // [roles, logit_rows, v]
   Sampler sampler_;
   StreamDecoder stream_;
@@ -112,8 +113,8 @@ class Session {
   std::vector<std::string> stop_strings_;  // what stop_ looks for
   std::vector<std::int32_t> ids_;
   LabelTokens labels_;
-  std::vector<double> weights_;           // by role, after top-k; Σ = 1
-  std::vector<double> feature_;           // what the gate reads, [d]
+  std::vector<double> weights_;            // by role, after top-k; Σ = 1
+  std::vector<double> feature_;            // what the gate reads, [d]
   std::vector<double> label_probability_;  // [roles, labels]
   std::vector<std::string> spare_labels_;  // strings that keep their capacity while a view has fewer labels
   std::string content_;
@@ -124,4 +125,6 @@ class Session {
 
 }  // namespace finteam::inline FINTEAM_ABI
 
-#include <finteam/team/session_answers.hpp>
+#include <finteam/team/session_classify.hpp>
+#include <finteam/team/session_reading.hpp>
+#include <finteam/team/session_text.hpp>

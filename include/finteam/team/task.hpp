@@ -25,7 +25,8 @@ namespace detail {
 
 inline constexpr std::string_view text_slot = "{text}";
 
-/// Throws Error(invalid_argument) for a task that cannot be asked: no or empty or repeated labels, no slot, a bad prior.
+/// Throws Error(invalid_argument) for a task that cannot be asked: no or empty or repeated labels, no slot, a bad
+/// prior.
 inline void check_task(const Task& task, const std::string& where) {
   const auto refuse = [&](std::string expected, std::string found) {
     throw Error(Code::invalid_argument, where, std::move(expected), std::move(found));

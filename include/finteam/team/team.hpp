@@ -64,12 +64,14 @@ class Team {
   /// Throws Error(not_found) for a task that team.json does not describe.
   [[nodiscard]] const Task& task(std::string_view name) const {
     const auto t = manifest_.tasks.find(name);
-    if (t == manifest_.tasks.end()) throw Error(Code::not_found, "task", "a task of team.json", "\"" + std::string(name) + "\"");
+    if (t == manifest_.tasks.end())
+      throw Error(Code::not_found, "task", "a task of team.json", "\"" + std::string(name) + "\"");
     return t->second;
   }
   [[nodiscard]] const std::map<std::string, Task, std::less<>>& tasks() const noexcept { return manifest_.tasks; }
 
-  /// The token that ends a reply; the first of them, the chat format's before the configs'. Nothing if no file names one.
+  /// The token that ends a reply; the first of them, the chat format's before the configs'. Nothing if no file names
+  /// one.
   [[nodiscard]] std::optional<std::int32_t> end_id() const noexcept {
     return end_ids_.empty() ? std::nullopt : std::optional(end_ids_.front());
   }
@@ -126,10 +128,13 @@ Team<B>::Team(const std::filesystem::path& folder, const OpenOptions& options, B
   }
   for (std::size_t k = 0; k < checkpoints.size(); ++k) {
     const std::uint64_t before = done;
-    auto decoder = Decoder<B>::load(backend, checkpoints[k], configs[k], [&](std::uint64_t bytes, std::uint64_t) {
-      done = before + bytes;
-      if (options.progress) options.progress(done, total);
-    }, options.memory);
+    auto decoder = Decoder<B>::load(
+        backend, checkpoints[k], configs[k],
+        [&](std::uint64_t bytes, std::uint64_t) {
+          done = before + bytes;
+          if (options.progress) options.progress(done, total);
+        },
+        options.memory);
     roles_.push_back({manifest_.roles[k].name, std::move(checkpoints[k]), std::move(decoder)});
     context_ = k == 0 ? configs[k].max_positions : std::min(context_, configs[k].max_positions);
     widest_hidden_ = std::max(widest_hidden_, configs[k].d);

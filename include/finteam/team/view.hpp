@@ -15,10 +15,10 @@ namespace finteam::inline FINTEAM_ABI {
 /// One role's part in an answer.
 struct RoleView {
   std::string name;
-  double weight = 0;         ///< the gate's weight after top-k; 0: the role sleeps
-  bool awake = false;        ///< it ran: its weight is above 0, or all roles were asked
-  std::string label;         ///< its own most probable label; empty if it slept, or if there are no labels
-  double probability = 0;    ///< of that label
+  double weight = 0;                  ///< the gate's weight after top-k; 0: the role sleeps
+  bool awake = false;                 ///< it ran: its weight is above 0, or all roles were asked
+  std::string label;                  ///< its own most probable label; empty if it slept, or if there are no labels
+  double probability = 0;             ///< of that label
   std::vector<double> scores;         ///< by label: log-probability of its tokens and its end; empty if it slept
   std::vector<double> probabilities;  ///< by label: softmax of scores + log prior; empty if it slept
 };

@@ -78,6 +78,9 @@ class Pcre2Arena {
 
 }  // namespace detail
 
+/// What runs a pattern: machine code where PCRE2 can make it, or its interpreter (for hosts that forbid such memory).
+enum class PatternEngine : std::uint8_t { fastest, interpreter };
+
 /// An immutable pattern, to be shared between threads.
 class Pattern {
  public:
@@ -87,7 +90,8 @@ class Pattern {
   /// Compiles a pattern as tokenizer.json writes it (Oniguruma; see pattern_syntax.hpp). Throws Error: malformed for
   /// what PCRE2 refuses, unsupported for what it would read differently or what can match nothing, limit_exceeded for
   /// its length.
-  Pattern(std::string_view pattern, std::string where) : where_(std::move(where)) {
+  Pattern(std::string_view pattern, std::string where, PatternEngine engine = PatternEngine::fastest)
+      : where_(std::move(where)) {
     if (pattern.size() > max_pattern_bytes) {
       throw Error(Code::limit_exceeded, where_, "a pattern of at most " + std::to_string(max_pattern_bytes) + " bytes",
                   std::to_string(pattern.size()));
@@ -107,7 +111,8 @@ class Pattern {
     if (matches_empty != 0) {
       throw Error(Code::unsupported, where_, "a pattern that never matches nothing", detail::in_quotes(pattern));
     }
-    pcre2_jit_compile_8(code_.get(), PCRE2_JIT_COMPLETE);  // without one, pcre2_match interprets
+    // Where this fails, pcre2_match interprets.
+    if (engine == PatternEngine::fastest) pcre2_jit_compile_8(code_.get(), PCRE2_JIT_COMPLETE | PCRE2_JIT_PARTIAL_HARD);
   }
 
   /// All memory that searches need, for one thread at a time. Fits every pattern.
@@ -142,16 +147,21 @@ class Pattern {
     Search(const Pattern& pattern, Scratch& scratch, std::string_view text) noexcept
         : pattern_(pattern), scratch_(scratch), text_(text), steps_left_(free_steps + 64 * text.size()) {}
 
-    /// Moves to the next match; false if there is none. Throws Error(limit_exceeded) when the budget of steps
-    /// (10,000,000 and 64 a byte, for the whole text) or of memory is spent.
+    /// Moves to the next match; false if there is none. Throws Error(limit_exceeded) when the budget (10,000,000 and 64
+    /// for each byte, for the whole text: steps of backtracking, and bytes that an attempt looks ahead) or the memory
+    /// is spent.
     bool next() {
-      const int count = match();
-      if (count == PCRE2_ERROR_NOMATCH) return false;
-      if (count < 0) detail::throw_pcre2(count, pattern_.where_);
-      const std::size_t* offsets = pcre2_get_ovector_pointer_8(scratch_.data_.get());
-      begin_ = offsets[0];
-      end_ = offsets[1];
-      return true;
+      for (std::size_t at = end_; at < text_.size(); at += detail::utf8_step(text_.substr(at)).bytes) {
+        const int count = match(at);
+        if (count == PCRE2_ERROR_NOMATCH) continue;
+        if (count < 0) detail::throw_pcre2(count, pattern_.where_);
+        const std::size_t* offsets = pcre2_get_ovector_pointer_8(scratch_.data_.get());
+        begin_ = offsets[0];
+        end_ = offsets[1];
+        return true;
+      }
+      end_ = text_.size();
+      return false;
     }
     /// Byte offsets of the match.
     [[nodiscard]] std::size_t begin() const noexcept { return begin_; }
@@ -160,27 +170,41 @@ class Pattern {
    private:
     static constexpr std::uint64_t free_steps = 10'000'000;
 
-    /// Ordinary matches need few steps, which are not counted; a longer one is tried again with more and more of the
-    /// budget.
-    int match() {
-      std::uint32_t limit = 1000;
-      int count = match_within(limit);
-      while (count == PCRE2_ERROR_MATCHLIMIT && steps_left_ != 0) {
-        limit = static_cast<std::uint32_t>(std::min<std::uint64_t>({4ULL * limit, steps_left_, 0x3FFFFFFFU}));
-        steps_left_ -= limit;
-        count = match_within(limit);
+    /// A match that starts at `at`. Ordinary ones need few steps and look ahead little, which is not counted; an
+    /// attempt that needs more is made again with four times as much, at the budget's cost. (PCRE2 counts steps, but
+    /// not how far a repeat runs, and it counts anew at every start: its own limit alone would not keep a search from
+    /// taking hours.)
+    int match(std::size_t at) {
+      std::uint32_t steps = 1000;
+      for (std::size_t window = 4096;;) {
+        const int count = match_within(at, window, steps);
+        if (count == PCRE2_ERROR_PARTIAL) {
+          window *= 4;
+        } else if (count == PCRE2_ERROR_MATCHLIMIT) {
+          steps = std::min(steps, 0x3FFFFFFFU) * 4;
+        } else {
+          return count;
+        }
+        const std::uint64_t cost = count == PCRE2_ERROR_PARTIAL ? window : steps;
+        if (cost > steps_left_) return PCRE2_ERROR_MATCHLIMIT;
+        steps_left_ -= cost;
       }
-      return count;
     }
-    int match_within(std::uint32_t limit) {
-      pcre2_set_match_limit_8(scratch_.context_.get(), limit);
-      const int count = match_once(0);
-      return count == PCRE2_ERROR_JIT_STACKLIMIT ? match_once(PCRE2_NO_JIT) : count;
-    }
-    int match_once(std::uint32_t options) const {
-      return pcre2_match_8(pattern_.code_.get(), reinterpret_cast<PCRE2_SPTR8>(text_.data()), text_.size(), end_,
-                           options | PCRE2_NO_UTF_CHECK | PCRE2_NOTEMPTY, scratch_.data_.get(),
-                           scratch_.context_.get());
+    /// PCRE2_ERROR_PARTIAL if the window's end, which is not the text's, was looked at.
+    int match_within(std::size_t at, std::size_t window, std::uint32_t steps) {
+      std::size_t end = text_.size();
+      std::uint32_t options = PCRE2_ANCHORED | PCRE2_NOTEMPTY | PCRE2_NO_UTF_CHECK;
+      if (window < text_.size() - at) {
+        options |= PCRE2_PARTIAL_HARD;
+        for (end = at + window; (static_cast<unsigned char>(text_[end]) & 0xC0) == 0x80;) --end;
+      }
+      pcre2_set_match_limit_8(scratch_.context_.get(), steps);
+      const auto run = [&](std::uint32_t engine) {
+        return pcre2_match_8(pattern_.code_.get(), reinterpret_cast<PCRE2_SPTR8>(text_.data()), end, at,
+                             options | engine, scratch_.data_.get(), scratch_.context_.get());
+      };
+      const int count = run(0);
+      return count == PCRE2_ERROR_JIT_STACKLIMIT ? run(PCRE2_NO_JIT) : count;
     }
 
     const Pattern& pattern_;

@@ -1,0 +1,106 @@
+// How a session classifies. Include session.hpp.
+#pragma once
+
+#include <finteam/team/session.hpp>
+
+namespace finteam::inline FINTEAM_ABI {
+
+template <Backend B>
+const View& Session<B>::classify_checked(const Task& task, std::string_view text, const Ask& ask) {
+  const FpEnvironment environment;
+  detail::refuse_blank(text);
+  if (static_cast<index_t>(task.labels.size()) > limits_.labels) {
+    throw Error(Code::limit_exceeded, "task", "at most " + std::to_string(limits_.labels) + " labels (session limits)",
+                std::to_string(task.labels.size()));
+  }
+  detail::fill(task, text, content_);
+  const Message message{ChatRole::user, content_};
+  tokenize_chat({&message, 1});
+  tokenize_labels(task);
+  shape_view(task);
+  throw_if(weigh(ask.interrupt), "classify");
+  name_roles(view_.roles, ask.wake);
+  for (std::size_t k = 0; k < readers_.size(); ++k) {
+    RoleView& role = view_.roles[k];
+    role.scores.assign(role.awake ? task.labels.size() : 0, 0.0);
+    if (!role.awake) continue;
+    throw_if(read_prompt(k, ask.interrupt), "classify");
+    throw_if(readers_[k].score(b_, labels_, ask.interrupt, logits_.view().row(static_cast<index_t>(k)), role.scores),
+             "classify");
+  }
+  answer(task);
+  return view_;
+}
+
+template <Backend B>
+void Session<B>::tokenize_labels(const Task& task) {
+  labels_.ids.clear();
+  labels_.begin.assign(1, 0);
+  index_t longest = 0;
+  for (const std::string& label : task.labels) {
+    const index_t first = static_cast<index_t>(labels_.ids.size());
+    team_->tokenizer().encode(label, text_scratch_, labels_.ids);
+    if (team_->end_id()) labels_.ids.push_back(*team_->end_id());
+    labels_.begin.push_back(static_cast<index_t>(labels_.ids.size()));
+    longest = std::max(longest, labels_.begin.back() - first);
+  }
+  const index_t rows = labels_.begin.back() - static_cast<index_t>(task.labels.size());
+  if (rows > limits_.rows) {
+    throw Error(Code::limit_exceeded, "task", "labels of at most " + std::to_string(limits_.rows) + " tokens together",
+                std::to_string(rows));
+  }
+  const index_t tokens = static_cast<index_t>(ids_.size()) + longest;
+  if (tokens > limits_.tokens) {
+    throw Error(Code::limit_exceeded, "prompt", "at most " + std::to_string(limits_.tokens) + " tokens with its label",
+                std::to_string(tokens));
+  }
+}
+
+template <Backend B>
+void Session<B>::shape_view(const Task& task) {
+  while (view_.labels.size() > task.labels.size()) {
+    spare_labels_.push_back(std::move(view_.labels.back()));
+    view_.labels.pop_back();
+  }
+  while (view_.labels.size() < task.labels.size()) {
+    view_.labels.push_back(std::move(spare_labels_.back()));
+    spare_labels_.pop_back();
+  }
+  for (std::size_t l = 0; l < task.labels.size(); ++l) view_.labels[l].assign(task.labels[l]);
+  view_.prompt_tokens = static_cast<index_t>(ids_.size());
+}
+
+template <Backend B>
+void Session<B>::answer(const Task& task) {
+  const std::size_t n = task.labels.size();
+  const auto best = [](std::span<const double> p) {
+    return static_cast<std::size_t>(std::max_element(p.begin(), p.end()) - p.begin());
+  };
+  label_probability_.assign(readers_.size() * n, 0.0);
+  view_.probabilities.assign(n, 0.0);
+  for (std::size_t k = 0; k < readers_.size(); ++k) {
+    RoleView& role = view_.roles[k];
+    role.label.clear();
+    role.probability = 0;
+    role.probabilities.assign(role.scores.begin(), role.scores.end());
+    if (!role.awake) continue;
+    for (std::size_t l = 0; l < task.prior.size(); ++l) role.probabilities[l] += std::log(task.prior[l]);
+    softmax(role.probabilities);
+    const std::size_t own = best(role.probabilities);
+    role.label.assign(task.labels[own]);
+    role.probability = role.probabilities[own];
+    for (std::size_t l = 0; l < n; ++l) {
+      label_probability_[k * n + l] = role.probabilities[l];
+      if (role.weight > 0)
+        view_.probabilities[l] = std::fma(role.weight, role.probabilities[l], view_.probabilities[l]);
+    }
+  }
+  const std::size_t chosen = best(view_.probabilities);
+  view_.label.assign(task.labels[chosen]);
+  view_.probability = view_.probabilities[chosen];
+  view_.entropy = entropy_bits(view_.probabilities);
+  view_.disagreement = jensen_shannon_bits(
+      weights_, {label_probability_.data(), {static_cast<index_t>(readers_.size()), static_cast<index_t>(n)}});
+}
+
+}  // namespace finteam::inline FINTEAM_ABI

@@ -1,0 +1,96 @@
+// How a session is made, and how it reads a prompt: tokens, the gate's weights, each awake role's cache. Include session.hpp.
+#pragma once
+
+#include <finteam/team/session.hpp>
+
+namespace finteam::inline FINTEAM_ABI {
+
+template <Backend B>
+SessionLimits Session<B>::checked(const Team<B>& team, SessionLimits limits) {
+  const auto refuse = [](const char* where, std::string expected, index_t found) {
+    throw Error(Code::invalid_argument, std::string("session limits: ") + where, std::move(expected),
+                std::to_string(found));
+  };
+  if (limits.tokens == 0) limits.tokens = std::min<index_t>(team.context(), 4096);
+  if (limits.tokens < 2 || limits.tokens > team.context()) {
+    refuse("tokens", "2 to the team's context, " + std::to_string(team.context()), limits.tokens);
+  }
+  if (limits.text_bytes == 0) limits.text_bytes = 16 * limits.tokens;
+  if (limits.text_bytes < 1 || limits.text_bytes > (index_t{1} << 30))
+    refuse("text_bytes", "1 to 2^30", limits.text_bytes);
+  if (limits.labels < 1 || limits.labels > 4096) refuse("labels", "1 to 4096", limits.labels);
+  if (limits.rows < 1 || limits.rows > 65536) refuse("rows", "1 to 65536", limits.rows);
+  return limits;
+}
+
+template <Backend B>
+void Session<B>::reserve() {
+  const auto n = team_->roles().size();
+  const auto labels = static_cast<std::size_t>(limits_.labels), tokens = static_cast<std::size_t>(limits_.tokens);
+  constexpr std::size_t label_bytes = 64;
+  ids_.reserve(static_cast<std::size_t>(limits_.text_bytes) + 64);
+  labels_.ids.reserve(static_cast<std::size_t>(limits_.rows) + labels);
+  labels_.begin.reserve(labels + 1);
+  weights_.assign(n, 0.0);
+  feature_.reserve(static_cast<std::size_t>(team_->widest_hidden()));
+  label_probability_.reserve(n * labels);
+  content_.reserve(static_cast<std::size_t>(limits_.text_bytes));
+  spare_labels_.resize(labels);
+  for (auto& s : spare_labels_) s.reserve(label_bytes);
+  view_.labels.reserve(labels);
+  view_.probabilities.reserve(labels);
+  view_.label.reserve(label_bytes);
+  for (Roles* roles : {&view_.roles, &score_.roles, &generation_.roles}) {
+    roles->resize(n);
+    for (std::size_t k = 0; k < n; ++k) {
+      RoleView& r = (*roles)[k];
+      r.name = team_->roles()[k].name;
+      r.label.reserve(label_bytes);
+      r.scores.reserve(labels);
+      r.probabilities.reserve(labels);
+    }
+  }
+  generation_.ids.reserve(tokens);
+  generation_.text.reserve(16 * tokens);
+}
+
+template <Backend B>
+void Session<B>::tokenize_chat(std::span<const Message> chat) {
+  ids_.clear();
+  team_->chat().encode(team_->tokenizer(), text_scratch_, chat, ids_);
+  if (static_cast<index_t>(ids_.size()) >= limits_.tokens) {
+    throw Error(Code::limit_exceeded, "prompt", "fewer than " + std::to_string(limits_.tokens) + " tokens",
+                std::to_string(ids_.size()));
+  }
+}
+
+template <Backend B>
+std::optional<Code> Session<B>::weigh(const Interrupt& interrupt) {
+  for (auto& reader : readers_) reader.start();
+  const auto& gate = team_->gate();
+  if (!gate) {
+    weights_.assign(1, 1.0);
+    return std::nullopt;
+  }
+  Reader<B>& reader = readers_[gate->of];
+  feature_.assign(static_cast<std::size_t>(reader.decoder().config().d), 0.0);
+  const auto code = reader.read(b_, ids_, interrupt, [&](MatrixView<const float> hidden) {
+    for (index_t t = 0; t < hidden.extent(0); ++t) {
+      for (std::size_t i = 0; i < feature_.size(); ++i) feature_[i] += static_cast<double>(hidden(t, i));
+    }
+  });
+  if (code) return code;
+  for (double& f : feature_) f /= static_cast<double>(ids_.size());
+  linear_scores(gate->weight.view(), gate->bias.view().span(), feature_, weights_);
+  softmax(weights_, gate->temperature);
+  keep_top_k(weights_, gate->top_k);
+  return std::nullopt;
+}
+
+template <Backend B>
+std::optional<Code> Session<B>::read_prompt(std::size_t k, const Interrupt& interrupt) {
+  if (readers_[k].length() > 0) return std::nullopt;
+  return readers_[k].read(b_, ids_, interrupt);
+}
+
+}  // namespace finteam::inline FINTEAM_ABI

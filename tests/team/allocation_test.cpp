@@ -1,0 +1,107 @@
+// Law 4: within a session's limits nothing is allocated. malloc itself is interposed, so C libraries are counted too.
+
+#include "catch.hpp"
+#include "team/folder.hpp"
+
+#include <finteam/backend/thread_pool.hpp>
+#include <finteam/team/session.hpp>
+
+#include <atomic>
+#include <cstddef>
+#include <string>
+
+#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#define FINTEAM_TEST_COUNTS_MALLOC 1
+#endif
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#undef FINTEAM_TEST_COUNTS_MALLOC
+#endif
+#endif
+
+#ifdef FINTEAM_TEST_COUNTS_MALLOC
+
+namespace {
+std::atomic<bool> counting{false};
+std::atomic<int> allocations{0};
+void count() {
+  if (counting.load(std::memory_order_relaxed)) allocations.fetch_add(1, std::memory_order_relaxed);
+}
+}  // namespace
+
+extern "C" {
+void* __libc_malloc(std::size_t);
+void* __libc_calloc(std::size_t, std::size_t);
+void* __libc_realloc(void*, std::size_t);
+void* __libc_memalign(std::size_t, std::size_t);
+
+void* malloc(std::size_t n) {
+  count();
+  return __libc_malloc(n);
+}
+void* calloc(std::size_t n, std::size_t size) {
+  count();
+  return __libc_calloc(n, size);
+}
+void* realloc(void* p, std::size_t n) {
+  count();
+  return __libc_realloc(p, n);
+}
+void* aligned_alloc(std::size_t alignment, std::size_t n) {
+  count();
+  return __libc_memalign(alignment, n);
+}
+}
+
+using namespace finteam;
+
+namespace {
+
+template <class F>
+int allocations_of(F&& f) {
+  allocations = 0;
+  counting = true;
+  f();
+  counting = false;
+  return allocations;
+}
+
+}  // namespace
+
+TEST_CASE("the counter of allocations counts", "[law4]") {
+  CHECK(allocations_of([] { delete new std::string(1000, 'x'); }) >= 1);
+  CHECK(allocations_of([] { free(malloc(10)); }) == 1);
+}
+
+TEST_CASE("within a session's limits no call allocates, the first one neither", "[law4]") {
+  const auto with_threads = GENERATE(1, 2);
+  CAPTURE(with_threads);
+  ThreadPool pool(with_threads);
+  const auto team = open_team(test::golden_team(), {}, Cpu(pool));
+  Session desk(team, {.tokens = 300, .labels = 4, .rows = 64}, Cpu(pool));
+  const std::string text =
+      "Profit rose 12% in the third quarter, but the outlook for Zürich stays weak, the company said on Tuesday";
+  const Task task{.instruction = "Which of these?",
+                  .input = "Text: {text}",
+                  .labels = {"up", "down", "neither up nor down this time"}};
+  const GenerateOptions sampled{.max_tokens = 50,
+                                .sampling = {.temperature = 0.9F, .top_k = 20, .top_p = 0.9F, .seed = 3}};
+  std::size_t streamed = 0;
+  const auto count_bytes = [&](std::string_view s) { streamed += s.size(); };
+
+  CHECK(allocations_of([&] { (void)desk.classify("sentiment", text); }) == 0);
+  CHECK(allocations_of([&] { (void)desk.classify(task, text, {.wake = Wake::all}); }) == 0);
+  CHECK(allocations_of([&] { (void)desk.classify("direction", text); }) == 0);
+  CHECK(allocations_of([&] { (void)desk.score(text); }) == 0);
+  CHECK(allocations_of([&] { (void)desk.generate(text, count_bytes, {.max_tokens = 50}); }) == 0);
+  CHECK(allocations_of([&] { (void)desk.generate(text, count_bytes, sampled); }) == 0);
+  CHECK(streamed > 0);
+}
+
+#else
+
+TEST_CASE("within a session's limits no call allocates, the first one neither", "[law4]") {
+  WARN("skipped: malloc cannot be interposed in this build");
+}
+
+#endif

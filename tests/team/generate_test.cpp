@@ -1,0 +1,197 @@
+#include "catch.hpp"
+#include "team/folder.hpp"
+
+#include <finteam/team/session.hpp>
+
+#include <chrono>
+#include <string>
+#include <vector>
+
+using namespace finteam;
+
+namespace {
+
+const std::string prompt = "What happened to rates?";
+const auto ignore = [](std::string_view) {};
+
+bool is_utf8(std::string_view s) {
+  try {
+    check_utf8(s, "test");
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+}  // namespace
+
+TEST_CASE("what is streamed is the text, in whole UTF-8 characters", "[team]") {
+  const auto team = open_team(test::golden_team());
+  Session desk(team);
+  for (const std::uint64_t seed : {1U, 2U, 3U}) {
+    std::string streamed;
+    bool whole = true;
+    const Generation& text = desk.generate(prompt,
+                                           [&](std::string_view s) {
+                                             whole = whole && !s.empty() && is_utf8(s);
+                                             streamed += s;
+                                           },
+                                           {.max_tokens = 60, .sampling = {.temperature = 1.5F, .seed = seed}});
+    CHECK(whole);
+    CHECK(streamed == text.text);
+    CHECK(streamed == team.tokenizer().decode(text.ids, SpecialTokens::skip));
+    CHECK(text.log_probability < 0);
+  }
+}
+
+TEST_CASE("a seed replays its text, another seed gives another, and temperature zero ignores it", "[team][law3]") {
+  const auto team = open_team(test::golden_team());
+  Session desk(team);
+  const auto text = [&](float temperature, std::uint64_t seed) {
+    return desk.generate(prompt, ignore, {.max_tokens = 30, .sampling = {.temperature = temperature, .seed = seed}})
+        .ids;
+  };
+  const auto first = text(1, 5);
+  CHECK(text(1, 6) != first);
+  CHECK(text(1, 5) == first);
+  CHECK(text(0, 5) == text(0, 6));
+}
+
+TEST_CASE("top-k of one is greedy whatever the temperature", "[team]") {
+  const auto team = open_team(test::golden_team());
+  Session desk(team);
+  const auto greedy = desk.generate(prompt, ignore, {.max_tokens = 20}).ids;
+  CHECK(desk.generate(prompt, ignore, {.max_tokens = 20, .sampling = {.temperature = 2, .top_k = 1, .seed = 3}}).ids ==
+        greedy);
+}
+
+TEST_CASE("max_tokens, the session's limit, stop ids and stop strings each end a text and say so", "[team]") {
+  const auto team = open_team(test::golden_team());
+  Session desk(team);
+  const Generation free = desk.generate(prompt, ignore, {.max_tokens = 40});
+  REQUIRE(free.ids.size() == 40);
+  CHECK(free.finish == Finish::length);
+
+  const Generation& at_id = desk.generate(prompt, ignore, {.max_tokens = 40, .stop_ids = {free.ids[7]}});
+  CHECK(at_id.finish == Finish::end_token);
+  CHECK(at_id.ids.size() <= 8);
+
+  const std::string stop = free.text.substr(9, 5);
+  REQUIRE(is_utf8(stop));
+  const Generation& at_string = desk.generate(prompt, ignore, {.max_tokens = 40, .stop = {"never in there", stop}});
+  CHECK(at_string.finish == Finish::stop_string);
+  CHECK(at_string.text == free.text.substr(0, free.text.find(stop)));
+  CHECK(desk.generate(prompt, ignore, {.max_tokens = 40}).text == free.text);  // and it is forgotten afterwards
+
+  Session small(team, {.tokens = free.prompt_tokens + 10});
+  const Generation& full = small.generate(prompt, ignore, {.max_tokens = 40});
+  CHECK(full.finish == Finish::length);
+  CHECK(full.ids == std::vector<std::int32_t>(free.ids.begin(), free.ids.begin() + 10));
+}
+
+TEST_CASE("a caller, a stop request and a deadline end a text, and what was said is returned", "[team]") {
+  const auto team = open_team(test::golden_team());
+  Session desk(team);
+  const Generation free = desk.generate(prompt, ignore, {.max_tokens = 40});
+
+  int pieces = 0;
+  const Generation ended = desk.generate(prompt, [&](std::string_view) { return ++pieces < 5; }, {.max_tokens = 40});
+  CHECK(ended.finish == Finish::caller);
+  CHECK(pieces == 5);
+  CHECK(free.text.starts_with(ended.text));
+
+  std::stop_source source;
+  pieces = 0;
+  const Generation& stopped = desk.generate(prompt,
+                                            [&](std::string_view) {
+                                              if (++pieces == 3) source.request_stop();
+                                            },
+                                            {.max_tokens = 40, .interrupt = {.stop = source.get_token()}});
+  CHECK(stopped.finish == Finish::cancelled);
+  CHECK(free.text.starts_with(stopped.text));
+  CHECK(stopped.ids.size() < 20);
+
+  const auto past = std::chrono::steady_clock::now() - std::chrono::seconds(1);
+  const Generation& late = desk.generate(prompt, ignore, {.interrupt = {.deadline = past}});
+  CHECK(late.finish == Finish::deadline);
+  CHECK(late.ids.empty());
+  CHECK(desk.generate(prompt, ignore, {.max_tokens = 40}).ids == free.ids);
+}
+
+TEST_CASE("a conversation is read turn by turn", "[team]") {
+  const auto team = open_team(test::golden_team());
+  Session desk(team);
+  const std::vector<Message> chat{{ChatRole::system, "You are terse."},
+                                  {ChatRole::user, "Rates?"},
+                                  {ChatRole::assistant, "Up."},
+                                  {ChatRole::user, "Why?"}};
+  const Generation& text = desk.generate(std::span<const Message>(chat), ignore, {.max_tokens = 5});
+  std::vector<std::int32_t> ids;
+  auto scratch = team.tokenizer().scratch(1000);
+  team.chat().encode(team.tokenizer(), scratch, chat, ids);
+  CHECK(text.prompt_tokens == static_cast<index_t>(ids.size()));
+  CHECK(text.ids.size() == 5);
+}
+
+TEST_CASE("classify and score throw when they are stopped, and the session goes on", "[team]") {
+  const auto team = open_team(test::golden_team());
+  Session desk(team);
+  const View before = desk.classify("sentiment", prompt);
+  std::stop_source source;
+  source.request_stop();
+  const auto code_of = [](auto&& call) {
+    try {
+      call();
+    } catch (const Error& e) {
+      return e.code();
+    }
+    return Code::system;
+  };
+  CHECK(code_of([&] { desk.classify("sentiment", prompt, {.interrupt = {.stop = source.get_token()}}); }) ==
+        Code::cancelled);
+  const auto past = std::chrono::steady_clock::now() - std::chrono::seconds(1);
+  CHECK(code_of([&] { desk.score(prompt, {.interrupt = {.deadline = past}}); }) == Code::deadline);
+  CHECK(desk.classify("sentiment", prompt).probabilities == before.probabilities);
+}
+
+TEST_CASE("loading reports its progress up to the last byte", "[team]") {
+  std::uint64_t last = 0, total = 0;
+  int calls = 0;
+  bool rising = true;
+  const auto team = open_team(test::golden_team(), {.progress = [&](std::uint64_t done, std::uint64_t all) {
+                                rising = rising && done >= last && done <= all;
+                                last = done;
+                                total = all;
+                                ++calls;
+                              }});
+  CHECK(rising);
+  CHECK(calls > 10);
+  CHECK(last == total);
+  CHECK(total > 0);
+}
+
+TEST_CASE("a caller's memory resource gives the weights, the caches and the scratch, and gets all of it back",
+          "[team][law4]") {
+  struct Counting : std::pmr::memory_resource {
+    std::size_t live = 0, most = 0;
+    void* do_allocate(std::size_t bytes, std::size_t alignment) override {
+      live += bytes;
+      most = std::max(most, live);
+      return std::pmr::new_delete_resource()->allocate(bytes, alignment);
+    }
+    void do_deallocate(void* p, std::size_t bytes, std::size_t alignment) override {
+      live -= bytes;
+      std::pmr::new_delete_resource()->deallocate(p, bytes, alignment);
+    }
+    [[nodiscard]] bool do_is_equal(const memory_resource& other) const noexcept override { return this == &other; }
+  } weights, scratch;
+  {
+    const auto team = open_team(test::golden_team(), {.memory = &weights});
+    Session desk(team, {.memory = &scratch});
+    CHECK(weights.live > 3 * 601 * 32 * 4);
+    CHECK(scratch.live > 0);
+    (void)desk.classify("sentiment", prompt);
+  }
+  CHECK(weights.live == 0);
+  CHECK(scratch.live == 0);
+}

@@ -1,0 +1,232 @@
+// Bad input at the team's door and at a session's: each gets an Error that names where, what was expected, what was
+// found.
+
+#include "catch.hpp"
+#include "team/folder.hpp"
+
+#include <finteam/file/safetensors_writer.hpp>
+#include <finteam/team/session.hpp>
+
+#include <functional>
+#include <string>
+#include <vector>
+
+using namespace finteam;
+
+namespace {
+
+/// The Error of opening the golden team after a change to its team.json.
+struct Refusal {
+  const char* what;
+  std::function<void(Json&)> change;
+  Code code;
+  const char* says;  ///< a part of what()
+};
+
+std::vector<Refusal> refusals() {
+  return {
+      {"no version", [](Json& t) { t.erase("finteam"); }, Code::not_found, "team.json: expected key \"finteam\""},
+      {"a later version", [](Json& t) { t["finteam"] = 2; }, Code::malformed,
+       "finteam: expected an integer from 1 to 1, found 2"},
+      {"roles that are no list", [](Json& t) { t["roles"] = 3; }, Code::malformed, "roles: expected an array"},
+      {"no roles", [](Json& t) { t["roles"] = Json::array(); }, Code::malformed, "roles: expected 1 to 64 roles"},
+      {"a role without a path", [](Json& t) { t["roles"][1].erase("path"); }, Code::not_found, "roles[1]"},
+      {"two roles of one name", [](Json& t) { t["roles"][2]["name"] = "macro"; }, Code::malformed, "roles[2].name"},
+      {"a role without a name", [](Json& t) { t["roles"][0]["name"] = ""; }, Code::malformed, "roles[0].name"},
+      {"a role that climbs out", [](Json& t) { t["roles"][0]["path"] = "../macro"; }, Code::malformed,
+       "inside the team's folder"},
+      {"a role at an absolute path", [](Json& t) { t["roles"][0]["path"] = "/etc"; }, Code::malformed, "roles[0].path"},
+      {"a role that is not there", [](Json& t) { t["roles"][0]["path"] = "nowhere"; }, Code::not_found,
+       "nowhere/config.json"},
+      {"a shared base", [](Json& t) { t["base"] = "macro"; }, Code::unsupported, "base"},
+      {"three roles and no gate", [](Json& t) { t.erase("gate"); }, Code::mismatch, "expected a gate, for 3 roles"},
+      {"a gate without a file", [](Json& t) { t["gate"].erase("file"); }, Code::not_found, "gate"},
+      {"a gate's file that is not there", [](Json& t) { t["gate"]["file"] = "gone.safetensors"; }, Code::not_found,
+       "gone.safetensors"},
+      {"a gate's file that climbs out", [](Json& t) { t["gate"]["file"] = "a/../../g"; }, Code::malformed, "gate.file"},
+      {"a gate that reads something else", [](Json& t) { t["gate"]["reads"] = "tea leaves"; }, Code::unsupported,
+       "gate.reads"},
+      {"a gate of an unknown role", [](Json& t) { t["gate"]["of"] = "nano"; }, Code::not_found,
+       "gate.of: expected the name of a role, found \"nano\""},
+      {"a gate per token", [](Json& t) { t["gate"]["per"] = "token"; }, Code::unsupported, "gate.per"},
+      {"a gate that keeps no role", [](Json& t) { t["gate"]["top_k"] = 0; }, Code::malformed, "gate.top_k"},
+      {"a gate that keeps more roles than there are", [](Json& t) { t["gate"]["top_k"] = 4; }, Code::malformed,
+       "from 1 to 3, found 4"},
+      {"a gate's temperature of zero", [](Json& t) { t["gate"]["temperature"] = 0; }, Code::malformed,
+       "gate.temperature"},
+      {"a gate's temperature that is text", [](Json& t) { t["gate"]["temperature"] = "warm"; }, Code::malformed,
+       "found \"warm\""},
+      {"an unknown mix", [](Json& t) { t["mix_in"] = "ranks"; }, Code::unsupported,
+       "mix_in: expected one of probabilities, logits"},
+      {"an unknown chat format", [](Json& t) { t["chat"] = "klingon"; }, Code::unsupported, "klingon"},
+      {"a tokenizer that is not there", [](Json& t) { t["tokenizer"] = "none.json"; }, Code::not_found, "none.json"},
+      {"a task without labels", [](Json& t) { t["tasks"]["sentiment"].erase("labels"); }, Code::not_found, "sentiment"},
+      {"an empty label list", [](Json& t) { t["tasks"]["sentiment"]["labels"] = Json::array(); },
+       Code::invalid_argument, "at least one label"},
+      {"an empty label", [](Json& t) { t["tasks"]["sentiment"]["labels"][1] = ""; }, Code::invalid_argument,
+       "an empty label"},
+      {"a label twice", [](Json& t) { t["tasks"]["sentiment"]["labels"][1] = "bearish"; }, Code::invalid_argument,
+       "\"bearish\" twice"},
+      {"a task without a slot", [](Json& t) { t["tasks"]["sentiment"]["input"] = "Text:"; }, Code::invalid_argument,
+       "{text}"},
+      {"a prior of another length",
+       [](Json& t) {
+         t["tasks"]["sentiment"]["prior"] = {0.5, 0.5};
+       },
+       Code::invalid_argument, "a prior of 3 numbers"},
+      {"a prior of zero",
+       [](Json& t) {
+         t["tasks"]["sentiment"]["prior"] = {0.5, 0.0, 0.5};
+       },
+       Code::invalid_argument, "above 0"},
+  };
+}
+
+Error error_of(const std::function<void()>& call) {
+  try {
+    call();
+  } catch (const Error& e) {
+    return e;
+  }
+  FAIL("nothing was thrown");
+  return {Code::system, "", "", ""};
+}
+
+void check_refused(const std::function<void()>& call, Code code, const std::string& says) {
+  const Error e = error_of(call);
+  CAPTURE(e.what(), says);
+  CHECK(name(e.code()) == name(code));
+  CHECK(std::string(e.what()).find(says) != std::string::npos);
+  CHECK_FALSE(e.expected().empty());
+  CHECK_FALSE(e.found().empty());
+}
+
+/// Writes a gate.safetensors of floats.
+void write_gate(const std::filesystem::path& folder, index_t d, bool with_bias) {
+  const std::vector<float> weight(static_cast<std::size_t>(3 * d), 0.5F), bias(3, 0.25F);
+  std::vector<TensorToWrite> tensors{{"weight", DType::f32, {3, d}, std::as_bytes(std::span(weight))}};
+  if (with_bias) tensors.push_back({"bias", DType::f32, {3}, std::as_bytes(std::span(bias))});
+  test::fs::remove(folder / "gate.safetensors");
+  write_safetensors(folder / "gate.safetensors", tensors);
+}
+
+Json json_of(const std::filesystem::path& file) { return parse_json(MappedFile::open(file).text(), file.string()); }
+
+}  // namespace
+
+TEST_CASE("a team.json that makes no sense is refused, and the error names the key", "[law5]") {
+  for (const Refusal& r : refusals()) {
+    DYNAMIC_SECTION(r.what) {
+      const test::TeamFolder folder(r.change);
+      check_refused([&] { (void)open_team(folder.path()); }, r.code, r.says);
+    }
+  }
+}
+
+TEST_CASE("a folder without a team or a checkpoint is refused", "[law5]") {
+  const test::TemporaryFolder empty;
+  check_refused([&] { (void)open_team(empty.path()); }, Code::not_found, "config.json");
+  check_refused([&] { (void)open_team(empty.path() / "missing"); }, Code::not_found, "missing");
+}
+
+TEST_CASE("roles that disagree on the vocabulary are refused by name", "[law5]") {
+  const test::TeamFolder folder;
+  folder.unlink_role("quant");
+  Json config = json_of(test::golden_team() / "quant" / "config.json");
+  config["vocab_size"] = config["vocab_size"].get<int>() + 1;
+  test::write(folder.path() / "quant" / "config.json", config.dump());
+  check_refused([&] { (void)open_team(folder.path()); }, Code::mismatch,
+                "role quant: expected a vocabulary of 601 tokens");
+}
+
+TEST_CASE("a config that contradicts its tensors is refused, and the error names tensor and shapes", "[law5]") {
+  struct Change {
+    const char* key;
+    int value;
+    const char* says;
+  };
+  const auto change = GENERATE(
+      values<Change>({{"intermediate_size", 80,
+                       "quant/model.safetensors: model.layers.0.mlp.gate_proj.weight: expected [80, 32], found ["},
+                      {"hidden_size", 64, "model.embed_tokens.weight: expected [601, 64], found [601, 32]"},
+                      {"num_hidden_layers", 3, "model.layers.2.input_layernorm.weight"},
+                      {"num_hidden_layers", 1, "model.layers.1."}}));
+  CAPTURE(change.key, change.value);
+  const test::TeamFolder folder;
+  folder.unlink_role("quant");
+  Json config = json_of(test::golden_team() / "quant" / "config.json");
+  config[change.key] = change.value;
+  if (config.contains("head_dim") && std::string(change.key) == "hidden_size") config["head_dim"] = 8;
+  test::write(folder.path() / "quant" / "config.json", config.dump());
+  const Error e = error_of([&] { (void)open_team(folder.path()); });
+  CAPTURE(e.what());
+  CHECK(std::string(e.what()).find(change.says) != std::string::npos);
+}
+
+TEST_CASE("a gate of the wrong width is refused, with both shapes", "[law5]") {
+  const test::TeamFolder folder;
+  write_gate(folder.path(), 31, true);
+  check_refused([&] { (void)open_team(folder.path()); }, Code::mismatch, "weight: expected [3, 32], found [3, 31]");
+}
+
+TEST_CASE("a gate without its bias is refused", "[law5]") {
+  const test::TeamFolder folder;
+  write_gate(folder.path(), 32, false);
+  check_refused([&] { (void)open_team(folder.path()); }, Code::not_found, "bias");
+}
+
+TEST_CASE("a session refuses what it was not made for, names it, and can be used again", "[law4][law5]") {
+  const auto team = open_team(test::golden_team());
+  Session desk(team, {.tokens = 128, .labels = 3, .rows = 16, .text_bytes = 2000});
+  const View before = desk.classify("sentiment", "Rates rose");
+  const std::string long_text(600, 'x'), huge(5000, 'x'), bad = "caf\xC3";
+  std::string words;
+  for (int i = 0; i < 150; ++i) words += "q z ";
+  const Task task{.instruction = "?", .input = "{text}", .labels = {"a", "b"}};
+  const auto ignore = [](std::string_view) {};
+
+  check_refused([&] { desk.classify("sentiment", ""); }, Code::invalid_argument,
+                "text: expected some text, found an empty text");
+  check_refused([&] { desk.classify("sentiment", " \n"); }, Code::invalid_argument, "white space only");
+  check_refused([&] { desk.classify("nothing", "Rates rose"); }, Code::not_found, "\"nothing\"");
+  check_refused([&] { desk.classify("sentiment", bad); }, Code::malformed, "UTF-8");
+  check_refused([&] { desk.classify("sentiment", words); }, Code::limit_exceeded,
+                "prompt: expected fewer than 128 tokens");
+  check_refused([&] { desk.classify("sentiment", huge); }, Code::limit_exceeded, "2000");
+  check_refused([&] { desk.generate(words, ignore); }, Code::limit_exceeded, "prompt");
+  check_refused([&] { desk.generate("", ignore); }, Code::invalid_argument, "an empty text");
+  check_refused([&] { desk.generate(std::span<const Message>{}, ignore); }, Code::invalid_argument,
+                "at least one message");
+  check_refused([&] { desk.generate("Hi", ignore, {.max_tokens = 0}); }, Code::invalid_argument, "max_tokens");
+  check_refused([&] { desk.generate("Hi", ignore, {.sampling = {.temperature = -1}}); }, Code::invalid_argument,
+                "temperature");
+  check_refused([&] { desk.generate("Hi", ignore, {.sampling = {.temperature = 1, .top_p = 0}}); },
+                Code::invalid_argument, "top_p");
+  check_refused([&] { desk.generate("Hi", ignore, {.stop = {""}}); }, Code::invalid_argument, "stop strings");
+  check_refused([&] { desk.score(words); }, Code::limit_exceeded, "text: expected at most 128 tokens");
+  check_refused([&] { desk.score(bad); }, Code::malformed, "UTF-8");
+
+  Task t = task;
+  t.labels.clear();
+  check_refused([&] { desk.classify(t, "x"); }, Code::invalid_argument, "at least one label, found an empty list");
+  t.labels = {"a", "b", "c", "d"};
+  check_refused([&] { desk.classify(t, "x"); }, Code::limit_exceeded, "at most 3 labels");
+  t.labels = {"a", "the quick brown fox jumps over the lazy dog and runs"};
+  check_refused([&] { desk.classify(t, "x"); }, Code::limit_exceeded, "labels of at most 16 tokens together");
+  t.labels = {"\xFF"};
+  check_refused([&] { desk.classify(t, "x"); }, Code::malformed, "UTF-8");
+  t = task;
+  t.input = "no slot";
+  check_refused([&] { desk.classify(t, "x"); }, Code::invalid_argument, "{text}");
+
+  CHECK(desk.classify("sentiment", "Rates rose").probabilities == before.probabilities);
+}
+
+TEST_CASE("a session's limits are checked when it is made", "[law4]") {
+  const auto team = open_team(test::golden_team());
+  check_refused([&] { Session desk(team, {.tokens = 1}); }, Code::invalid_argument, "session limits: tokens");
+  check_refused([&] { Session desk(team, {.tokens = 1'000'000}); }, Code::invalid_argument, "the team's context");
+  check_refused([&] { Session desk(team, {.labels = -1}); }, Code::invalid_argument, "session limits: labels");
+  check_refused([&] { Session desk(team, {.rows = 0}); }, Code::invalid_argument, "session limits: rows");
+  check_refused([&] { Session desk(team, {.text_bytes = -5}); }, Code::invalid_argument, "session limits: text_bytes");
+}
