@@ -103,8 +103,9 @@ class Pattern {
     pcre2_set_newline_8(context.get(), PCRE2_NEWLINE_LF);
     int status = 0;
     std::size_t offset = 0;
+    // Anchored where each attempt starts; as an option of the match it would switch the JIT off.
     code_.reset(pcre2_compile_8(reinterpret_cast<PCRE2_SPTR8>(translated.data()), translated.size(),
-                                PCRE2_UTF | PCRE2_UCP, &status, &offset, context.get()));
+                                PCRE2_UTF | PCRE2_UCP | PCRE2_ANCHORED, &status, &offset, context.get()));
     if (code_ == nullptr) detail::throw_pcre2(status, where_);
     std::uint32_t matches_empty = 0;
     pcre2_pattern_info_8(code_.get(), PCRE2_INFO_MATCHEMPTY, &matches_empty);
@@ -193,7 +194,7 @@ class Pattern {
     /// PCRE2_ERROR_PARTIAL if the window's end, which is not the text's, was looked at.
     int match_within(std::size_t at, std::size_t window, std::uint32_t steps) {
       std::size_t end = text_.size();
-      std::uint32_t options = PCRE2_ANCHORED | PCRE2_NOTEMPTY | PCRE2_NO_UTF_CHECK;
+      std::uint32_t options = PCRE2_NOTEMPTY | PCRE2_NO_UTF_CHECK;
       if (window < text_.size() - at) {
         options |= PCRE2_PARTIAL_HARD;
         for (end = at + window; (static_cast<unsigned char>(text_[end]) & 0xC0) == 0x80;) --end;
