@@ -187,6 +187,8 @@ TEST_CASE("Bad text is refused with its byte offset, and the ids stay as they we
     CHECK(ids == Ids{1, 2, 3});
   }
   CHECK_THROWS_AS(small().scratch(Tokenizer::max_text_bytes + 1), Error);
+  scratch = small().scratch(128);  // an old one goes before its memory
+  scratch = small().scratch(64);
   Ids ids;
   small().encode(std::string(64, 'a'), scratch, ids);
   CHECK_FALSE(ids.empty());

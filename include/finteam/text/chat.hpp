@@ -4,6 +4,8 @@
 
 #include <finteam/text/tokenizer.hpp>
 
+#include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>

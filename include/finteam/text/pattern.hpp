@@ -2,82 +2,19 @@
 // Every search has a budget of steps and a fixed arena: what does not fit is an Error, never a hang and never a malloc.
 #pragma once
 
-#ifndef PCRE2_CODE_UNIT_WIDTH
-#define PCRE2_CODE_UNIT_WIDTH 8
-#endif
-
-#include <finteam/core/tensor.hpp>
 #include <finteam/text/pattern_syntax.hpp>
+#include <finteam/text/pcre2.hpp>
 #include <finteam/text/utf8.hpp>
 
-#include <pcre2.h>
-
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 
 namespace finteam::inline FINTEAM_ABI {
-namespace detail {
-
-/// A PCRE2 status as an Error. Compile errors are positive, match errors negative.
-[[noreturn]] inline void throw_pcre2(int status, const std::string& where) {
-  std::array<PCRE2_UCHAR8, 160> message{};
-  pcre2_get_error_message_8(status, message.data(), message.size());
-  const bool limit = status == PCRE2_ERROR_MATCHLIMIT || status == PCRE2_ERROR_HEAPLIMIT ||
-                     status == PCRE2_ERROR_DEPTHLIMIT || status == PCRE2_ERROR_JIT_STACKLIMIT ||
-                     status == PCRE2_ERROR_NOMEMORY;
-  throw Error(limit ? Code::limit_exceeded : (status > 0 ? Code::malformed : Code::system), where,
-              limit ? "a text that the pattern matches within its limits" : "a pattern that PCRE2 accepts",
-              reinterpret_cast<const char*>(message.data()));
-}
-
-struct Pcre2Free {
-  void operator()(pcre2_code_8* p) const noexcept { pcre2_code_free_8(p); }
-  void operator()(pcre2_compile_context_8* p) const noexcept { pcre2_compile_context_free_8(p); }
-  void operator()(pcre2_general_context_8* p) const noexcept { pcre2_general_context_free_8(p); }
-  void operator()(pcre2_match_context_8* p) const noexcept { pcre2_match_context_free_8(p); }
-  void operator()(pcre2_match_data_8* p) const noexcept { pcre2_match_data_free_8(p); }
-  void operator()(pcre2_jit_stack_8* p) const noexcept { pcre2_jit_stack_free_8(p); }
-};
-template <class T>
-using Pcre2Ptr = std::unique_ptr<T, Pcre2Free>;
-
-/// Fixed memory for one matcher. PCRE2's interpreter doubles its frames as it needs them; when only the objects that
-/// were there at settle() are left, the rest is free again.
-class Pcre2Arena {
- public:
-  explicit Pcre2Arena(std::size_t bytes) : buffer_(bytes) {}
-
-  void settle() noexcept {
-    base_used_ = used_;
-    base_live_ = live_;
-  }
-  static void* allocate(std::size_t bytes, void* self) noexcept {
-    auto& a = *static_cast<Pcre2Arena*>(self);
-    const std::size_t rounded = (bytes + 63) / 64 * 64;
-    if (rounded < bytes || rounded > a.buffer_.size() - a.used_) return nullptr;
-    void* p = a.buffer_.data() + a.used_;
-    a.used_ += rounded;
-    ++a.live_;
-    return p;
-  }
-  static void release(void* p, void* self) noexcept {
-    auto& a = *static_cast<Pcre2Arena*>(self);
-    if (p != nullptr && --a.live_ == a.base_live_) a.used_ = a.base_used_;
-  }
-
- private:
-  Buffer buffer_;
-  std::size_t used_ = 0, base_used_ = 0;
-  std::size_t live_ = 0, base_live_ = 0;
-};
-
-}  // namespace detail
-
 /// What runs a pattern: machine code where PCRE2 can make it, or its interpreter (for hosts that forbid such memory).
 enum class PatternEngine : std::uint8_t { fastest, interpreter };
 
@@ -103,8 +40,9 @@ class Pattern {
     pcre2_set_newline_8(context.get(), PCRE2_NEWLINE_LF);
     int status = 0;
     std::size_t offset = 0;
+    // Anchored where each attempt starts; as an option of the match it would switch the JIT off.
     code_.reset(pcre2_compile_8(reinterpret_cast<PCRE2_SPTR8>(translated.data()), translated.size(),
-                                PCRE2_UTF | PCRE2_UCP, &status, &offset, context.get()));
+                                PCRE2_UTF | PCRE2_UCP | PCRE2_ANCHORED, &status, &offset, context.get()));
     if (code_ == nullptr) detail::throw_pcre2(status, where_);
     std::uint32_t matches_empty = 0;
     pcre2_pattern_info_8(code_.get(), PCRE2_INFO_MATCHEMPTY, &matches_empty);
@@ -129,6 +67,15 @@ class Pattern {
       stack_.reset(pcre2_jit_stack_create_8(32 * 1024, 1024 * heap_limit_kib, general_.get()));
       if (stack_ != nullptr) pcre2_jit_stack_assign_8(context_.get(), nullptr, stack_.get());
       arena_->settle();
+    }
+    Scratch(Scratch&&) noexcept = default;
+    Scratch& operator=(Scratch&& other) noexcept {  // by exchange: what lives in an arena must go before it
+      std::swap(arena_, other.arena_);
+      std::swap(general_, other.general_);
+      std::swap(context_, other.context_);
+      std::swap(data_, other.data_);
+      std::swap(stack_, other.stack_);
+      return *this;
     }
 
    private:
@@ -193,7 +140,7 @@ class Pattern {
     /// PCRE2_ERROR_PARTIAL if the window's end, which is not the text's, was looked at.
     int match_within(std::size_t at, std::size_t window, std::uint32_t steps) {
       std::size_t end = text_.size();
-      std::uint32_t options = PCRE2_ANCHORED | PCRE2_NOTEMPTY | PCRE2_NO_UTF_CHECK;
+      std::uint32_t options = PCRE2_NOTEMPTY | PCRE2_NO_UTF_CHECK;
       if (window < text_.size() - at) {
         options |= PCRE2_PARTIAL_HARD;
         for (end = at + window; (static_cast<unsigned char>(text_[end]) & 0xC0) == 0x80;) --end;

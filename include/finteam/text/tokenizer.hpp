@@ -8,6 +8,7 @@
 #include <finteam/text/utf8.hpp>
 #include <finteam/text/vocabulary.hpp>
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -52,7 +53,7 @@ class Tokenizer {
     WordMerger merger_;
   };
 
-  /// Memory for texts of up to max_bytes bytes: about 28 bytes for each, and 2.5 MiB. Throws Error(limit_exceeded).
+  /// Memory for texts of up to max_bytes bytes: at most 28 bytes for each, and 2 MiB. Throws Error(limit_exceeded).
   [[nodiscard]] Scratch scratch(std::size_t max_bytes) const {
     if (max_bytes > max_text_bytes) {
       throw Error(Code::limit_exceeded, where_ + ": scratch", "at most " + std::to_string(max_text_bytes) + " bytes",

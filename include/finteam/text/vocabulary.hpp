@@ -11,6 +11,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace finteam::inline FINTEAM_ABI {
@@ -113,6 +114,38 @@ class Vocabulary {
   std::string bytes_;
   std::vector<std::int32_t> slots_;
   std::size_t max_token_bytes_ = 0;
+};
+
+/// The added tokens of a file by their content.
+class AddedTokens {
+ public:
+  struct Entry {
+    std::string content;
+    std::int32_t id = 0;
+    TokenKind kind = TokenKind::added;
+  };
+
+  AddedTokens() = default;
+  /// Sorts them; two with one content are next to each other then.
+  explicit AddedTokens(std::vector<Entry> entries) : entries_(std::move(entries)) {
+    std::sort(entries_.begin(), entries_.end(), [](const Entry& a, const Entry& b) { return a.content < b.content; });
+  }
+
+  [[nodiscard]] const std::vector<Entry>& entries() const noexcept { return entries_; }
+  /// The id of a content, or nothing.
+  [[nodiscard]] std::optional<std::int32_t> find(std::string_view content) const noexcept {
+    const Entry* e = entry(content);
+    return e != nullptr ? std::optional(e->id) : std::nullopt;
+  }
+  /// Nothing (nullptr) if there is no such content.
+  [[nodiscard]] const Entry* entry(std::string_view content) const noexcept {
+    const auto at = std::lower_bound(entries_.begin(), entries_.end(), content,
+                                     [](const Entry& e, std::string_view c) { return e.content < c; });
+    return at != entries_.end() && at->content == content ? &*at : nullptr;
+  }
+
+ private:
+  std::vector<Entry> entries_;
 };
 
 }  // namespace finteam::inline FINTEAM_ABI

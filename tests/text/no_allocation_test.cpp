@@ -1,0 +1,132 @@
+// Counts malloc while the hot calls run. It defines malloc, so it wants a program of its own; skipped aloud where a
+// sanitizer has its own malloc, or the C library is not glibc.
+#include <finteam/text/chat.hpp>
+#include <finteam/text/sampler.hpp>
+#include <finteam/text/stop.hpp>
+
+#include "catch.hpp"
+#include "text/goldens.hpp"
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <random>
+#include <string>
+#include <vector>
+
+#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
+#define FINTEAM_TEST_NO_MALLOC
+#endif
+#endif
+#else
+#define FINTEAM_TEST_NO_MALLOC
+#endif
+
+namespace {
+std::atomic<long> allocations{0};
+}
+
+#ifndef FINTEAM_TEST_NO_MALLOC
+extern "C" {
+void* __libc_malloc(std::size_t);
+void* __libc_calloc(std::size_t, std::size_t);
+void* __libc_realloc(void*, std::size_t);
+void* __libc_memalign(std::size_t, std::size_t);
+void* malloc(std::size_t n) { return ++allocations, __libc_malloc(n); }
+void* calloc(std::size_t n, std::size_t m) { return ++allocations, __libc_calloc(n, m); }
+void* realloc(void* p, std::size_t n) { return ++allocations, __libc_realloc(p, n); }
+void* aligned_alloc(std::size_t a, std::size_t n) { return ++allocations, __libc_memalign(a, n); }
+}
+#endif
+
+using namespace finteam;
+
+namespace {
+
+/// How often f allocates.
+template <class F>
+long count(F&& f) {
+  const long before = allocations;
+  f();
+  return allocations - before;
+}
+
+bool counting() {
+#ifdef FINTEAM_TEST_NO_MALLOC
+  WARN("skipped: malloc is not ours in this build");
+  return false;
+#else
+  return count([] {
+           std::vector<int> v(100);
+           CHECK(v.size() == 100);
+         }) > 0;
+#endif
+}
+
+}  // namespace
+
+TEST_CASE("Encoding, decoding and stopping allocate nothing within their limits", "[law4]") {
+  if (!counting()) return;
+  const Tokenizer tokenizer = Tokenizer::open(finteam_test::tokenizer_goldens() / "llama3.json");
+  const ChatFormat format = ChatFormat::llama3(tokenizer);
+  std::vector<std::string> texts = {std::string(10000, 'a'), std::string(10000, ' '), std::string(10000, '='), ""};
+  for (const Json& line : finteam_test::read_lines(finteam_test::tokenizer_goldens() / "strings.jsonl")) {
+    texts.push_back(line["text"].get<std::string>());
+  }
+  Tokenizer::Scratch scratch = tokenizer.scratch(10000);
+  StreamDecoder stream(tokenizer);
+  StopMatcher stop({"never in there", "\n\n\n\n\n"}, stream.max_piece_bytes());
+  std::vector<std::int32_t> ids;
+  ids.reserve(20000);
+  std::size_t bytes = 0;
+  CHECK(count([&] {
+          for (const std::string& text : texts) {
+            ids.clear();
+            tokenizer.encode(text, scratch, ids);
+            for (const std::int32_t id : ids) bytes += stop.push(stream.push(id)).size();
+            bytes += stop.push(stream.flush()).size() + stop.flush().size();
+            ids.clear();
+            const Message message{ChatRole::user, text};
+            format.encode(tokenizer, scratch, {&message, 1}, ids);
+          }
+        }) == 0);
+  CHECK(bytes > 50000);
+}
+
+TEST_CASE("Both engines match, and give up, without allocating", "[law4]") {
+  if (!counting()) return;
+  const std::string text(50000, 'a');
+  for (const PatternEngine engine : {PatternEngine::fastest, PatternEngine::interpreter}) {
+    const Pattern deep("(?:(a)|b)*[cd]|(?:ab?){1,50}", "test", engine), plain("[ab]{1,7}|.", "test", engine);
+    Pattern::Scratch scratch;
+    std::size_t matches = 0;
+    CHECK(count([&] {
+            for (Pattern::Search search(plain, scratch, text); search.next();) ++matches;
+            for (Pattern::Search search(plain, scratch, text); search.next();) ++matches;
+          }) == 0);
+    CHECK(matches == 2 * 7143);
+    Pattern::Search search(deep, scratch, text);  // an Error is allowed to allocate itself, PCRE2 is not
+    CHECK_THROWS_AS(search.next(), Error);
+  }
+}
+
+TEST_CASE("Sampling allocates nothing", "[law4]") {
+  if (!counting()) return;
+  std::mt19937 random(1);
+  std::vector<float> log_p(5000);
+  for (float& x : log_p) x = static_cast<float>(random() % 1000) * -0.01F;
+  Sampler sampler(5000);
+  std::int64_t sum = 0;
+  CHECK(count([&] {
+          for (int i = 0; i < 20; ++i) {
+            for (const Sampling& s : {Sampling{}, Sampling{.temperature = 1}, Sampling{.temperature = 1, .top_k = 40},
+                                      Sampling{.temperature = 0.8F, .top_k = 400, .top_p = 0.9F, .seed = 2}}) {
+              sum += sampler.sample({log_p.data(), {5000}}, i, s);
+            }
+          }
+        }) == 0);
+  CHECK(sum > 0);
+}
