@@ -20,8 +20,23 @@ struct Item {
   const char* text;
 };
 
+// Headlines from the held-out part of Twitter Financial News Sentiment; statements of the Federal Reserve Board with a
+// word of direction taken out; a week of prices. None of them was trained on. Sources: training/README.md.
 constexpr std::array items{
-    Item{"sentiment", "Qualcomm stock price target raised to $100 from $92 at Cowen"},
+    Item{"sentiment", "Helen of Troy started at outperform with $210 stock price target at Oppenheimer"},
+    Item{"sentiment", "Oaktree Strategic Income NII misses by $0.01, misses on total investment income"},
+    Item{"sentiment", "PSA trade unions give the nod to merger with Fiat"},
+    Item{"direction", "Consumer prices excluding food and energy ____ moderately in February and March."},
+    Item{"direction", "Industrial production ____ in recent months for many countries."},
+    Item{"movement",
+         "Stock: China Petroleum & Corporation ($SNP), Basic Materials. Target day: 2015-11-25\n"
+         "Date: open, high, low, close (%)\n"
+         "2015-11-18: -0.1, +1.0, -0.4, +0.79\n"
+         "2015-11-19: 0.0, +1.3, -0.1, +0.62\n"
+         "2015-11-20: -0.1, +1.1, -0.5, +0.32\n"
+         "2015-11-23: -0.6, +0.1, -1.4, -1.21\n"
+         "2015-11-24: -1.2, +1.3, -1.2, +0.73\n"
+         "Tweets: none"},
 };
 
 finteam::Json to_json(const Item& item, const finteam::View& view) {
