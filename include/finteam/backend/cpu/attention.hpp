@@ -7,6 +7,7 @@
 #include <finteam/backend/cpu/simd.hpp>
 
 #include <algorithm>
+#include <array>
 #include <limits>
 
 namespace finteam::inline FINTEAM_ABI {
@@ -40,17 +41,17 @@ float page_scores(const float* q, float scale, index_t e, const float* k, index_
 template <class Arch, std::size_t Blocks>
 void add_values(const float* weights, index_t count, const float* v, index_t stride, float keep, float* y) noexcept {
   using V = simd::Lanes<Arch>;
-  std::array<V, Blocks> sums;
+  V sums[Blocks];
   const V kept = V::broadcast(keep);
-  simd::unroll<Blocks>([&](auto b) __attribute__((always_inline)) { sums[b] = V::load(y + b * 16) * kept; });
+  simd::unroll<Blocks>([&](std::size_t b) __attribute__((always_inline)) { sums[b] = V::load(y + b * 16) * kept; });
   for (index_t p = 0; p < count; ++p) {
     const V weight = V::broadcast(weights[p]);
     const float* row = v + p * stride;
-    simd::unroll<Blocks>([&](auto b) __attribute__((always_inline)) {
+    simd::unroll<Blocks>([&](std::size_t b) __attribute__((always_inline)) {
       sums[b] = simd::fmadd(weight, V::load(row + b * 16), sums[b]);
     });
   }
-  simd::unroll<Blocks>([&](auto b) __attribute__((always_inline)) { sums[b].store(y + b * 16); });
+  simd::unroll<Blocks>([&](std::size_t b) __attribute__((always_inline)) { sums[b].store(y + b * 16); });
 }
 
 /// The same for the last e mod 16 elements.

@@ -8,6 +8,8 @@
 #include <finteam/backend/cpu/simd.hpp>
 #include <finteam/core/packed.hpp>
 
+#include <utility>
+
 namespace finteam::inline FINTEAM_ABI {
 namespace detail {
 
@@ -36,11 +38,11 @@ struct FloatPanel {
 template <class Arch, std::size_t Rows, std::size_t Panels>
 struct Accumulators {
   using V = simd::Lanes<Arch>;
-  std::array<std::array<V, Panels>, Rows> even, odd;
+  V even[Rows][Panels], odd[Rows][Panels];
 
   [[gnu::always_inline]] void clear() noexcept {
-    simd::unroll<Rows>([&](auto r) __attribute__((always_inline)) {
-      simd::unroll<Panels>([&](auto p) __attribute__((always_inline)) { even[r][p] = odd[r][p] = V::zero(); });
+    simd::unroll<Rows>([&](std::size_t r) __attribute__((always_inline)) {
+      simd::unroll<Panels>([&](std::size_t p) __attribute__((always_inline)) { even[r][p] = odd[r][p] = V::zero(); });
     });
   }
 
@@ -48,19 +50,19 @@ struct Accumulators {
   template <class Panel>
   [[gnu::always_inline]] void add(const float* x, index_t stride, const std::byte* w, index_t panel_bytes,
                                   index_t k) noexcept {
-    std::array<V, Panels> w0, w1;
+    V w0[Panels], w1[Panels];
     for (index_t j = 0; j + 1 < k; j += 2, w += Panel::pair_bytes) {
-      simd::unroll<Panels>([&](auto p) __attribute__((always_inline)) {
+      simd::unroll<Panels>([&](std::size_t p) __attribute__((always_inline)) {
         Panel::load(w + static_cast<index_t>(p) * panel_bytes, w0[p], w1[p]);
       });
-      simd::unroll<Rows>([&](auto r) __attribute__((always_inline)) {
+      simd::unroll<Rows>([&](std::size_t r) __attribute__((always_inline)) {
         const V x0 = V::broadcast(x[static_cast<index_t>(r) * stride + j]);
-        simd::unroll<Panels>([&](auto p)
+        simd::unroll<Panels>([&](std::size_t p)
                                  __attribute__((always_inline)) { even[r][p] = simd::fmadd(x0, w0[p], even[r][p]); });
       });
-      simd::unroll<Rows>([&](auto r) __attribute__((always_inline)) {
+      simd::unroll<Rows>([&](std::size_t r) __attribute__((always_inline)) {
         const V x1 = V::broadcast(x[static_cast<index_t>(r) * stride + j + 1]);
-        simd::unroll<Panels>([&](auto p)
+        simd::unroll<Panels>([&](std::size_t p)
                                  __attribute__((always_inline)) { odd[r][p] = simd::fmadd(x1, w1[p], odd[r][p]); });
       });
     }
@@ -71,7 +73,7 @@ struct Accumulators {
   template <class Panel>
   [[gnu::always_inline]] void add_last(const float* x, index_t stride, const std::byte* w,
                                        index_t panel_bytes) noexcept {
-    simd::unroll<Panels>([&](auto p) __attribute__((always_inline)) {
+    simd::unroll<Panels>([&](std::size_t p) __attribute__((always_inline)) {
       const std::byte* at = w + static_cast<index_t>(p) * panel_bytes;
       V w0, unused;
       if constexpr (Panel::pair_bytes == 64) {
@@ -79,7 +81,7 @@ struct Accumulators {
       } else {
         w0 = V::load(reinterpret_cast<const float*>(at));
       }
-      simd::unroll<Rows>([&](auto r) __attribute__((always_inline)) {
+      simd::unroll<Rows>([&](std::size_t r) __attribute__((always_inline)) {
         even[r][p] = simd::fmadd(V::broadcast(x[static_cast<index_t>(r) * stride]), w0, even[r][p]);
       });
     });
@@ -87,8 +89,8 @@ struct Accumulators {
 
   /// Writes the sums at y (rows `stride` apart, panels 16 apart); `outputs` is how many there are from y on.
   [[gnu::always_inline]] void write(Write how, float* y, index_t stride, index_t outputs) const noexcept {
-    simd::unroll<Rows>([&](auto r) __attribute__((always_inline)) {
-      simd::unroll<Panels>([&](auto p) __attribute__((always_inline)) {
+    simd::unroll<Rows>([&](std::size_t r) __attribute__((always_inline)) {
+      simd::unroll<Panels>([&](std::size_t p) __attribute__((always_inline)) {
         float* at = y + static_cast<index_t>(r) * stride + static_cast<index_t>(p) * panel_outputs;
         const index_t count = outputs - static_cast<index_t>(p) * panel_outputs;
         V total = even[r][p] + odd[r][p];
@@ -143,16 +145,17 @@ class MatmulJob {
     constexpr auto most = static_cast<index_t>(TileShape<Arch>::rows);
     index_t t = 0;
     for (; t + most <= x_.extent(0); t += most) rows<Panel, TileShape<Arch>::rows>(t, first, last);
-    const index_t rest = x_.extent(0) - t;
-    simd::unroll<TileShape<Arch>::rows>([&](auto r) __attribute__((always_inline)) {
-      if (r != 0 && rest == static_cast<index_t>(r)) rows<Panel, r>(t, first, last);
-    });
+    [&]<std::size_t... R>(std::index_sequence<R...>) {
+      const index_t rest = x_.extent(0) - t;
+      ((rest == static_cast<index_t>(R) + 1 ? rows<Panel, R + 1>(t, first, last) : void()), ...);
+    }
+    (std::make_index_sequence<TileShape<Arch>::rows - 1>{});
   }
 
   /// Rows t … t + Rows - 1 against the panels [first, last).
   template <class Panel, std::size_t Rows>
   void rows(index_t t, index_t first, index_t last) const noexcept {
-    constexpr std::size_t abreast = std::max<std::size_t>(TileShape<Arch>::panels / std::max<std::size_t>(Rows, 1), 1);
+    constexpr std::size_t abreast = std::max<std::size_t>(TileShape<Arch>::panels / Rows, 1);
     index_t p = first;
     for (; p + static_cast<index_t>(abreast) <= last; p += static_cast<index_t>(abreast))
       tile<Panel, Rows, abreast>(t, p);
@@ -163,12 +166,10 @@ class MatmulJob {
 
   template <class Panel, std::size_t Rows, std::size_t Panels>
   [[gnu::noinline]] void tile(index_t t, index_t p) const noexcept {
-    if constexpr (Rows > 0) {
-      Accumulators<Arch, Rows, Panels> sums;
-      sums.clear();
-      sums.template add<Panel>(&x_(t, 0), x_.stride(0), w_.panel(p), w_.panel_bytes(), w_.cols());
-      sums.write(write_, &y_(t, p * panel_outputs), y_.stride(0), w_.rows() - p * panel_outputs);
-    }
+    Accumulators<Arch, Rows, Panels> sums;
+    sums.clear();
+    sums.template add<Panel>(&x_(t, 0), x_.stride(0), w_.panel(p), w_.panel_bytes(), w_.cols());
+    sums.write(write_, &y_(t, p * panel_outputs), y_.stride(0), w_.rows() - p * panel_outputs);
   }
 
   MatrixView<const float> x_;

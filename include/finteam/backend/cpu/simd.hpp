@@ -20,7 +20,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
-#include <utility>
 
 namespace finteam::inline FINTEAM_ABI {
 
@@ -29,13 +28,15 @@ using DefaultArch = xsimd::default_arch;
 
 namespace detail::simd {
 
-/// f(0), …, f(N - 1) with constant arguments, unrolled at any optimisation level.
+/// f(0), …, f(N - 1), unrolled, so that arrays indexed by the argument live in registers.
 template <std::size_t N, class F>
 [[gnu::always_inline]] inline void unroll(F&& f) {
-  [&]<std::size_t... I>(std::index_sequence<I...>) __attribute__((always_inline)) {
-    (f(std::integral_constant<std::size_t, I>{}), ...);
-  }
-  (std::make_index_sequence<N>{});
+#if defined(__clang__)
+#pragma unroll
+#else
+#pragma GCC unroll 16
+#endif
+  for (std::size_t i = 0; i < N; ++i) f(i);
 }
 
 /// a · b + c, rounded once where the instruction set has it (never contracted elsewhere: there is nothing to contract
@@ -98,23 +99,22 @@ struct Lanes {
   static constexpr std::size_t parts = 16 / width;
   static_assert(parts * width == 16, "a register of 4, 8 or 16 floats");
 
-  std::array<Batch, parts> part;
+  Batch part[parts];
 
   /// {f(0), …, f(parts - 1)}
   template <class F>
   [[gnu::always_inline]] static Lanes make(F&& f) noexcept {
-    return [&]<std::size_t... I>(std::index_sequence<I...>) __attribute__((always_inline)) {
-      return Lanes{{f(std::integral_constant<std::size_t, I>{})...}};
-    }
-    (std::make_index_sequence<parts>{});
+    Lanes made;
+    unroll<parts>([&](std::size_t i) __attribute__((always_inline)) { made.part[i] = f(i); });
+    return made;
   }
   [[gnu::always_inline]] static Lanes broadcast(float x) noexcept {
     const Batch b(x);
-    return make([&](auto) __attribute__((always_inline)) { return b; });
+    return make([&](std::size_t) __attribute__((always_inline)) { return b; });
   }
   [[gnu::always_inline]] static Lanes zero() noexcept { return broadcast(0.0F); }
   [[gnu::always_inline]] static Lanes load(const float* p) noexcept {
-    return make([&](auto i) __attribute__((always_inline)) { return Batch::load_unaligned(p + i * width); });
+    return make([&](std::size_t i) __attribute__((always_inline)) { return Batch::load_unaligned(p + i * width); });
   }
   /// The first `count` floats at p, and zeros.
   static Lanes load(const float* p, index_t count) noexcept {
@@ -123,7 +123,7 @@ struct Lanes {
     return load(a.data());
   }
   [[gnu::always_inline]] void store(float* p) const noexcept {
-    unroll<parts>([&](auto i) __attribute__((always_inline)) { part[i].store_unaligned(p + i * width); });
+    unroll<parts>([&](std::size_t i) __attribute__((always_inline)) { part[i].store_unaligned(p + i * width); });
   }
   /// Stores the first `count` lanes.
   void store(float* p, index_t count) const noexcept {
@@ -133,23 +133,23 @@ struct Lanes {
   }
 
   [[gnu::always_inline]] friend Lanes operator+(const Lanes& a, const Lanes& b) noexcept {
-    return make([&](auto i) __attribute__((always_inline)) { return a.part[i] + b.part[i]; });
+    return make([&](std::size_t i) __attribute__((always_inline)) { return a.part[i] + b.part[i]; });
   }
   [[gnu::always_inline]] friend Lanes operator-(const Lanes& a, const Lanes& b) noexcept {
-    return make([&](auto i) __attribute__((always_inline)) { return a.part[i] - b.part[i]; });
+    return make([&](std::size_t i) __attribute__((always_inline)) { return a.part[i] - b.part[i]; });
   }
   [[gnu::always_inline]] friend Lanes operator*(const Lanes& a, const Lanes& b) noexcept {
-    return make([&](auto i) __attribute__((always_inline)) { return a.part[i] * b.part[i]; });
+    return make([&](std::size_t i) __attribute__((always_inline)) { return a.part[i] * b.part[i]; });
   }
   [[gnu::always_inline]] friend Lanes operator/(const Lanes& a, const Lanes& b) noexcept {
-    return make([&](auto i) __attribute__((always_inline)) { return a.part[i] / b.part[i]; });
+    return make([&](std::size_t i) __attribute__((always_inline)) { return a.part[i] / b.part[i]; });
   }
 };
 
 template <class Arch>
 [[gnu::always_inline]] inline Lanes<Arch> fmadd(const Lanes<Arch>& a, const Lanes<Arch>& b,
                                                 const Lanes<Arch>& c) noexcept {
-  return Lanes<Arch>::make([&](auto i)
+  return Lanes<Arch>::make([&](std::size_t i)
                                __attribute__((always_inline)) { return fmadd(a.part[i], b.part[i], c.part[i]); });
 }
 
@@ -157,7 +157,7 @@ template <class Arch>
 template <class Arch>
 [[gnu::always_inline]] inline Lanes<Arch> where_less(const Lanes<Arch>& x, const Lanes<Arch>& y, const Lanes<Arch>& a,
                                                      const Lanes<Arch>& b) noexcept {
-  return Lanes<Arch>::make([&](auto i) __attribute__((always_inline)) {
+  return Lanes<Arch>::make([&](std::size_t i) __attribute__((always_inline)) {
     return xsimd::select(x.part[i] < y.part[i], a.part[i], b.part[i]);
   });
 }
@@ -176,7 +176,7 @@ template <class V>
 /// x where x is a number, else NaN as it came; y where x is a number.
 template <class Arch>
 [[gnu::always_inline]] inline Lanes<Arch> unless_nan(const Lanes<Arch>& x, const Lanes<Arch>& y) noexcept {
-  return Lanes<Arch>::make([&](auto i) __attribute__((always_inline)) {
+  return Lanes<Arch>::make([&](std::size_t i) __attribute__((always_inline)) {
     return xsimd::select(x.part[i] == x.part[i], y.part[i], x.part[i]);
   });
 }
@@ -185,7 +185,7 @@ inline float unless_nan(float x, float y) noexcept { return x == x ? y : x; }
 /// p · 2^n on the exponent's bits, n in the lowest mantissa bits of t. Nothing that could be contracted.
 template <class Arch>
 [[gnu::always_inline]] inline Lanes<Arch> scale_exponent(const Lanes<Arch>& p, const Lanes<Arch>& t) noexcept {
-  return Lanes<Arch>::make([&](auto i) __attribute__((always_inline)) {
+  return Lanes<Arch>::make([&](std::size_t i) __attribute__((always_inline)) {
     return bits_as<float>(bits_as<std::uint32_t>(p.part[i]) + shift_left<23>(bits_as<std::uint32_t>(t.part[i])));
   });
 }
@@ -259,7 +259,7 @@ template <class Arch>
 [[gnu::always_inline]] inline void load_bf16_pairs(const std::byte* p, Lanes<Arch>& even, Lanes<Arch>& odd) noexcept {
   using Bits = typename Lanes<Arch>::Bits;
   const auto* words = reinterpret_cast<const std::uint32_t*>(p);
-  unroll<Lanes<Arch>::parts>([&](auto i) __attribute__((always_inline)) {
+  unroll<Lanes<Arch>::parts>([&](std::size_t i) __attribute__((always_inline)) {
     const Bits pairs = Bits::load_unaligned(words + i * Lanes<Arch>::width);
     even.part[i] = bits_as<float>(shift_left<16>(pairs));
     odd.part[i] = bits_as<float>(pairs & Bits(0xFFFF0000U));
