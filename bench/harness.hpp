@@ -4,6 +4,7 @@
 
 #include <finteam/backend/cpu/simd.hpp>
 #include <finteam/backend/thread_pool.hpp>
+#include <finteam/core/tensor.hpp>
 #include <finteam/file/json.hpp>
 
 #include <algorithm>
