@@ -10,30 +10,39 @@
 
 namespace finteam::inline FINTEAM_ABI::detail {
 
-/// The text with control bytes, and bytes that are not UTF-8, as \xNN; cut after about `max_bytes` with "...".
+/// Bytes of the printable character that `text` starts with; 0 if it starts with a control character or is not UTF-8.
+[[nodiscard]] inline std::size_t printable_length(std::string_view text) noexcept {
+  const auto lead = static_cast<unsigned char>(text.front());
+  const std::size_t length = lead < 0x80 ? 1 : (lead & 0xE0U) == 0xC0 ? 2 : (lead & 0xF0U) == 0xE0 ? 3 : 4;
+  if (length > text.size() || (length == 4 && (lead & 0xF8U) != 0xF0)) return 0;
+  unsigned c = length == 1 ? lead : lead & (0x7FU >> length);
+  for (std::size_t i = 1; i < length; ++i) {
+    const auto byte = static_cast<unsigned char>(text[i]);
+    if ((byte & 0xC0U) != 0x80) return 0;
+    c = c << 6 | (byte & 0x3FU);
+  }
+  constexpr unsigned least[] = {0, 0, 0x80, 0x800, 0x10000};
+  const bool encoded = c >= least[length] && c <= 0x10FFFF && (c < 0xD800 || c > 0xDFFF);
+  const bool control = c < 0x20 || (c >= 0x7F && c < 0xA0) || c == 0x2028 || c == 0x2029;
+  return encoded && !control ? length : 0;
+}
+
+/// The text with control characters, and bytes that are not UTF-8, as \xNN; cut after about `max_bytes` with "...".
 [[nodiscard]] inline std::string printable(std::string_view text, std::size_t max_bytes = 200) {
   constexpr std::string_view digits = "0123456789abcdef";
   std::string out;
-  for (std::size_t i = 0; i < text.size();) {
+  while (!text.empty()) {
     if (out.size() >= max_bytes) return out + "...";
-    const auto lead = static_cast<unsigned char>(text[i]);
-    std::size_t length = lead < 0x80 ? 1 : lead >= 0xC2 && lead < 0xE0 ? 2 : (lead & 0xF0U) == 0xE0 ? 3 : 4;
-    bool good = lead < 0x80 ? lead >= 0x20 && lead != 0x7F : lead >= 0xC2 && lead < 0xF5 && i + length <= text.size();
-    for (std::size_t j = 1; good && j < length; ++j) good = (static_cast<unsigned char>(text[i + j]) & 0xC0U) == 0x80;
-    // C1 controls (U+0080 … U+009F) and the line separators U+2028, U+2029 break a line of a log as well.
-    const auto second = good && length > 1 ? static_cast<unsigned char>(text[i + 1]) : 0U;
-    if (good && lead == 0xC2 && second < 0xA0) good = false;
-    if (good && length == 3 && (text.substr(i, 3) == "\xE2\x80\xA8" || text.substr(i, 3) == "\xE2\x80\xA9"))
-      good = false;
-    if (good) {
-      out += text.substr(i, length);
-      i += length;
+    const std::size_t length = printable_length(text);
+    if (length != 0) {
+      out += text.substr(0, length);
     } else {
+      const auto byte = static_cast<unsigned char>(text.front());
       out += "\\x";
-      out += digits[lead >> 4];
-      out += digits[lead & 0xFU];
-      ++i;
+      out += digits[byte >> 4];
+      out += digits[byte & 0xFU];
     }
+    text.remove_prefix(length != 0 ? length : 1);
   }
   return out;
 }

@@ -1,0 +1,128 @@
+#include <finteam/file/config.hpp>
+
+#include "file/support.hpp"
+
+using finteam::Code;
+using finteam::Config;
+using finteam::parse_config;
+using finteam::read_config;
+using finteam::RopeType;
+
+namespace {
+
+/// A config with the keys that are needed, and `more` (begins with a comma, or is empty).
+std::string config_json(std::string_view more) {
+  return R"({"model_type":"llama","vocab_size":128256,"hidden_size":4096,"num_hidden_layers":32,)"
+         R"("num_attention_heads":32,"intermediate_size":14336)" +
+         std::string(more) + "}";
+}
+Config parse(std::string_view more) { return parse_config(config_json(more), "config.json"); }
+
+}  // namespace
+
+TEST_CASE("Llama 2: as many key/value heads as heads, no scaling", "[file]") {
+  const Config c = parse_config(R"({"architectures":["LlamaForCausalLM"],"bos_token_id":1,"eos_token_id":2,
+      "hidden_act":"silu","hidden_size":4096,"initializer_range":0.02,"intermediate_size":11008,
+      "max_position_embeddings":4096,"model_type":"llama","num_attention_heads":32,"num_hidden_layers":32,
+      "num_key_value_heads":32,"pretraining_tp":1,"rms_norm_eps":1e-05,"rope_scaling":null,
+      "tie_word_embeddings":false,"torch_dtype":"float16","transformers_version":"4.31.0.dev0","use_cache":true,
+      "vocab_size":32000})",
+                                "llama-2/config.json");
+  CHECK(c.where == "llama-2/config.json");
+  CHECK(c.v == 32000);
+  CHECK(c.d == 4096);
+  CHECK(c.layers == 32);
+  CHECK(c.h == 32);
+  CHECK(c.g == 32);
+  CHECK(c.e == 128);
+  CHECK(c.f == 11008);
+  CHECK(c.max_positions == 4096);
+  CHECK(c.rms_norm_eps == 1e-5);
+  CHECK_FALSE(c.tie_word_embeddings);
+  CHECK(c.rope == finteam::RopeConfig{});
+  CHECK(c.bos == 1);
+  CHECK(c.eos == std::vector<std::int32_t>{2});
+}
+
+TEST_CASE("Llama 3.2: tied, a head width of its own, llama3 scaling, several ends, as transformers 4 writes it",
+          "[file]") {
+  const Config c = parse_config(R"({"attention_bias":false,"attention_dropout":0.0,"bos_token_id":128000,
+      "eos_token_id":[128001,128008,128009],"head_dim":64,"hidden_act":"silu","hidden_size":2048,
+      "intermediate_size":8192,"max_position_embeddings":131072,"mlp_bias":false,"model_type":"llama",
+      "num_attention_heads":32,"num_hidden_layers":16,"num_key_value_heads":8,"pretraining_tp":1,"rms_norm_eps":1e-05,
+      "rope_scaling":{"factor":32.0,"high_freq_factor":4.0,"low_freq_factor":1.0,
+      "original_max_position_embeddings":8192,"rope_type":"llama3"},"rope_theta":500000.0,"tie_word_embeddings":true,
+      "torch_dtype":"bfloat16","vocab_size":128256})",
+                                "config.json");
+  CHECK(c.g == 8);
+  CHECK(c.e == 64);
+  CHECK(c.tie_word_embeddings);
+  CHECK(c.rope.type == RopeType::llama3);
+  CHECK(c.rope.theta == 500000.0);
+  CHECK(c.rope.factor == 32.0);
+  CHECK(c.rope.low_freq_factor == 1.0);
+  CHECK(c.rope.high_freq_factor == 4.0);
+  CHECK(c.rope.original_max_positions == 8192);
+  CHECK(c.eos == std::vector<std::int32_t>{128001, 128008, 128009});
+}
+
+TEST_CASE("Rope in transformers 5's words is rope in transformers 4's words", "[file]") {
+  constexpr auto scaled = R"("factor":8.0,"high_freq_factor":4.0,"low_freq_factor":1.0,)"
+                          R"("original_max_position_embeddings":8192,"rope_type":"llama3")";
+  const std::string four = std::string(R"(,"rope_theta":500000.0,"rope_scaling":{)") + scaled + "}";
+  const std::string five = std::string(R"(,"rope_parameters":{"rope_theta":500000.0,)") + scaled + "}";
+  CHECK(parse(four).rope == parse(five).rope);
+  CHECK(parse(four + five).rope == parse(five).rope);
+  CHECK(parse(five).rope.theta == 500000.0);
+  CHECK(parse(R"(,"rope_parameters":{"rope_theta":1e6,"rope_type":"default"})").rope.theta == 1e6);
+  CHECK(parse(R"(,"rope_theta":2e4,"rope_parameters":{"rope_type":"default"})").rope.theta == 2e4);
+  CHECK(parse(R"(,"rope_scaling":{"type":"default"})").rope == finteam::RopeConfig{});
+}
+
+TEST_CASE("Linear scaling is read with the older word for its type", "[file]") {
+  const Config c = parse(R"(,"rope_scaling":{"type":"linear","factor":2})");
+  CHECK(c.rope.type == RopeType::linear);
+  CHECK(c.rope.factor == 2.0);
+  CHECK(parse(R"(,"rope_scaling":{"type":"linear","rope_type":"linear","factor":2})").rope == c.rope);
+}
+
+TEST_CASE("What a config leaves out is as LlamaConfig has it", "[file]") {
+  const Config c = parse(R"(,"head_dim":null,"num_key_value_heads":null,"eos_token_id":null,"unknown_key":[1])");
+  CHECK(c.g == 32);
+  CHECK(c.e == 128);
+  CHECK(c.max_positions == 2048);
+  CHECK(c.rms_norm_eps == 1e-6);
+  CHECK(c.rope.theta == 10000.0);
+  CHECK_FALSE(c.tie_word_embeddings);
+  CHECK_FALSE(c.bos);
+  CHECK(c.eos.empty());
+}
+
+TEST_CASE("An integer may be written as a float, and a head may be wider than d / h", "[file]") {
+  const Config c = parse(R"(,"max_position_embeddings":1e5,"head_dim":256.0)");
+  CHECK(c.max_positions == 100'000);
+  CHECK(c.e == 256);
+}
+
+TEST_CASE("The ends of generation_config.json are added once each", "[file]") {
+  const test::Folder folder;
+  folder.write("micro/config.json", config_json(R"(,"eos_token_id":128001)"));
+  CHECK(read_config(folder / "micro").eos == std::vector<std::int32_t>{128001});
+  folder.write("micro/generation_config.json",
+               R"({"eos_token_id":[128009,128001],"bos_token_id":128000,"temperature":0.6})");
+  const Config c = read_config(folder / "micro");
+  CHECK(c.eos == std::vector<std::int32_t>{128001, 128009});
+  CHECK(c.bos == 128000);
+  CHECK(c.where == "micro/config.json");
+  folder.write("micro/config.json", config_json(R"(,"bos_token_id":5)"));
+  CHECK(read_config(folder / "micro").bos == 5);
+  folder.write("micro/generation_config.json", R"({"eos_token_id":128256})");
+  test::require_refusal(
+      [&] { (void)read_config(folder / "micro"); }, Code::malformed,
+      "micro/generation_config.json: eos_token_id: expected an integer from 0 to 128255, found 128256");
+}
+
+TEST_CASE("A folder without a config is refused", "[file][refused]") {
+  const test::Folder folder;
+  test::require_refusal([&] { (void)read_config(folder.path()); }, Code::not_found, "config.json: expected a file");
+}
