@@ -43,15 +43,14 @@ void add_values(const float* weights, index_t count, const float* v, index_t str
   using V = simd::Lanes<Arch>;
   V sums[Blocks];
   const V kept = V::broadcast(keep);
-  simd::unroll<Blocks>([&](std::size_t b) __attribute__((always_inline)) { sums[b] = V::load(y + b * 16) * kept; });
+  simd::unroll<Blocks>([&](std::size_t b) FINTEAM_INLINE { sums[b] = V::load(y + b * 16) * kept; });
   for (index_t p = 0; p < count; ++p) {
     const V weight = V::broadcast(weights[p]);
     const float* row = v + p * stride;
-    simd::unroll<Blocks>([&](std::size_t b) __attribute__((always_inline)) {
-      sums[b] = simd::fmadd(weight, V::load(row + b * 16), sums[b]);
-    });
+    simd::unroll<Blocks>([&](std::size_t b)
+                             FINTEAM_INLINE { sums[b] = simd::fmadd(weight, V::load(row + b * 16), sums[b]); });
   }
-  simd::unroll<Blocks>([&](std::size_t b) __attribute__((always_inline)) { sums[b].store(y + b * 16); });
+  simd::unroll<Blocks>([&](std::size_t b) FINTEAM_INLINE { sums[b].store(y + b * 16); });
 }
 
 /// The same for the last e mod 16 elements.

@@ -34,7 +34,7 @@ void rms_norm_row(const float* x, const float* s, float eps, index_t d, float* y
 
 /// (a, b) = (a·c - b·s, b·c + a·s), the subtraction and the addition fused with the second product.
 template <class V>
-[[gnu::always_inline]] inline void rotate(V& a, V& b, const V& c, const V& s) noexcept {
+FINTEAM_INLINE inline void rotate(V& a, V& b, const V& c, const V& s) noexcept {
   const V first = a;
   a = simd::fmadd(simd::constant<V>(0.0F) - b, s, first * c);
   b = simd::fmadd(first, s, b * c);

@@ -17,8 +17,7 @@ namespace detail {
 template <class Arch>
 struct Bf16Panel {
   static constexpr index_t pair_bytes = 64;
-  [[gnu::always_inline]] static void load(const std::byte* p, simd::Lanes<Arch>& even,
-                                          simd::Lanes<Arch>& odd) noexcept {
+  FINTEAM_INLINE static void load(const std::byte* p, simd::Lanes<Arch>& even, simd::Lanes<Arch>& odd) noexcept {
     simd::load_bf16_pairs(p, even, odd);
   }
 };
@@ -26,8 +25,7 @@ struct Bf16Panel {
 template <class Arch>
 struct FloatPanel {
   static constexpr index_t pair_bytes = 128;
-  [[gnu::always_inline]] static void load(const std::byte* p, simd::Lanes<Arch>& even,
-                                          simd::Lanes<Arch>& odd) noexcept {
+  FINTEAM_INLINE static void load(const std::byte* p, simd::Lanes<Arch>& even, simd::Lanes<Arch>& odd) noexcept {
     const auto* values = reinterpret_cast<const float*>(p);
     even = simd::Lanes<Arch>::load(values);
     odd = simd::Lanes<Arch>::load(values + panel_outputs);
@@ -40,30 +38,26 @@ struct Accumulators {
   using V = simd::Lanes<Arch>;
   V even[Rows][Panels], odd[Rows][Panels];
 
-  [[gnu::always_inline]] void clear() noexcept {
-    simd::unroll<Rows>([&](std::size_t r) __attribute__((always_inline)) {
-      simd::unroll<Panels>([&](std::size_t p) __attribute__((always_inline)) { even[r][p] = odd[r][p] = V::zero(); });
+  FINTEAM_INLINE void clear() noexcept {
+    simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
+      simd::unroll<Panels>([&](std::size_t p) FINTEAM_INLINE { even[r][p] = odd[r][p] = V::zero(); });
     });
   }
 
   /// Adds the products of k elements: x at `x` (rows `stride` apart), the panels at `w` (`panel_bytes` apart).
   template <class Panel>
-  [[gnu::always_inline]] void add(const float* x, index_t stride, const std::byte* w, index_t panel_bytes,
-                                  index_t k) noexcept {
+  FINTEAM_INLINE void add(const float* x, index_t stride, const std::byte* w, index_t panel_bytes, index_t k) noexcept {
     V w0[Panels], w1[Panels];
     for (index_t j = 0; j + 1 < k; j += 2, w += Panel::pair_bytes) {
-      simd::unroll<Panels>([&](std::size_t p) __attribute__((always_inline)) {
-        Panel::load(w + static_cast<index_t>(p) * panel_bytes, w0[p], w1[p]);
-      });
-      simd::unroll<Rows>([&](std::size_t r) __attribute__((always_inline)) {
+      simd::unroll<Panels>(
+          [&](std::size_t p) FINTEAM_INLINE { Panel::load(w + static_cast<index_t>(p) * panel_bytes, w0[p], w1[p]); });
+      simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
         const V x0 = V::broadcast(x[static_cast<index_t>(r) * stride + j]);
-        simd::unroll<Panels>([&](std::size_t p)
-                                 __attribute__((always_inline)) { even[r][p] = simd::fmadd(x0, w0[p], even[r][p]); });
+        simd::unroll<Panels>([&](std::size_t p) FINTEAM_INLINE { even[r][p] = simd::fmadd(x0, w0[p], even[r][p]); });
       });
-      simd::unroll<Rows>([&](std::size_t r) __attribute__((always_inline)) {
+      simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
         const V x1 = V::broadcast(x[static_cast<index_t>(r) * stride + j + 1]);
-        simd::unroll<Panels>([&](std::size_t p)
-                                 __attribute__((always_inline)) { odd[r][p] = simd::fmadd(x1, w1[p], odd[r][p]); });
+        simd::unroll<Panels>([&](std::size_t p) FINTEAM_INLINE { odd[r][p] = simd::fmadd(x1, w1[p], odd[r][p]); });
       });
     }
     if (k % 2 != 0) add_last<Panel>(x + k - 1, stride, w, panel_bytes);
@@ -71,9 +65,8 @@ struct Accumulators {
 
   /// The last element of an odd k; an f32 panel ends with it.
   template <class Panel>
-  [[gnu::always_inline]] void add_last(const float* x, index_t stride, const std::byte* w,
-                                       index_t panel_bytes) noexcept {
-    simd::unroll<Panels>([&](std::size_t p) __attribute__((always_inline)) {
+  FINTEAM_INLINE void add_last(const float* x, index_t stride, const std::byte* w, index_t panel_bytes) noexcept {
+    simd::unroll<Panels>([&](std::size_t p) FINTEAM_INLINE {
       const std::byte* at = w + static_cast<index_t>(p) * panel_bytes;
       V w0, unused;
       if constexpr (Panel::pair_bytes == 64) {
@@ -81,16 +74,16 @@ struct Accumulators {
       } else {
         w0 = V::load(reinterpret_cast<const float*>(at));
       }
-      simd::unroll<Rows>([&](std::size_t r) __attribute__((always_inline)) {
+      simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
         even[r][p] = simd::fmadd(V::broadcast(x[static_cast<index_t>(r) * stride]), w0, even[r][p]);
       });
     });
   }
 
   /// Writes the sums at y (rows `stride` apart, panels 16 apart); `outputs` is how many there are from y on.
-  [[gnu::always_inline]] void write(Write how, float* y, index_t stride, index_t outputs) const noexcept {
-    simd::unroll<Rows>([&](std::size_t r) __attribute__((always_inline)) {
-      simd::unroll<Panels>([&](std::size_t p) __attribute__((always_inline)) {
+  FINTEAM_INLINE void write(Write how, float* y, index_t stride, index_t outputs) const noexcept {
+    simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
+      simd::unroll<Panels>([&](std::size_t p) FINTEAM_INLINE {
         float* at = y + static_cast<index_t>(r) * stride + static_cast<index_t>(p) * panel_outputs;
         const index_t count = outputs - static_cast<index_t>(p) * panel_outputs;
         V total = even[r][p] + odd[r][p];

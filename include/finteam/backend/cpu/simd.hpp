@@ -21,6 +21,19 @@
 #include <cstdint>
 #include <limits>
 
+// Kernels keep their sums in registers only if every lambda is inlined, which GCC 12 must be told. Not under the
+// address sanitiser, whose bookkeeping for inlined temporaries makes a file compile for minutes.
+#if defined(__SANITIZE_ADDRESS__)
+#define FINTEAM_INLINE
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define FINTEAM_INLINE
+#endif
+#endif
+#ifndef FINTEAM_INLINE
+#define FINTEAM_INLINE __attribute__((always_inline))
+#endif
+
 namespace finteam::inline FINTEAM_ABI {
 
 /// The widest xsimd architecture that the compiler's flags allow.
@@ -30,7 +43,7 @@ namespace detail::simd {
 
 /// f(0), …, f(N - 1), unrolled, so that arrays indexed by the argument live in registers.
 template <std::size_t N, class F>
-[[gnu::always_inline]] inline void unroll(F&& f) {
+FINTEAM_INLINE inline void unroll(F&& f) {
 #if defined(__clang__)
 #pragma unroll
 #else
@@ -41,7 +54,7 @@ template <std::size_t N, class F>
 
 /// a · b + c, rounded once where the instruction set has it (never contracted elsewhere: there is nothing to contract
 /// to).
-[[gnu::always_inline]] inline float fmadd(float a, float b, float c) noexcept {
+FINTEAM_INLINE inline float fmadd(float a, float b, float c) noexcept {
 #if defined(__FMA__) || defined(__AVX512F__) || defined(FP_FAST_FMAF)
   return std::fma(a, b, c);
 #else
@@ -51,9 +64,9 @@ template <std::size_t N, class F>
 
 /// a · b + c for one register.
 template <class Arch>
-[[gnu::always_inline]] inline xsimd::batch<float, Arch> fmadd(const xsimd::batch<float, Arch>& a,
-                                                              const xsimd::batch<float, Arch>& b,
-                                                              const xsimd::batch<float, Arch>& c) noexcept {
+FINTEAM_INLINE inline xsimd::batch<float, Arch> fmadd(const xsimd::batch<float, Arch>& a,
+                                                      const xsimd::batch<float, Arch>& b,
+                                                      const xsimd::batch<float, Arch>& c) noexcept {
   using Batch = xsimd::batch<float, Arch>;
 #if defined(__AVX512F__)
   if constexpr (Batch::size == 16) return Batch(_mm512_fmadd_ps(a, b, c));
@@ -70,7 +83,7 @@ template <class Arch>
 
 /// The same bits as another type; xsimd 10 changed the function's template argument.
 template <class To, class From, class Arch>
-[[gnu::always_inline]] inline xsimd::batch<To, Arch> bits_as(const xsimd::batch<From, Arch>& x) noexcept {
+FINTEAM_INLINE inline xsimd::batch<To, Arch> bits_as(const xsimd::batch<From, Arch>& x) noexcept {
 #if XSIMD_VERSION_MAJOR >= 10
   return xsimd::bitwise_cast<To>(x);
 #else
@@ -80,7 +93,7 @@ template <class To, class From, class Arch>
 
 /// Every element moved N bits up. (GCC 12 warns inside its own _mm512_slli_epi32, so the zero-masked form.)
 template <int N, class Arch>
-[[gnu::always_inline]] inline xsimd::batch<std::uint32_t, Arch> shift_left(
+FINTEAM_INLINE inline xsimd::batch<std::uint32_t, Arch> shift_left(
     const xsimd::batch<std::uint32_t, Arch>& x) noexcept {
 #if defined(__AVX512F__)
   if constexpr (xsimd::batch<float, Arch>::size == 16) {
@@ -103,18 +116,18 @@ struct Lanes {
 
   /// {f(0), …, f(parts - 1)}
   template <class F>
-  [[gnu::always_inline]] static Lanes make(F&& f) noexcept {
+  FINTEAM_INLINE static Lanes make(F&& f) noexcept {
     Lanes made;
-    unroll<parts>([&](std::size_t i) __attribute__((always_inline)) { made.part[i] = f(i); });
+    unroll<parts>([&](std::size_t i) FINTEAM_INLINE { made.part[i] = f(i); });
     return made;
   }
-  [[gnu::always_inline]] static Lanes broadcast(float x) noexcept {
+  FINTEAM_INLINE static Lanes broadcast(float x) noexcept {
     const Batch b(x);
-    return make([&](std::size_t) __attribute__((always_inline)) { return b; });
+    return make([&](std::size_t) FINTEAM_INLINE { return b; });
   }
-  [[gnu::always_inline]] static Lanes zero() noexcept { return broadcast(0.0F); }
-  [[gnu::always_inline]] static Lanes load(const float* p) noexcept {
-    return make([&](std::size_t i) __attribute__((always_inline)) { return Batch::load_unaligned(p + i * width); });
+  FINTEAM_INLINE static Lanes zero() noexcept { return broadcast(0.0F); }
+  FINTEAM_INLINE static Lanes load(const float* p) noexcept {
+    return make([&](std::size_t i) FINTEAM_INLINE { return Batch::load_unaligned(p + i * width); });
   }
   /// The first `count` floats at p, and zeros.
   static Lanes load(const float* p, index_t count) noexcept {
@@ -122,8 +135,8 @@ struct Lanes {
     for (index_t i = 0; i < count; ++i) a[static_cast<std::size_t>(i)] = p[i];
     return load(a.data());
   }
-  [[gnu::always_inline]] void store(float* p) const noexcept {
-    unroll<parts>([&](std::size_t i) __attribute__((always_inline)) { part[i].store_unaligned(p + i * width); });
+  FINTEAM_INLINE void store(float* p) const noexcept {
+    unroll<parts>([&](std::size_t i) FINTEAM_INLINE { part[i].store_unaligned(p + i * width); });
   }
   /// Stores the first `count` lanes.
   void store(float* p, index_t count) const noexcept {
@@ -132,60 +145,56 @@ struct Lanes {
     for (index_t i = 0; i < count; ++i) p[i] = a[static_cast<std::size_t>(i)];
   }
 
-  [[gnu::always_inline]] friend Lanes operator+(const Lanes& a, const Lanes& b) noexcept {
-    return make([&](std::size_t i) __attribute__((always_inline)) { return a.part[i] + b.part[i]; });
+  FINTEAM_INLINE friend Lanes operator+(const Lanes& a, const Lanes& b) noexcept {
+    return make([&](std::size_t i) FINTEAM_INLINE { return a.part[i] + b.part[i]; });
   }
-  [[gnu::always_inline]] friend Lanes operator-(const Lanes& a, const Lanes& b) noexcept {
-    return make([&](std::size_t i) __attribute__((always_inline)) { return a.part[i] - b.part[i]; });
+  FINTEAM_INLINE friend Lanes operator-(const Lanes& a, const Lanes& b) noexcept {
+    return make([&](std::size_t i) FINTEAM_INLINE { return a.part[i] - b.part[i]; });
   }
-  [[gnu::always_inline]] friend Lanes operator*(const Lanes& a, const Lanes& b) noexcept {
-    return make([&](std::size_t i) __attribute__((always_inline)) { return a.part[i] * b.part[i]; });
+  FINTEAM_INLINE friend Lanes operator*(const Lanes& a, const Lanes& b) noexcept {
+    return make([&](std::size_t i) FINTEAM_INLINE { return a.part[i] * b.part[i]; });
   }
-  [[gnu::always_inline]] friend Lanes operator/(const Lanes& a, const Lanes& b) noexcept {
-    return make([&](std::size_t i) __attribute__((always_inline)) { return a.part[i] / b.part[i]; });
+  FINTEAM_INLINE friend Lanes operator/(const Lanes& a, const Lanes& b) noexcept {
+    return make([&](std::size_t i) FINTEAM_INLINE { return a.part[i] / b.part[i]; });
   }
 };
 
 template <class Arch>
-[[gnu::always_inline]] inline Lanes<Arch> fmadd(const Lanes<Arch>& a, const Lanes<Arch>& b,
-                                                const Lanes<Arch>& c) noexcept {
-  return Lanes<Arch>::make([&](std::size_t i)
-                               __attribute__((always_inline)) { return fmadd(a.part[i], b.part[i], c.part[i]); });
+FINTEAM_INLINE inline Lanes<Arch> fmadd(const Lanes<Arch>& a, const Lanes<Arch>& b, const Lanes<Arch>& c) noexcept {
+  return Lanes<Arch>::make([&](std::size_t i) FINTEAM_INLINE { return fmadd(a.part[i], b.part[i], c.part[i]); });
 }
 
 /// a where x < y, else b.
 template <class Arch>
-[[gnu::always_inline]] inline Lanes<Arch> where_less(const Lanes<Arch>& x, const Lanes<Arch>& y, const Lanes<Arch>& a,
-                                                     const Lanes<Arch>& b) noexcept {
-  return Lanes<Arch>::make([&](std::size_t i) __attribute__((always_inline)) {
-    return xsimd::select(x.part[i] < y.part[i], a.part[i], b.part[i]);
-  });
+FINTEAM_INLINE inline Lanes<Arch> where_less(const Lanes<Arch>& x, const Lanes<Arch>& y, const Lanes<Arch>& a,
+                                             const Lanes<Arch>& b) noexcept {
+  return Lanes<Arch>::make([&](std::size_t i)
+                               FINTEAM_INLINE { return xsimd::select(x.part[i] < y.part[i], a.part[i], b.part[i]); });
 }
 inline float where_less(float x, float y, float a, float b) noexcept { return x < y ? a : b; }
 
 /// The greater and the lesser; b if either is NaN. (GCC 12 warns inside its own _mm512_max_ps, so not that.)
 template <class V>
-[[gnu::always_inline]] inline V max(const V& a, const V& b) noexcept {
+FINTEAM_INLINE inline V max(const V& a, const V& b) noexcept {
   return where_less(b, a, a, b);
 }
 template <class V>
-[[gnu::always_inline]] inline V min(const V& a, const V& b) noexcept {
+FINTEAM_INLINE inline V min(const V& a, const V& b) noexcept {
   return where_less(a, b, a, b);
 }
 
 /// x where x is a number, else NaN as it came; y where x is a number.
 template <class Arch>
-[[gnu::always_inline]] inline Lanes<Arch> unless_nan(const Lanes<Arch>& x, const Lanes<Arch>& y) noexcept {
-  return Lanes<Arch>::make([&](std::size_t i) __attribute__((always_inline)) {
-    return xsimd::select(x.part[i] == x.part[i], y.part[i], x.part[i]);
-  });
+FINTEAM_INLINE inline Lanes<Arch> unless_nan(const Lanes<Arch>& x, const Lanes<Arch>& y) noexcept {
+  return Lanes<Arch>::make([&](std::size_t i)
+                               FINTEAM_INLINE { return xsimd::select(x.part[i] == x.part[i], y.part[i], x.part[i]); });
 }
 inline float unless_nan(float x, float y) noexcept { return x == x ? y : x; }
 
 /// p · 2^n on the exponent's bits, n in the lowest mantissa bits of t. Nothing that could be contracted.
 template <class Arch>
-[[gnu::always_inline]] inline Lanes<Arch> scale_exponent(const Lanes<Arch>& p, const Lanes<Arch>& t) noexcept {
-  return Lanes<Arch>::make([&](std::size_t i) __attribute__((always_inline)) {
+FINTEAM_INLINE inline Lanes<Arch> scale_exponent(const Lanes<Arch>& p, const Lanes<Arch>& t) noexcept {
+  return Lanes<Arch>::make([&](std::size_t i) FINTEAM_INLINE {
     return bits_as<float>(bits_as<std::uint32_t>(p.part[i]) + shift_left<23>(bits_as<std::uint32_t>(t.part[i])));
   });
 }
@@ -195,7 +204,7 @@ inline float scale_exponent(float p, float t) noexcept {
 
 /// x in every lane of V (a float, or Lanes).
 template <class V>
-[[gnu::always_inline]] inline V constant(float x) noexcept {
+FINTEAM_INLINE inline V constant(float x) noexcept {
   if constexpr (std::is_same_v<V, float>) {
     return x;
   } else {
@@ -207,7 +216,7 @@ template <class V>
 /// with the same bits. n = round(x · log2 e), r = x - n · ln 2 in two parts, then 1 + r + r² · P(r), P minimax of
 /// degree 5. Source: the coefficients and the split of ln 2 are those of Cephes' expf (Moshier 1992).
 template <class V>
-[[gnu::always_inline]] inline V exp(const V& x) noexcept {
+FINTEAM_INLINE inline V exp(const V& x) noexcept {
   const auto c = [](float value) { return constant<V>(value); };
   const V magic = c(0x1.8p23F);  // adding it rounds to an integer, held in the lowest bits
   const V in_range = min(max(x, c(-88.0F)), c(89.0F));
@@ -228,7 +237,7 @@ template <class V>
 
 /// z / (1 + exp(-z)). V is float or Lanes, with the same bits.
 template <class V>
-[[gnu::always_inline]] inline V silu(const V& z) noexcept {
+FINTEAM_INLINE inline V silu(const V& z) noexcept {
   return z / (constant<V>(1.0F) + exp(constant<V>(0.0F) - z));
 }
 
@@ -256,10 +265,10 @@ template <class Arch>
 
 /// Sixteen pairs of bf16, widened exactly: even takes the first of each pair, odd the second.
 template <class Arch>
-[[gnu::always_inline]] inline void load_bf16_pairs(const std::byte* p, Lanes<Arch>& even, Lanes<Arch>& odd) noexcept {
+FINTEAM_INLINE inline void load_bf16_pairs(const std::byte* p, Lanes<Arch>& even, Lanes<Arch>& odd) noexcept {
   using Bits = typename Lanes<Arch>::Bits;
   const auto* words = reinterpret_cast<const std::uint32_t*>(p);
-  unroll<Lanes<Arch>::parts>([&](std::size_t i) __attribute__((always_inline)) {
+  unroll<Lanes<Arch>::parts>([&](std::size_t i) FINTEAM_INLINE {
     const Bits pairs = Bits::load_unaligned(words + i * Lanes<Arch>::width);
     even.part[i] = bits_as<float>(shift_left<16>(pairs));
     odd.part[i] = bits_as<float>(pairs & Bits(0xFFFF0000U));
