@@ -499,6 +499,21 @@ struct CacheLayer {
 };
 
 namespace detail {
+
+/// Throws Error(mismatch) unless the tensor has `rank` extents.
+inline void require_rank(const RawTensor& raw, std::size_t rank, const char* what) {
+  if (raw.shape.size() == rank) return;
+  throw Error(Code::mismatch, what, std::to_string(rank) + " extents", shape_string(raw.shape));
+}
+
+/// A file's vector [n] as float, in host memory.
+[[nodiscard]] inline Tensor<float, 1> float_vector(const RawTensor& raw, std::pmr::memory_resource* memory) {
+  require_rank(raw, 1, "vector");
+  Tensor<float, 1> v({raw.shape[0]}, memory);
+  for (index_t i = 0; i < raw.shape[0]; ++i) v.data()[i] = raw[i];
+  return v;
+}
+
 /// Page `from` of a layer in host memory over page `to`.
 inline void copy_page(const CacheLayer<Host>& cache, std::int32_t from, std::int32_t to) noexcept {
   for (const auto& pages : {cache.k, cache.v}) {
@@ -506,6 +521,7 @@ inline void copy_page(const CacheLayer<Host>& cache, std::int32_t from, std::int
     std::memcpy(target.data(), source.data(), static_cast<std::size_t>(source.size()) * sizeof(float));
   }
 }
+
 }  // namespace detail
 
 /// The operations that a decoder is made of. `Matrix` is a weight [n, k] in whatever layout the backend likes.
@@ -570,6 +586,19 @@ concept Backend = requires(B& b, const typename B::Matrix& w, const RawTensor& r
 #include <immintrin.h>
 #endif
 
+// Kernels keep their sums in registers only if every lambda is inlined, which GCC 12 must be told. Not under the
+// address sanitiser, whose bookkeeping for inlined temporaries makes a file compile for minutes.
+#if defined(__SANITIZE_ADDRESS__)
+#define FINTEAM_INLINE
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define FINTEAM_INLINE
+#endif
+#endif
+#ifndef FINTEAM_INLINE
+#define FINTEAM_INLINE __attribute__((always_inline))
+#endif
+
 namespace finteam::inline FINTEAM_ABI {
 
 /// The widest xsimd architecture that the compiler's flags allow.
@@ -577,18 +606,20 @@ using DefaultArch = xsimd::default_arch;
 
 namespace detail::simd {
 
-/// f(0), …, f(N - 1) with constant arguments, unrolled at any optimisation level.
+/// f(0), …, f(N - 1), unrolled, so that arrays indexed by the argument live in registers.
 template <std::size_t N, class F>
-[[gnu::always_inline]] inline void unroll(F&& f) {
-  [&]<std::size_t... I>(std::index_sequence<I...>) __attribute__((always_inline)) {
-    (f(std::integral_constant<std::size_t, I>{}), ...);
-  }
-  (std::make_index_sequence<N>{});
+FINTEAM_INLINE inline void unroll(F&& f) {
+#if defined(__clang__)
+#pragma unroll
+#else
+#pragma GCC unroll 16
+#endif
+  for (std::size_t i = 0; i < N; ++i) f(i);
 }
 
 /// a · b + c, rounded once where the instruction set has it (never contracted elsewhere: there is nothing to contract
 /// to).
-[[gnu::always_inline]] inline float fmadd(float a, float b, float c) noexcept {
+FINTEAM_INLINE inline float fmadd(float a, float b, float c) noexcept {
 #if defined(__FMA__) || defined(__AVX512F__) || defined(FP_FAST_FMAF)
   return std::fma(a, b, c);
 #else
@@ -598,9 +629,9 @@ template <std::size_t N, class F>
 
 /// a · b + c for one register.
 template <class Arch>
-[[gnu::always_inline]] inline xsimd::batch<float, Arch> fmadd(const xsimd::batch<float, Arch>& a,
-                                                              const xsimd::batch<float, Arch>& b,
-                                                              const xsimd::batch<float, Arch>& c) noexcept {
+FINTEAM_INLINE inline xsimd::batch<float, Arch> fmadd(const xsimd::batch<float, Arch>& a,
+                                                      const xsimd::batch<float, Arch>& b,
+                                                      const xsimd::batch<float, Arch>& c) noexcept {
   using Batch = xsimd::batch<float, Arch>;
 #if defined(__AVX512F__)
   if constexpr (Batch::size == 16) return Batch(_mm512_fmadd_ps(a, b, c));
@@ -617,7 +648,7 @@ template <class Arch>
 
 /// The same bits as another type; xsimd 10 changed the function's template argument.
 template <class To, class From, class Arch>
-[[gnu::always_inline]] inline xsimd::batch<To, Arch> bits_as(const xsimd::batch<From, Arch>& x) noexcept {
+FINTEAM_INLINE inline xsimd::batch<To, Arch> bits_as(const xsimd::batch<From, Arch>& x) noexcept {
 #if XSIMD_VERSION_MAJOR >= 10
   return xsimd::bitwise_cast<To>(x);
 #else
@@ -627,7 +658,7 @@ template <class To, class From, class Arch>
 
 /// Every element moved N bits up. (GCC 12 warns inside its own _mm512_slli_epi32, so the zero-masked form.)
 template <int N, class Arch>
-[[gnu::always_inline]] inline xsimd::batch<std::uint32_t, Arch> shift_left(
+FINTEAM_INLINE inline xsimd::batch<std::uint32_t, Arch> shift_left(
     const xsimd::batch<std::uint32_t, Arch>& x) noexcept {
 #if defined(__AVX512F__)
   if constexpr (xsimd::batch<float, Arch>::size == 16) {
@@ -646,23 +677,22 @@ struct Lanes {
   static constexpr std::size_t parts = 16 / width;
   static_assert(parts * width == 16, "a register of 4, 8 or 16 floats");
 
-  std::array<Batch, parts> part;
+  Batch part[parts];
 
   /// {f(0), …, f(parts - 1)}
   template <class F>
-  [[gnu::always_inline]] static Lanes make(F&& f) noexcept {
-    return [&]<std::size_t... I>(std::index_sequence<I...>) __attribute__((always_inline)) {
-      return Lanes{{f(std::integral_constant<std::size_t, I>{})...}};
-    }
-    (std::make_index_sequence<parts>{});
+  FINTEAM_INLINE static Lanes make(F&& f) noexcept {
+    Lanes made;
+    unroll<parts>([&](std::size_t i) FINTEAM_INLINE { made.part[i] = f(i); });
+    return made;
   }
-  [[gnu::always_inline]] static Lanes broadcast(float x) noexcept {
+  FINTEAM_INLINE static Lanes broadcast(float x) noexcept {
     const Batch b(x);
-    return make([&](auto) __attribute__((always_inline)) { return b; });
+    return make([&](std::size_t) FINTEAM_INLINE { return b; });
   }
-  [[gnu::always_inline]] static Lanes zero() noexcept { return broadcast(0.0F); }
-  [[gnu::always_inline]] static Lanes load(const float* p) noexcept {
-    return make([&](auto i) __attribute__((always_inline)) { return Batch::load_unaligned(p + i * width); });
+  FINTEAM_INLINE static Lanes zero() noexcept { return broadcast(0.0F); }
+  FINTEAM_INLINE static Lanes load(const float* p) noexcept {
+    return make([&](std::size_t i) FINTEAM_INLINE { return Batch::load_unaligned(p + i * width); });
   }
   /// The first `count` floats at p, and zeros.
   static Lanes load(const float* p, index_t count) noexcept {
@@ -670,8 +700,8 @@ struct Lanes {
     for (index_t i = 0; i < count; ++i) a[static_cast<std::size_t>(i)] = p[i];
     return load(a.data());
   }
-  [[gnu::always_inline]] void store(float* p) const noexcept {
-    unroll<parts>([&](auto i) __attribute__((always_inline)) { part[i].store_unaligned(p + i * width); });
+  FINTEAM_INLINE void store(float* p) const noexcept {
+    unroll<parts>([&](std::size_t i) FINTEAM_INLINE { part[i].store_unaligned(p + i * width); });
   }
   /// Stores the first `count` lanes.
   void store(float* p, index_t count) const noexcept {
@@ -680,60 +710,56 @@ struct Lanes {
     for (index_t i = 0; i < count; ++i) p[i] = a[static_cast<std::size_t>(i)];
   }
 
-  [[gnu::always_inline]] friend Lanes operator+(const Lanes& a, const Lanes& b) noexcept {
-    return make([&](auto i) __attribute__((always_inline)) { return a.part[i] + b.part[i]; });
+  FINTEAM_INLINE friend Lanes operator+(const Lanes& a, const Lanes& b) noexcept {
+    return make([&](std::size_t i) FINTEAM_INLINE { return a.part[i] + b.part[i]; });
   }
-  [[gnu::always_inline]] friend Lanes operator-(const Lanes& a, const Lanes& b) noexcept {
-    return make([&](auto i) __attribute__((always_inline)) { return a.part[i] - b.part[i]; });
+  FINTEAM_INLINE friend Lanes operator-(const Lanes& a, const Lanes& b) noexcept {
+    return make([&](std::size_t i) FINTEAM_INLINE { return a.part[i] - b.part[i]; });
   }
-  [[gnu::always_inline]] friend Lanes operator*(const Lanes& a, const Lanes& b) noexcept {
-    return make([&](auto i) __attribute__((always_inline)) { return a.part[i] * b.part[i]; });
+  FINTEAM_INLINE friend Lanes operator*(const Lanes& a, const Lanes& b) noexcept {
+    return make([&](std::size_t i) FINTEAM_INLINE { return a.part[i] * b.part[i]; });
   }
-  [[gnu::always_inline]] friend Lanes operator/(const Lanes& a, const Lanes& b) noexcept {
-    return make([&](auto i) __attribute__((always_inline)) { return a.part[i] / b.part[i]; });
+  FINTEAM_INLINE friend Lanes operator/(const Lanes& a, const Lanes& b) noexcept {
+    return make([&](std::size_t i) FINTEAM_INLINE { return a.part[i] / b.part[i]; });
   }
 };
 
 template <class Arch>
-[[gnu::always_inline]] inline Lanes<Arch> fmadd(const Lanes<Arch>& a, const Lanes<Arch>& b,
-                                                const Lanes<Arch>& c) noexcept {
-  return Lanes<Arch>::make([&](auto i)
-                               __attribute__((always_inline)) { return fmadd(a.part[i], b.part[i], c.part[i]); });
+FINTEAM_INLINE inline Lanes<Arch> fmadd(const Lanes<Arch>& a, const Lanes<Arch>& b, const Lanes<Arch>& c) noexcept {
+  return Lanes<Arch>::make([&](std::size_t i) FINTEAM_INLINE { return fmadd(a.part[i], b.part[i], c.part[i]); });
 }
 
 /// a where x < y, else b.
 template <class Arch>
-[[gnu::always_inline]] inline Lanes<Arch> where_less(const Lanes<Arch>& x, const Lanes<Arch>& y, const Lanes<Arch>& a,
-                                                     const Lanes<Arch>& b) noexcept {
-  return Lanes<Arch>::make([&](auto i) __attribute__((always_inline)) {
-    return xsimd::select(x.part[i] < y.part[i], a.part[i], b.part[i]);
-  });
+FINTEAM_INLINE inline Lanes<Arch> where_less(const Lanes<Arch>& x, const Lanes<Arch>& y, const Lanes<Arch>& a,
+                                             const Lanes<Arch>& b) noexcept {
+  return Lanes<Arch>::make([&](std::size_t i)
+                               FINTEAM_INLINE { return xsimd::select(x.part[i] < y.part[i], a.part[i], b.part[i]); });
 }
 inline float where_less(float x, float y, float a, float b) noexcept { return x < y ? a : b; }
 
 /// The greater and the lesser; b if either is NaN. (GCC 12 warns inside its own _mm512_max_ps, so not that.)
 template <class V>
-[[gnu::always_inline]] inline V max(const V& a, const V& b) noexcept {
+FINTEAM_INLINE inline V max(const V& a, const V& b) noexcept {
   return where_less(b, a, a, b);
 }
 template <class V>
-[[gnu::always_inline]] inline V min(const V& a, const V& b) noexcept {
+FINTEAM_INLINE inline V min(const V& a, const V& b) noexcept {
   return where_less(a, b, a, b);
 }
 
 /// x where x is a number, else NaN as it came; y where x is a number.
 template <class Arch>
-[[gnu::always_inline]] inline Lanes<Arch> unless_nan(const Lanes<Arch>& x, const Lanes<Arch>& y) noexcept {
-  return Lanes<Arch>::make([&](auto i) __attribute__((always_inline)) {
-    return xsimd::select(x.part[i] == x.part[i], y.part[i], x.part[i]);
-  });
+FINTEAM_INLINE inline Lanes<Arch> unless_nan(const Lanes<Arch>& x, const Lanes<Arch>& y) noexcept {
+  return Lanes<Arch>::make([&](std::size_t i)
+                               FINTEAM_INLINE { return xsimd::select(x.part[i] == x.part[i], y.part[i], x.part[i]); });
 }
 inline float unless_nan(float x, float y) noexcept { return x == x ? y : x; }
 
 /// p · 2^n on the exponent's bits, n in the lowest mantissa bits of t. Nothing that could be contracted.
 template <class Arch>
-[[gnu::always_inline]] inline Lanes<Arch> scale_exponent(const Lanes<Arch>& p, const Lanes<Arch>& t) noexcept {
-  return Lanes<Arch>::make([&](auto i) __attribute__((always_inline)) {
+FINTEAM_INLINE inline Lanes<Arch> scale_exponent(const Lanes<Arch>& p, const Lanes<Arch>& t) noexcept {
+  return Lanes<Arch>::make([&](std::size_t i) FINTEAM_INLINE {
     return bits_as<float>(bits_as<std::uint32_t>(p.part[i]) + shift_left<23>(bits_as<std::uint32_t>(t.part[i])));
   });
 }
@@ -743,7 +769,7 @@ inline float scale_exponent(float p, float t) noexcept {
 
 /// x in every lane of V (a float, or Lanes).
 template <class V>
-[[gnu::always_inline]] inline V constant(float x) noexcept {
+FINTEAM_INLINE inline V constant(float x) noexcept {
   if constexpr (std::is_same_v<V, float>) {
     return x;
   } else {
@@ -755,7 +781,7 @@ template <class V>
 /// with the same bits. n = round(x · log2 e), r = x - n · ln 2 in two parts, then 1 + r + r² · P(r), P minimax of
 /// degree 5. Source: the coefficients and the split of ln 2 are those of Cephes' expf (Moshier 1992).
 template <class V>
-[[gnu::always_inline]] inline V exp(const V& x) noexcept {
+FINTEAM_INLINE inline V exp(const V& x) noexcept {
   const auto c = [](float value) { return constant<V>(value); };
   const V magic = c(0x1.8p23F);  // adding it rounds to an integer, held in the lowest bits
   const V in_range = min(max(x, c(-88.0F)), c(89.0F));
@@ -776,7 +802,7 @@ template <class V>
 
 /// z / (1 + exp(-z)). V is float or Lanes, with the same bits.
 template <class V>
-[[gnu::always_inline]] inline V silu(const V& z) noexcept {
+FINTEAM_INLINE inline V silu(const V& z) noexcept {
   return z / (constant<V>(1.0F) + exp(constant<V>(0.0F) - z));
 }
 
@@ -804,10 +830,10 @@ template <class Arch>
 
 /// Sixteen pairs of bf16, widened exactly: even takes the first of each pair, odd the second.
 template <class Arch>
-[[gnu::always_inline]] inline void load_bf16_pairs(const std::byte* p, Lanes<Arch>& even, Lanes<Arch>& odd) noexcept {
+FINTEAM_INLINE inline void load_bf16_pairs(const std::byte* p, Lanes<Arch>& even, Lanes<Arch>& odd) noexcept {
   using Bits = typename Lanes<Arch>::Bits;
   const auto* words = reinterpret_cast<const std::uint32_t*>(p);
-  unroll<Lanes<Arch>::parts>([&](auto i) __attribute__((always_inline)) {
+  unroll<Lanes<Arch>::parts>([&](std::size_t i) FINTEAM_INLINE {
     const Bits pairs = Bits::load_unaligned(words + i * Lanes<Arch>::width);
     even.part[i] = bits_as<float>(shift_left<16>(pairs));
     odd.part[i] = bits_as<float>(pairs & Bits(0xFFFF0000U));
@@ -853,17 +879,16 @@ float page_scores(const float* q, float scale, index_t e, const float* k, index_
 template <class Arch, std::size_t Blocks>
 void add_values(const float* weights, index_t count, const float* v, index_t stride, float keep, float* y) noexcept {
   using V = simd::Lanes<Arch>;
-  std::array<V, Blocks> sums;
+  V sums[Blocks];
   const V kept = V::broadcast(keep);
-  simd::unroll<Blocks>([&](auto b) __attribute__((always_inline)) { sums[b] = V::load(y + b * 16) * kept; });
+  simd::unroll<Blocks>([&](std::size_t b) FINTEAM_INLINE { sums[b] = V::load(y + b * 16) * kept; });
   for (index_t p = 0; p < count; ++p) {
     const V weight = V::broadcast(weights[p]);
     const float* row = v + p * stride;
-    simd::unroll<Blocks>([&](auto b) __attribute__((always_inline)) {
-      sums[b] = simd::fmadd(weight, V::load(row + b * 16), sums[b]);
-    });
+    simd::unroll<Blocks>([&](std::size_t b)
+                             FINTEAM_INLINE { sums[b] = simd::fmadd(weight, V::load(row + b * 16), sums[b]); });
   }
-  simd::unroll<Blocks>([&](auto b) __attribute__((always_inline)) { sums[b].store(y + b * 16); });
+  simd::unroll<Blocks>([&](std::size_t b) FINTEAM_INLINE { sums[b].store(y + b * 16); });
 }
 
 /// The same for the last e mod 16 elements.
@@ -1105,7 +1130,7 @@ void rms_norm_row(const float* x, const float* s, float eps, index_t d, float* y
 
 /// (a, b) = (a·c - b·s, b·c + a·s), the subtraction and the addition fused with the second product.
 template <class V>
-[[gnu::always_inline]] inline void rotate(V& a, V& b, const V& c, const V& s) noexcept {
+FINTEAM_INLINE inline void rotate(V& a, V& b, const V& c, const V& s) noexcept {
   const V first = a;
   a = simd::fmadd(simd::constant<V>(0.0F) - b, s, first * c);
   b = simd::fmadd(first, s, b * c);
@@ -1258,8 +1283,7 @@ namespace detail {
 template <class Arch>
 struct Bf16Panel {
   static constexpr index_t pair_bytes = 64;
-  [[gnu::always_inline]] static void load(const std::byte* p, simd::Lanes<Arch>& even,
-                                          simd::Lanes<Arch>& odd) noexcept {
+  FINTEAM_INLINE static void load(const std::byte* p, simd::Lanes<Arch>& even, simd::Lanes<Arch>& odd) noexcept {
     simd::load_bf16_pairs(p, even, odd);
   }
 };
@@ -1267,8 +1291,7 @@ struct Bf16Panel {
 template <class Arch>
 struct FloatPanel {
   static constexpr index_t pair_bytes = 128;
-  [[gnu::always_inline]] static void load(const std::byte* p, simd::Lanes<Arch>& even,
-                                          simd::Lanes<Arch>& odd) noexcept {
+  FINTEAM_INLINE static void load(const std::byte* p, simd::Lanes<Arch>& even, simd::Lanes<Arch>& odd) noexcept {
     const auto* values = reinterpret_cast<const float*>(p);
     even = simd::Lanes<Arch>::load(values);
     odd = simd::Lanes<Arch>::load(values + panel_outputs);
@@ -1279,32 +1302,28 @@ struct FloatPanel {
 template <class Arch, std::size_t Rows, std::size_t Panels>
 struct Accumulators {
   using V = simd::Lanes<Arch>;
-  std::array<std::array<V, Panels>, Rows> even, odd;
+  V even[Rows][Panels], odd[Rows][Panels];
 
-  [[gnu::always_inline]] void clear() noexcept {
-    simd::unroll<Rows>([&](auto r) __attribute__((always_inline)) {
-      simd::unroll<Panels>([&](auto p) __attribute__((always_inline)) { even[r][p] = odd[r][p] = V::zero(); });
+  FINTEAM_INLINE void clear() noexcept {
+    simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
+      simd::unroll<Panels>([&](std::size_t p) FINTEAM_INLINE { even[r][p] = odd[r][p] = V::zero(); });
     });
   }
 
   /// Adds the products of k elements: x at `x` (rows `stride` apart), the panels at `w` (`panel_bytes` apart).
   template <class Panel>
-  [[gnu::always_inline]] void add(const float* x, index_t stride, const std::byte* w, index_t panel_bytes,
-                                  index_t k) noexcept {
-    std::array<V, Panels> w0, w1;
+  FINTEAM_INLINE void add(const float* x, index_t stride, const std::byte* w, index_t panel_bytes, index_t k) noexcept {
+    V w0[Panels], w1[Panels];
     for (index_t j = 0; j + 1 < k; j += 2, w += Panel::pair_bytes) {
-      simd::unroll<Panels>([&](auto p) __attribute__((always_inline)) {
-        Panel::load(w + static_cast<index_t>(p) * panel_bytes, w0[p], w1[p]);
-      });
-      simd::unroll<Rows>([&](auto r) __attribute__((always_inline)) {
+      simd::unroll<Panels>(
+          [&](std::size_t p) FINTEAM_INLINE { Panel::load(w + static_cast<index_t>(p) * panel_bytes, w0[p], w1[p]); });
+      simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
         const V x0 = V::broadcast(x[static_cast<index_t>(r) * stride + j]);
-        simd::unroll<Panels>([&](auto p)
-                                 __attribute__((always_inline)) { even[r][p] = simd::fmadd(x0, w0[p], even[r][p]); });
+        simd::unroll<Panels>([&](std::size_t p) FINTEAM_INLINE { even[r][p] = simd::fmadd(x0, w0[p], even[r][p]); });
       });
-      simd::unroll<Rows>([&](auto r) __attribute__((always_inline)) {
+      simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
         const V x1 = V::broadcast(x[static_cast<index_t>(r) * stride + j + 1]);
-        simd::unroll<Panels>([&](auto p)
-                                 __attribute__((always_inline)) { odd[r][p] = simd::fmadd(x1, w1[p], odd[r][p]); });
+        simd::unroll<Panels>([&](std::size_t p) FINTEAM_INLINE { odd[r][p] = simd::fmadd(x1, w1[p], odd[r][p]); });
       });
     }
     if (k % 2 != 0) add_last<Panel>(x + k - 1, stride, w, panel_bytes);
@@ -1312,9 +1331,8 @@ struct Accumulators {
 
   /// The last element of an odd k; an f32 panel ends with it.
   template <class Panel>
-  [[gnu::always_inline]] void add_last(const float* x, index_t stride, const std::byte* w,
-                                       index_t panel_bytes) noexcept {
-    simd::unroll<Panels>([&](auto p) __attribute__((always_inline)) {
+  FINTEAM_INLINE void add_last(const float* x, index_t stride, const std::byte* w, index_t panel_bytes) noexcept {
+    simd::unroll<Panels>([&](std::size_t p) FINTEAM_INLINE {
       const std::byte* at = w + static_cast<index_t>(p) * panel_bytes;
       V w0, unused;
       if constexpr (Panel::pair_bytes == 64) {
@@ -1322,16 +1340,16 @@ struct Accumulators {
       } else {
         w0 = V::load(reinterpret_cast<const float*>(at));
       }
-      simd::unroll<Rows>([&](auto r) __attribute__((always_inline)) {
+      simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
         even[r][p] = simd::fmadd(V::broadcast(x[static_cast<index_t>(r) * stride]), w0, even[r][p]);
       });
     });
   }
 
   /// Writes the sums at y (rows `stride` apart, panels 16 apart); `outputs` is how many there are from y on.
-  [[gnu::always_inline]] void write(Write how, float* y, index_t stride, index_t outputs) const noexcept {
-    simd::unroll<Rows>([&](auto r) __attribute__((always_inline)) {
-      simd::unroll<Panels>([&](auto p) __attribute__((always_inline)) {
+  FINTEAM_INLINE void write(Write how, float* y, index_t stride, index_t outputs) const noexcept {
+    simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
+      simd::unroll<Panels>([&](std::size_t p) FINTEAM_INLINE {
         float* at = y + static_cast<index_t>(r) * stride + static_cast<index_t>(p) * panel_outputs;
         const index_t count = outputs - static_cast<index_t>(p) * panel_outputs;
         V total = even[r][p] + odd[r][p];
@@ -1386,16 +1404,17 @@ class MatmulJob {
     constexpr auto most = static_cast<index_t>(TileShape<Arch>::rows);
     index_t t = 0;
     for (; t + most <= x_.extent(0); t += most) rows<Panel, TileShape<Arch>::rows>(t, first, last);
-    const index_t rest = x_.extent(0) - t;
-    simd::unroll<TileShape<Arch>::rows>([&](auto r) __attribute__((always_inline)) {
-      if (r != 0 && rest == static_cast<index_t>(r)) rows<Panel, r>(t, first, last);
-    });
+    [&]<std::size_t... R>(std::index_sequence<R...>) {
+      const index_t rest = x_.extent(0) - t;
+      ((rest == static_cast<index_t>(R) + 1 ? rows<Panel, R + 1>(t, first, last) : void()), ...);
+    }
+    (std::make_index_sequence<TileShape<Arch>::rows - 1>{});
   }
 
   /// Rows t … t + Rows - 1 against the panels [first, last).
   template <class Panel, std::size_t Rows>
   void rows(index_t t, index_t first, index_t last) const noexcept {
-    constexpr std::size_t abreast = std::max<std::size_t>(TileShape<Arch>::panels / std::max<std::size_t>(Rows, 1), 1);
+    constexpr std::size_t abreast = std::max<std::size_t>(TileShape<Arch>::panels / Rows, 1);
     index_t p = first;
     for (; p + static_cast<index_t>(abreast) <= last; p += static_cast<index_t>(abreast))
       tile<Panel, Rows, abreast>(t, p);
@@ -1406,12 +1425,10 @@ class MatmulJob {
 
   template <class Panel, std::size_t Rows, std::size_t Panels>
   [[gnu::noinline]] void tile(index_t t, index_t p) const noexcept {
-    if constexpr (Rows > 0) {
-      Accumulators<Arch, Rows, Panels> sums;
-      sums.clear();
-      sums.template add<Panel>(&x_(t, 0), x_.stride(0), w_.panel(p), w_.panel_bytes(), w_.cols());
-      sums.write(write_, &y_(t, p * panel_outputs), y_.stride(0), w_.rows() - p * panel_outputs);
-    }
+    Accumulators<Arch, Rows, Panels> sums;
+    sums.clear();
+    sums.template add<Panel>(&x_(t, 0), x_.stride(0), w_.panel(p), w_.panel_bytes(), w_.cols());
+    sums.write(write_, &y_(t, p * panel_outputs), y_.stride(0), w_.rows() - p * panel_outputs);
   }
 
   MatrixView<const float> x_;
@@ -1469,10 +1486,7 @@ class BasicCpu {
 
   /// A vector [n] as float. Throws Error(mismatch) unless raw is [n].
   [[nodiscard]] Tensor<float, 1> vector(const RawTensor& raw, std::pmr::memory_resource* memory) const {
-    if (raw.shape.size() != 1) throw Error(Code::mismatch, "vector", "1 extent", detail::shape_string(raw.shape));
-    Tensor<float, 1> v({raw.shape[0]}, memory);
-    for (index_t i = 0; i < raw.shape[0]; ++i) v.data()[i] = raw[i];
-    return v;
+    return detail::float_vector(raw, memory);
   }
 
   /// An owning tensor of zeros.
@@ -1565,24 +1579,6 @@ static_assert(Backend<Cpu>);
 // allocates its scores.
 
 namespace finteam::inline FINTEAM_ABI {
-namespace detail {
-
-/// Throws unless the tensor has `rank` extents.
-inline void require_rank(const RawTensor& raw, std::size_t rank, std::string_view where) {
-  if (raw.shape.size() == rank) return;
-  throw Error(Code::mismatch, std::string(where), std::to_string(rank) + " extents", shape_string(raw.shape));
-}
-
-/// A file's vector as float, in an owning tensor.
-[[nodiscard]] inline Tensor<float, 1> float_vector(const RawTensor& raw, std::pmr::memory_resource* memory) {
-  require_rank(raw, 1, "vector");
-  Tensor<float, 1> v({raw.shape[0]}, memory);
-  for (index_t i = 0; i < raw.shape[0]; ++i) v.data()[i] = raw[i];
-  return v;
-}
-
-}  // namespace detail
-
 /// The definition of the ops that `Backend` lists; each sum is taken in double and rounded once, to float.
 class Reference {
  public:
@@ -4323,6 +4319,38 @@ class Vocabulary {
   std::size_t max_token_bytes_ = 0;
 };
 
+/// The added tokens of a file by their content.
+class AddedTokens {
+ public:
+  struct Entry {
+    std::string content;
+    std::int32_t id = 0;
+    TokenKind kind = TokenKind::added;
+  };
+
+  AddedTokens() = default;
+  /// Sorts them; two with one content are next to each other then.
+  explicit AddedTokens(std::vector<Entry> entries) : entries_(std::move(entries)) {
+    std::sort(entries_.begin(), entries_.end(), [](const Entry& a, const Entry& b) { return a.content < b.content; });
+  }
+
+  [[nodiscard]] const std::vector<Entry>& entries() const noexcept { return entries_; }
+  /// The id of a content, or nothing.
+  [[nodiscard]] std::optional<std::int32_t> find(std::string_view content) const noexcept {
+    const Entry* e = entry(content);
+    return e != nullptr ? std::optional(e->id) : std::nullopt;
+  }
+  /// Nothing (nullptr) if there is no such content.
+  [[nodiscard]] const Entry* entry(std::string_view content) const noexcept {
+    const auto at = std::lower_bound(entries_.begin(), entries_.end(), content,
+                                     [](const Entry& e, std::string_view c) { return e.content < c; });
+    return at != entries_.end() && at->content == content ? &*at : nullptr;
+  }
+
+ private:
+  std::vector<Entry> entries_;
+};
+
 }  // namespace finteam::inline FINTEAM_ABI
 
 // ---- finteam/text/bpe.hpp ------------------------------------------------------------------------------------------
@@ -4459,14 +4487,6 @@ class WordMerger {
 };
 
 }  // namespace finteam::inline FINTEAM_ABI
-
-// ---- finteam/text/pattern.hpp --------------------------------------------------------------------------------------
-// A compiled pattern over PCRE2 (8 bit, UTF, UCP; JIT where there is one), and a search through a text for its matches.
-// Every search has a budget of steps and a fixed arena: what does not fit is an Error, never a hang and never a malloc.
-
-#ifndef PCRE2_CODE_UNIT_WIDTH
-#define PCRE2_CODE_UNIT_WIDTH 8
-#endif
 
 // ---- finteam/text/pattern_syntax.hpp -------------------------------------------------------------------------------
 // A tokenizer.json pattern (Oniguruma, Ruby syntax) as a PCRE2 pattern that matches the same, or a refusal.
@@ -4636,6 +4656,75 @@ class PatternTranslator {
 
 }  // namespace finteam::inline FINTEAM_ABI
 
+// ---- finteam/text/pcre2.hpp ----------------------------------------------------------------------------------------
+// The door to PCRE2 (8 bit): its objects as owners, its statuses as Errors, and fixed memory for its matcher.
+// Not here: patterns and searches (pattern.hpp).
+
+#ifndef PCRE2_CODE_UNIT_WIDTH
+#define PCRE2_CODE_UNIT_WIDTH 8
+#endif
+
+#include <pcre2.h>
+
+namespace finteam::inline FINTEAM_ABI {
+namespace detail {
+
+/// A PCRE2 status as an Error. Compile errors are positive, match errors negative.
+[[noreturn]] inline void throw_pcre2(int status, const std::string& where) {
+  std::array<PCRE2_UCHAR8, 160> message{};
+  pcre2_get_error_message_8(status, message.data(), message.size());
+  const bool limit = status == PCRE2_ERROR_MATCHLIMIT || status == PCRE2_ERROR_HEAPLIMIT ||
+                     status == PCRE2_ERROR_DEPTHLIMIT || status == PCRE2_ERROR_JIT_STACKLIMIT ||
+                     status == PCRE2_ERROR_NOMEMORY;
+  throw Error(limit ? Code::limit_exceeded : (status > 0 ? Code::malformed : Code::system), where,
+              limit ? "a text that the pattern matches within its limits" : "a pattern that PCRE2 accepts",
+              reinterpret_cast<const char*>(message.data()));
+}
+
+struct Pcre2Free {
+  void operator()(pcre2_code_8* p) const noexcept { pcre2_code_free_8(p); }
+  void operator()(pcre2_compile_context_8* p) const noexcept { pcre2_compile_context_free_8(p); }
+  void operator()(pcre2_general_context_8* p) const noexcept { pcre2_general_context_free_8(p); }
+  void operator()(pcre2_match_context_8* p) const noexcept { pcre2_match_context_free_8(p); }
+  void operator()(pcre2_match_data_8* p) const noexcept { pcre2_match_data_free_8(p); }
+  void operator()(pcre2_jit_stack_8* p) const noexcept { pcre2_jit_stack_free_8(p); }
+};
+template <class T>
+using Pcre2Ptr = std::unique_ptr<T, Pcre2Free>;
+
+/// Fixed memory for one matcher. PCRE2's interpreter doubles its frames as it needs them; when only the objects that
+/// were there at settle() are left, the rest is free again.
+class Pcre2Arena {
+ public:
+  explicit Pcre2Arena(std::size_t bytes) : buffer_(bytes) {}
+
+  void settle() noexcept {
+    base_used_ = used_;
+    base_live_ = live_;
+  }
+  static void* allocate(std::size_t bytes, void* self) noexcept {
+    auto& a = *static_cast<Pcre2Arena*>(self);
+    const std::size_t rounded = (bytes + 63) / 64 * 64;
+    if (rounded < bytes || rounded > a.buffer_.size() - a.used_) return nullptr;
+    void* p = a.buffer_.data() + a.used_;
+    a.used_ += rounded;
+    ++a.live_;
+    return p;
+  }
+  static void release(void* p, void* self) noexcept {
+    auto& a = *static_cast<Pcre2Arena*>(self);
+    if (p != nullptr && --a.live_ == a.base_live_) a.used_ = a.base_used_;
+  }
+
+ private:
+  Buffer buffer_;
+  std::size_t used_ = 0, base_used_ = 0;
+  std::size_t live_ = 0, base_live_ = 0;
+};
+
+}  // namespace detail
+}  // namespace finteam::inline FINTEAM_ABI
+
 // ---- finteam/text/utf8.hpp -----------------------------------------------------------------------------------------
 // UTF-8: where text stops being well-formed, and a stream that turns bytes into whole characters only.
 // Not here: normal forms, character classes (pattern.hpp leaves those to PCRE2).
@@ -4760,66 +4849,10 @@ class Utf8Stream {
 }  // namespace finteam::inline FINTEAM_ABI
 
 // ---- finteam/text/pattern.hpp --------------------------------------------------------------------------------------
-#include <pcre2.h>
+// A compiled pattern over PCRE2 (8 bit, UTF, UCP; JIT where there is one), and a search through a text for its matches.
+// Every search has a budget of steps and a fixed arena: what does not fit is an Error, never a hang and never a malloc.
 
 namespace finteam::inline FINTEAM_ABI {
-namespace detail {
-
-/// A PCRE2 status as an Error. Compile errors are positive, match errors negative.
-[[noreturn]] inline void throw_pcre2(int status, const std::string& where) {
-  std::array<PCRE2_UCHAR8, 160> message{};
-  pcre2_get_error_message_8(status, message.data(), message.size());
-  const bool limit = status == PCRE2_ERROR_MATCHLIMIT || status == PCRE2_ERROR_HEAPLIMIT ||
-                     status == PCRE2_ERROR_DEPTHLIMIT || status == PCRE2_ERROR_JIT_STACKLIMIT ||
-                     status == PCRE2_ERROR_NOMEMORY;
-  throw Error(limit ? Code::limit_exceeded : (status > 0 ? Code::malformed : Code::system), where,
-              limit ? "a text that the pattern matches within its limits" : "a pattern that PCRE2 accepts",
-              reinterpret_cast<const char*>(message.data()));
-}
-
-struct Pcre2Free {
-  void operator()(pcre2_code_8* p) const noexcept { pcre2_code_free_8(p); }
-  void operator()(pcre2_compile_context_8* p) const noexcept { pcre2_compile_context_free_8(p); }
-  void operator()(pcre2_general_context_8* p) const noexcept { pcre2_general_context_free_8(p); }
-  void operator()(pcre2_match_context_8* p) const noexcept { pcre2_match_context_free_8(p); }
-  void operator()(pcre2_match_data_8* p) const noexcept { pcre2_match_data_free_8(p); }
-  void operator()(pcre2_jit_stack_8* p) const noexcept { pcre2_jit_stack_free_8(p); }
-};
-template <class T>
-using Pcre2Ptr = std::unique_ptr<T, Pcre2Free>;
-
-/// Fixed memory for one matcher. PCRE2's interpreter doubles its frames as it needs them; when only the objects that
-/// were there at settle() are left, the rest is free again.
-class Pcre2Arena {
- public:
-  explicit Pcre2Arena(std::size_t bytes) : buffer_(bytes) {}
-
-  void settle() noexcept {
-    base_used_ = used_;
-    base_live_ = live_;
-  }
-  static void* allocate(std::size_t bytes, void* self) noexcept {
-    auto& a = *static_cast<Pcre2Arena*>(self);
-    const std::size_t rounded = (bytes + 63) / 64 * 64;
-    if (rounded < bytes || rounded > a.buffer_.size() - a.used_) return nullptr;
-    void* p = a.buffer_.data() + a.used_;
-    a.used_ += rounded;
-    ++a.live_;
-    return p;
-  }
-  static void release(void* p, void* self) noexcept {
-    auto& a = *static_cast<Pcre2Arena*>(self);
-    if (p != nullptr && --a.live_ == a.base_live_) a.used_ = a.base_used_;
-  }
-
- private:
-  Buffer buffer_;
-  std::size_t used_ = 0, base_used_ = 0;
-  std::size_t live_ = 0, base_live_ = 0;
-};
-
-}  // namespace detail
-
 /// What runs a pattern: machine code where PCRE2 can make it, or its interpreter (for hosts that forbid such memory).
 enum class PatternEngine : std::uint8_t { fastest, interpreter };
 
@@ -4845,8 +4878,9 @@ class Pattern {
     pcre2_set_newline_8(context.get(), PCRE2_NEWLINE_LF);
     int status = 0;
     std::size_t offset = 0;
+    // Anchored where each attempt starts; as an option of the match it would switch the JIT off.
     code_.reset(pcre2_compile_8(reinterpret_cast<PCRE2_SPTR8>(translated.data()), translated.size(),
-                                PCRE2_UTF | PCRE2_UCP, &status, &offset, context.get()));
+                                PCRE2_UTF | PCRE2_UCP | PCRE2_ANCHORED, &status, &offset, context.get()));
     if (code_ == nullptr) detail::throw_pcre2(status, where_);
     std::uint32_t matches_empty = 0;
     pcre2_pattern_info_8(code_.get(), PCRE2_INFO_MATCHEMPTY, &matches_empty);
@@ -4871,6 +4905,15 @@ class Pattern {
       stack_.reset(pcre2_jit_stack_create_8(32 * 1024, 1024 * heap_limit_kib, general_.get()));
       if (stack_ != nullptr) pcre2_jit_stack_assign_8(context_.get(), nullptr, stack_.get());
       arena_->settle();
+    }
+    Scratch(Scratch&&) noexcept = default;
+    Scratch& operator=(Scratch&& other) noexcept {  // by exchange: what lives in an arena must go before it
+      std::swap(arena_, other.arena_);
+      std::swap(general_, other.general_);
+      std::swap(context_, other.context_);
+      std::swap(data_, other.data_);
+      std::swap(stack_, other.stack_);
+      return *this;
     }
 
    private:
@@ -4935,7 +4978,7 @@ class Pattern {
     /// PCRE2_ERROR_PARTIAL if the window's end, which is not the text's, was looked at.
     int match_within(std::size_t at, std::size_t window, std::uint32_t steps) {
       std::size_t end = text_.size();
-      std::uint32_t options = PCRE2_ANCHORED | PCRE2_NOTEMPTY | PCRE2_NO_UTF_CHECK;
+      std::uint32_t options = PCRE2_NOTEMPTY | PCRE2_NO_UTF_CHECK;
       if (window < text_.size() - at) {
         options |= PCRE2_PARTIAL_HARD;
         for (end = at + window; (static_cast<unsigned char>(text_[end]) & 0xC0) == 0x80;) --end;
@@ -5015,38 +5058,6 @@ constexpr std::array<std::int16_t, 0x144> byte_level_inverse() noexcept {
 // (tokenizer_json.hpp), encoding (tokenizer.hpp).
 
 namespace finteam::inline FINTEAM_ABI {
-
-/// The added tokens of a file by their content.
-class AddedTokens {
- public:
-  struct Entry {
-    std::string content;
-    std::int32_t id = 0;
-    TokenKind kind = TokenKind::added;
-  };
-
-  AddedTokens() = default;
-  /// Sorts them; two with one content are next to each other then.
-  explicit AddedTokens(std::vector<Entry> entries) : entries_(std::move(entries)) {
-    std::sort(entries_.begin(), entries_.end(), [](const Entry& a, const Entry& b) { return a.content < b.content; });
-  }
-
-  [[nodiscard]] const std::vector<Entry>& entries() const noexcept { return entries_; }
-  /// The id of a content, or nothing.
-  [[nodiscard]] std::optional<std::int32_t> find(std::string_view content) const noexcept {
-    const Entry* e = entry(content);
-    return e != nullptr ? std::optional(e->id) : std::nullopt;
-  }
-  /// Nothing (nullptr) if there is no such content.
-  [[nodiscard]] const Entry* entry(std::string_view content) const noexcept {
-    const auto at = std::lower_bound(entries_.begin(), entries_.end(), content,
-                                     [](const Entry& e, std::string_view c) { return e.content < c; });
-    return at != entries_.end() && at->content == content ? &*at : nullptr;
-  }
-
- private:
-  std::vector<Entry> entries_;
-};
 
 namespace detail {
 
@@ -5382,7 +5393,7 @@ class Tokenizer {
     WordMerger merger_;
   };
 
-  /// Memory for texts of up to max_bytes bytes: about 28 bytes for each, and 2.5 MiB. Throws Error(limit_exceeded).
+  /// Memory for texts of up to max_bytes bytes: at most 28 bytes for each, and 2 MiB. Throws Error(limit_exceeded).
   [[nodiscard]] Scratch scratch(std::size_t max_bytes) const {
     if (max_bytes > max_text_bytes) {
       throw Error(Code::limit_exceeded, where_ + ": scratch", "at most " + std::to_string(max_text_bytes) + " bytes",
@@ -5741,6 +5752,8 @@ class Team {
   [[nodiscard]] std::optional<std::int32_t> end_id() const noexcept {
     return end_ids_.empty() ? std::nullopt : std::optional(end_ids_.front());
   }
+  /// Ids below vocab_size() that no token has (models pad their vocabularies): never generated.
+  [[nodiscard]] std::span<const std::int32_t> absent_ids() const noexcept { return absent_ids_; }
   /// True for a token that ends a reply: the chat format's, or one that a role's config names.
   [[nodiscard]] bool ends(std::int32_t id) const noexcept {
     return std::find(end_ids_.begin(), end_ids_.end(), id) != end_ids_.end();
@@ -5755,7 +5768,7 @@ class Team {
   std::optional<Tokenizer> tokenizer_;
   std::optional<ChatFormat> chat_;
   std::optional<LinearGate> gate_;
-  std::vector<std::int32_t> end_ids_;
+  std::vector<std::int32_t> end_ids_, absent_ids_;
   index_t context_ = 0, widest_hidden_ = 0;
 };
 
@@ -5822,6 +5835,9 @@ void Team<B>::open_tokenizer(const std::filesystem::path& folder) {
   if (tokenizer_->size() > vocab_size()) {
     throw Error(Code::mismatch, path.string(), "ids below the roles' vocabulary of " + std::to_string(vocab_size()),
                 std::to_string(tokenizer_->size() - 1));
+  }
+  for (std::int32_t id = 0; id < vocab_size(); ++id) {
+    if (tokenizer_->kind(id) == TokenKind::absent) absent_ids_.push_back(id);
   }
   if (manifest_.chat.empty()) manifest_.chat = tokenizer_->token("<|start_header_id|>") ? "llama-3" : "none";
   chat_ = ChatFormat::by_name(manifest_.chat, *tokenizer_, path.string());
@@ -6372,6 +6388,7 @@ VectorView<const float> Session<B>::next_token() {
   }
   const MatrixView<float> first_rows(all.data(), {n, v}, {all.stride(0), 1});
   mix_next_token(team_->mix_in(), weights_, first_rows, first_rows.row(0).span());
+  for (const std::int32_t id : team_->absent_ids()) first_rows(0, id) = -std::numeric_limits<float>::infinity();
   return first_rows.row(0);
 }
 

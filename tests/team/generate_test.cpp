@@ -1,8 +1,10 @@
 #include "catch.hpp"
 #include "team/folder.hpp"
 
+#include <finteam/file/safetensors_writer.hpp>
 #include <finteam/team/session.hpp>
 
+#include <algorithm>
 #include <chrono>
 #include <string>
 #include <vector>
@@ -124,6 +126,45 @@ TEST_CASE("a caller's exception passes through, and the session goes on", "[team
   const Generation before = desk.generate(prompt, ignore, {.max_tokens = 20});
   CHECK_THROWS_AS(desk.generate(prompt, [](std::string_view) { throw std::bad_alloc(); }), std::bad_alloc);
   CHECK(desk.generate(prompt, ignore, {.max_tokens = 20}).ids == before.ids);
+}
+
+TEST_CASE("an id that no token has is never generated, however probable: models pad their vocabularies", "[team]") {
+  const test::TeamFolder folder([](Json& team) {
+    team["roles"] = Json::array({{{"name", "micro"}, {"path", "micro"}}});
+    team["gate"] = nullptr;
+  });
+  folder.unlink_role("micro");
+  const Checkpoint original = Checkpoint::open(test::golden_team() / "micro");
+  const RawTensor embedding = original.tensor("model.embed_tokens.weight", {601, 32});
+  std::vector<float> padded(610 * 32);
+  for (std::size_t i = 0; i < padded.size(); ++i) {  // the padding's logits are twice another token's, either sign
+    padded[i] =
+        i < 601 * 32 ? embedding[static_cast<index_t>(i)] : (i / 32 % 2 == 0 ? 2.0F : -2.0F) * padded[i - 300 * 32];
+  }
+  std::vector<TensorToWrite> tensors;
+  for (const std::string_view name : original.names()) {
+    const RawTensor raw = original.tensor(name);
+    const auto bytes = static_cast<std::size_t>(raw.size()) * bytes_of(raw.dtype);
+    tensors.push_back({std::string(name), raw.dtype, {raw.shape.begin(), raw.shape.end()}, {raw.data, bytes}});
+    if (name != "model.embed_tokens.weight") continue;
+    tensors.back().shape = {610, 32};
+    tensors.back().data = std::as_bytes(std::span(padded));
+  }
+  test::fs::remove(folder.path() / "micro" / "model.safetensors");
+  write_safetensors(folder.path() / "micro" / "model.safetensors", tensors);
+  Json config = parse_json(MappedFile::open(test::golden_team() / "micro" / "config.json").text(), "config.json");
+  config["vocab_size"] = 610;
+  test::write(folder.path() / "micro" / "config.json", config.dump());
+
+  const auto team = open_team(folder.path());
+  CHECK(team.absent_ids().size() == 9);
+  Session desk(team);
+  for (const float temperature : {0.0F, 3.0F}) {
+    const Generation& text =
+        desk.generate(prompt, ignore, {.max_tokens = 100, .sampling = {.temperature = temperature, .seed = 1}});
+    CHECK(text.ids.size() > 10);
+    CHECK(*std::max_element(text.ids.begin(), text.ids.end()) < 601);
+  }
 }
 
 TEST_CASE("a conversation is read turn by turn", "[team]") {

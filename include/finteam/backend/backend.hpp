@@ -36,6 +36,21 @@ struct CacheLayer {
 };
 
 namespace detail {
+
+/// Throws Error(mismatch) unless the tensor has `rank` extents.
+inline void require_rank(const RawTensor& raw, std::size_t rank, const char* what) {
+  if (raw.shape.size() == rank) return;
+  throw Error(Code::mismatch, what, std::to_string(rank) + " extents", shape_string(raw.shape));
+}
+
+/// A file's vector [n] as float, in host memory.
+[[nodiscard]] inline Tensor<float, 1> float_vector(const RawTensor& raw, std::pmr::memory_resource* memory) {
+  require_rank(raw, 1, "vector");
+  Tensor<float, 1> v({raw.shape[0]}, memory);
+  for (index_t i = 0; i < raw.shape[0]; ++i) v.data()[i] = raw[i];
+  return v;
+}
+
 /// Page `from` of a layer in host memory over page `to`.
 inline void copy_page(const CacheLayer<Host>& cache, std::int32_t from, std::int32_t to) noexcept {
   for (const auto& pages : {cache.k, cache.v}) {
@@ -43,6 +58,7 @@ inline void copy_page(const CacheLayer<Host>& cache, std::int32_t from, std::int
     std::memcpy(target.data(), source.data(), static_cast<std::size_t>(source.size()) * sizeof(float));
   }
 }
+
 }  // namespace detail
 
 /// The operations that a decoder is made of. `Matrix` is a weight [n, k] in whatever layout the backend likes.

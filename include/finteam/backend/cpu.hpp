@@ -39,10 +39,7 @@ class BasicCpu {
 
   /// A vector [n] as float. Throws Error(mismatch) unless raw is [n].
   [[nodiscard]] Tensor<float, 1> vector(const RawTensor& raw, std::pmr::memory_resource* memory) const {
-    if (raw.shape.size() != 1) throw Error(Code::mismatch, "vector", "1 extent", detail::shape_string(raw.shape));
-    Tensor<float, 1> v({raw.shape[0]}, memory);
-    for (index_t i = 0; i < raw.shape[0]; ++i) v.data()[i] = raw[i];
-    return v;
+    return detail::float_vector(raw, memory);
   }
 
   /// An owning tensor of zeros.

@@ -13,24 +13,6 @@
 #include <vector>
 
 namespace finteam::inline FINTEAM_ABI {
-namespace detail {
-
-/// Throws unless the tensor has `rank` extents.
-inline void require_rank(const RawTensor& raw, std::size_t rank, std::string_view where) {
-  if (raw.shape.size() == rank) return;
-  throw Error(Code::mismatch, std::string(where), std::to_string(rank) + " extents", shape_string(raw.shape));
-}
-
-/// A file's vector as float, in an owning tensor.
-[[nodiscard]] inline Tensor<float, 1> float_vector(const RawTensor& raw, std::pmr::memory_resource* memory) {
-  require_rank(raw, 1, "vector");
-  Tensor<float, 1> v({raw.shape[0]}, memory);
-  for (index_t i = 0; i < raw.shape[0]; ++i) v.data()[i] = raw[i];
-  return v;
-}
-
-}  // namespace detail
-
 /// The definition of the ops that `Backend` lists; each sum is taken in double and rounded once, to float.
 class Reference {
  public:

@@ -3,6 +3,8 @@
 
 #include <finteam/team/session.hpp>
 
+#include <limits>
+
 namespace finteam::inline FINTEAM_ABI {
 
 template <Backend B>
@@ -14,6 +16,7 @@ VectorView<const float> Session<B>::next_token() {
   }
   const MatrixView<float> first_rows(all.data(), {n, v}, {all.stride(0), 1});
   mix_next_token(team_->mix_in(), weights_, first_rows, first_rows.row(0).span());
+  for (const std::int32_t id : team_->absent_ids()) first_rows(0, id) = -std::numeric_limits<float>::infinity();
   return first_rows.row(0);
 }
 

@@ -76,6 +76,8 @@ class Team {
   [[nodiscard]] std::optional<std::int32_t> end_id() const noexcept {
     return end_ids_.empty() ? std::nullopt : std::optional(end_ids_.front());
   }
+  /// Ids below vocab_size() that no token has (models pad their vocabularies): never generated.
+  [[nodiscard]] std::span<const std::int32_t> absent_ids() const noexcept { return absent_ids_; }
   /// True for a token that ends a reply: the chat format's, or one that a role's config names.
   [[nodiscard]] bool ends(std::int32_t id) const noexcept {
     return std::find(end_ids_.begin(), end_ids_.end(), id) != end_ids_.end();
@@ -90,7 +92,7 @@ class Team {
   std::optional<Tokenizer> tokenizer_;
   std::optional<ChatFormat> chat_;
   std::optional<LinearGate> gate_;
-  std::vector<std::int32_t> end_ids_;
+  std::vector<std::int32_t> end_ids_, absent_ids_;
   index_t context_ = 0, widest_hidden_ = 0;
 };
 
@@ -157,6 +159,9 @@ void Team<B>::open_tokenizer(const std::filesystem::path& folder) {
   if (tokenizer_->size() > vocab_size()) {
     throw Error(Code::mismatch, path.string(), "ids below the roles' vocabulary of " + std::to_string(vocab_size()),
                 std::to_string(tokenizer_->size() - 1));
+  }
+  for (std::int32_t id = 0; id < vocab_size(); ++id) {
+    if (tokenizer_->kind(id) == TokenKind::absent) absent_ids_.push_back(id);
   }
   if (manifest_.chat.empty()) manifest_.chat = tokenizer_->token("<|start_header_id|>") ? "llama-3" : "none";
   chat_ = ChatFormat::by_name(manifest_.chat, *tokenizer_, path.string());
