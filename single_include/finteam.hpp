@@ -1579,6 +1579,7 @@ static_assert(Backend<Cpu>);
 // allocates its scores.
 
 namespace finteam::inline FINTEAM_ABI {
+
 /// The definition of the ops that `Backend` lists; each sum is taken in double and rounded once, to float.
 class Reference {
  public:

@@ -8,11 +8,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <memory_resource>
 #include <vector>
 
 namespace finteam::inline FINTEAM_ABI {
+
 /// The definition of the ops that `Backend` lists; each sum is taken in double and rounded once, to float.
 class Reference {
  public:
