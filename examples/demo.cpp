@@ -92,9 +92,11 @@ int run(const std::string& folder, int threads, bool json) {
     std::cout << finteam::Json{{"answers", answers}}.dump(2) << "\n";
     return 0;
   }
-  const std::string prompt = "What did the Committee say about inflation?";
-  std::cout << "generate: " << prompt << "\n  ";
-  desk.generate(prompt, [](std::string_view s) { std::cout << s << std::flush; }, {.max_tokens = 60});
+  const std::string beginning =
+      "In their discussion of the economic situation and the outlook, meeting participants noted that";
+  std::cout << "complete: " << beginning;
+  desk.complete(beginning, [](std::string_view s) { std::cout << s << std::flush; },
+                {.max_tokens = 40, .sampling = {.temperature = 0.5F, .top_p = 0.9F, .seed = 1}});
   std::cout << "\n";
   return 0;
 }

@@ -6098,6 +6098,11 @@ class Session {
   template <class OnText>
   const Generation& generate(std::span<const Message> chat, OnText&& on_text, const GenerateOptions& options = {});
 
+  /// The same, but the text goes on as it stands, without a chat format: what a base model does, and what score()
+  /// scores.
+  template <class OnText>
+  const Generation& complete(std::string_view text, OnText&& on_text, const GenerateOptions& options = {});
+
   [[nodiscard]] const Team<B>& team() const noexcept { return *team_; }
   [[nodiscard]] const SessionLimits& limits() const noexcept { return limits_; }
 
@@ -6112,6 +6117,10 @@ class Session {
 
   /// The ids of a conversation, with the reply's header, into ids_. Throws for what the class comment says.
   void tokenize_chat(std::span<const Message> chat);
+  /// The ids of a text as it stands, into ids_.
+  void tokenize_text(std::string_view text);
+  /// Throws Error(limit_exceeded) unless ids_ and `more` tokens fit.
+  void require_room(index_t more) const;
   /// The gate reads ids_ and sets weights_. Afterwards the role that it reads has read the prompt.
   [[nodiscard]] std::optional<Code> weigh(const Interrupt& interrupt);
   /// Role k reads ids_, if it did not in weigh().
@@ -6120,8 +6129,11 @@ class Session {
   /// logit_rows.
   [[nodiscard]] std::optional<Code> score_chunk(index_t first, index_t t, const Interrupt& interrupt);
 
-  /// Checks a generation's arguments and makes ids_ and generation_ ready for it.
-  void begin_text(std::span<const Message> chat, const GenerateOptions& options);
+  /// Checks a generation's options and empties generation_.
+  void begin_text(const GenerateOptions& options);
+  /// Generates what follows ids_.
+  template <class OnText>
+  const Generation& write(OnText& on_text, const GenerateOptions& options);
   /// The gate weighs, and every awake role reads ids_.
   [[nodiscard]] std::optional<Code> read_awake(const Interrupt& interrupt);
   /// log p of the next token, in row 0 of role 0's logits. Every awake role has read the same tokens.
@@ -6222,11 +6234,7 @@ void Session<B>::tokenize_labels(const Task& task) {
     throw Error(Code::limit_exceeded, "task", "labels of at most " + std::to_string(limits_.rows) + " tokens together",
                 std::to_string(rows));
   }
-  const index_t tokens = static_cast<index_t>(ids_.size()) + longest;
-  if (tokens > limits_.tokens) {
-    throw Error(Code::limit_exceeded, "prompt", "at most " + std::to_string(limits_.tokens) + " tokens with its label",
-                std::to_string(tokens));
-  }
+  require_room(longest);
 }
 
 template <Backend B>
@@ -6337,10 +6345,22 @@ template <Backend B>
 void Session<B>::tokenize_chat(std::span<const Message> chat) {
   ids_.clear();
   team_->chat().encode(team_->tokenizer(), text_scratch_, chat, ids_);
-  if (static_cast<index_t>(ids_.size()) >= limits_.tokens) {
-    throw Error(Code::limit_exceeded, "prompt", "fewer than " + std::to_string(limits_.tokens) + " tokens",
-                std::to_string(ids_.size()));
-  }
+  require_room(1);
+}
+
+template <Backend B>
+void Session<B>::tokenize_text(std::string_view text) {
+  ids_.assign(team_->tokenizer().prefix().begin(), team_->tokenizer().prefix().end());
+  team_->tokenizer().encode(text, text_scratch_, ids_);
+}
+
+template <Backend B>
+void Session<B>::require_room(index_t more) const {
+  const index_t tokens = static_cast<index_t>(ids_.size()) + more;
+  if (tokens <= limits_.tokens) return;
+  throw Error(Code::limit_exceeded, "prompt",
+              "at most " + std::to_string(limits_.tokens) + " tokens with what follows it (session limits)",
+              std::to_string(tokens));
 }
 
 template <Backend B>
@@ -6394,19 +6414,15 @@ VectorView<const float> Session<B>::next_token() {
 }
 
 template <Backend B>
-void Session<B>::begin_text(std::span<const Message> chat, const GenerateOptions& options) {
+void Session<B>::begin_text(const GenerateOptions& options) {
   if (options.max_tokens < 1) {
     throw Error(Code::invalid_argument, "max_tokens", "at least 1", std::to_string(options.max_tokens));
   }
   options.sampling.validate();
-  if (chat.empty()) throw Error(Code::invalid_argument, "chat", "at least one message", "none");
-  detail::refuse_blank(chat.back().content);
   stream_.begin(options.stop);
-  tokenize_chat(chat);
   generation_.text.clear();
   generation_.ids.clear();
   generation_.log_probability = 0;
-  generation_.prompt_tokens = static_cast<index_t>(ids_.size());
 }
 
 template <Backend B>
@@ -6414,8 +6430,29 @@ template <class OnText>
 const Generation& Session<B>::generate(std::span<const Message> chat, OnText&& on_text,
                                        const GenerateOptions& options) {
   const FpEnvironment environment;
-  begin_text(chat, options);
+  begin_text(options);
+  if (chat.empty()) throw Error(Code::invalid_argument, "chat", "at least one message", "none");
+  detail::refuse_blank(chat.back().content);
+  tokenize_chat(chat);
+  return write(on_text, options);
+}
+
+template <Backend B>
+template <class OnText>
+const Generation& Session<B>::complete(std::string_view text, OnText&& on_text, const GenerateOptions& options) {
+  const FpEnvironment environment;
+  begin_text(options);
+  detail::refuse_blank(text);
+  tokenize_text(text);
+  require_room(1);
+  return write(on_text, options);
+}
+
+template <Backend B>
+template <class OnText>
+const Generation& Session<B>::write(OnText& on_text, const GenerateOptions& options) {
   Generation& out = generation_;
+  out.prompt_tokens = static_cast<index_t>(ids_.size());
   const auto emit = [&](std::string_view piece) {  // false: the caller wants no more
     out.text.append(piece);
     if constexpr (std::is_void_v<decltype(on_text(piece))>) {
@@ -6484,12 +6521,8 @@ template <Backend B>
 const Score& Session<B>::score(std::string_view text, const Ask& ask) {
   const FpEnvironment environment;
   detail::refuse_blank(text);
-  ids_.assign(team_->tokenizer().prefix().begin(), team_->tokenizer().prefix().end());
-  team_->tokenizer().encode(text, text_scratch_, ids_);
-  if (static_cast<index_t>(ids_.size()) > limits_.tokens) {
-    throw Error(Code::limit_exceeded, "text", "at most " + std::to_string(limits_.tokens) + " tokens",
-                std::to_string(ids_.size()));
-  }
+  tokenize_text(text);
+  require_room(0);
   if (ids_.size() < 2) throw Error(Code::invalid_argument, "text", "at least two tokens", std::to_string(ids_.size()));
   throw_if(weigh(ask.interrupt), "score");
   name_roles(score_.roles, ask.wake);

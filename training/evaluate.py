@@ -142,7 +142,7 @@ def main():
     parser.add_argument("--team", type=Path, required=True)
     parser.add_argument("--tasks", nargs="*", default=list(SPLITS))
     parser.add_argument("--split", help="instead of the usual one")
-    parser.add_argument("--limit", type=int, default=0, help="items per task; 0: all")
+    parser.add_argument("--limit", type=int, default=0, help="at most so many items per task, evenly spaced; 0: all")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--text", action="store_true", help="also each role's bits per byte on the held-out corpora")
     arguments = parser.parse_args()
@@ -151,7 +151,7 @@ def main():
     for task in arguments.tasks:
         split = arguments.split or SPLITS[task]
         items = task_items(arguments.data, task, split)
-        items = items[:arguments.limit] if arguments.limit else items
+        items = items[::-(-len(items) // arguments.limit)] if arguments.limit else items
         prompts = [team.chat.prompt(item["instruction"], item["input"]) for item in items]
         labels = [[team.chat.answer(choice) for choice in item["choices"]] for item in items]
         answers = [item["answer"] for item in items]

@@ -85,6 +85,7 @@ def make(data: Path, out: Path, chat, seed: int, device: str) -> dict:
         roles += numbers
     weight, bias = fit(torch.cat(features), torch.tensor(roles))
     save_file({"weight": weight.contiguous(), "bias": bias.contiguous()}, out / "gate.safetensors", metadata={"format": "pt"})
+    (out / "gate.safetensors").chmod(0o644)
     accuracy = {}
     for kind, (ids, numbers) in prompts(data, chat, "valid", 200, seed).items():
         said = (prompt_means(model, ids, pad) @ weight.T + bias).argmax(dim=-1)

@@ -24,14 +24,16 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 import bpe
 import gate
 import macro_direction
-from text import BOS, EOS, EOT, PAD, ROLE_OF_TASK, ROLES, TRAIN_TASKS, Chat, task_items, training_documents
-from train import Plan, answer_batches, start_processes, text_batches, train, whole_state
+from text import BOS, EOS, EOT, PAD, ROLE_OF_TASK, ROLES, Chat, task_items, training_documents
+from train import Plan, all_here, answer_batches, first_process, start_processes, text_batches, train, whole_state
 
-# Passes over each task's training items, per role: the role's own tasks first, then a share of the others'.
+# Passes over each task's training items, per role and round: the role's own tasks first, then a share of the others'.
+# A round is one schedule of the learning rate; the tables need more reading than the tweets do.
 PASSES = {
-    "macro": {"macro_direction": 3.0, "tfns": 0.2, "tatqa_mc": 0.1, "stock_movement": 0.05, "tatqa_qa": 0.1},
-    "micro": {"tfns": 2.5, "macro_direction": 0.5, "tatqa_mc": 0.1, "stock_movement": 0.05, "tatqa_qa": 0.1},
-    "quant": {"tatqa_mc": 1.0, "stock_movement": 0.1, "tatqa_qa": 0.5, "tfns": 0.15, "macro_direction": 0.5},
+    "macro": [{"macro_direction": 3.0, "tfns": 0.2, "tatqa_mc": 0.1, "stock_movement": 0.05, "tatqa_qa": 0.1}],
+    "micro": [{"tfns": 2.5, "macro_direction": 0.5, "tatqa_mc": 0.1, "stock_movement": 0.05, "tatqa_qa": 0.1}],
+    "quant": [{"tatqa_mc": 1.0, "stock_movement": 0.1, "tatqa_qa": 0.5, "tfns": 0.15, "macro_direction": 0.5},
+              {"tatqa_mc": 1.0, "stock_movement": 0.05, "tatqa_qa": 0.1, "tfns": 0.1, "macro_direction": 0.2}],
 }
 
 
@@ -94,11 +96,11 @@ def shuffled_options(item: dict, random: np.random.RandomState) -> dict:
     return {**item, "choices": choices, "input": item["input"][:-len(line)] + " / ".join(choices)}
 
 
-def tuning_examples(data: Path, chat: Chat, role: str, arguments) -> list:
-    """(prompt ids, answer ids) for the passes of PASSES[role]; a part of a pass is drawn without replacement."""
-    random = np.random.RandomState(arguments.seed + 1)
+def tuning_examples(data: Path, chat: Chat, role: str, turn: int, arguments) -> list:
+    """(prompt ids, answer ids) for the passes of PASSES[role][turn]; a part of a pass is drawn without replacement."""
+    random = np.random.RandomState(arguments.seed + 1 + turn)
     examples = []
-    for task, passes in PASSES[role].items():
+    for task, passes in PASSES[role][turn].items():
         items = task_items(data, task, "train")
         wanted = round(passes * arguments.passes * len(items))
         drawn = [i for _ in range(wanted // len(items) + 1) for i in random.permutation(len(items))][:wanted]
@@ -132,10 +134,11 @@ class Stage:
 
     def save(self, model, measured: dict):
         state = whole_state(model)
-        if torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
-            return
-        model.save_pretrained(self.folder, state_dict=state)
-        (self.folder / "stage.json").write_text(json.dumps({"plan": self.plan, "measured": measured}, indent=1) + "\n")
+        if first_process():
+            model.save_pretrained(self.folder, state_dict=state)
+            record = {"plan": self.plan, "measured": measured}
+            (self.folder / "stage.json").write_text(json.dumps(record, indent=1) + "\n")
+        all_here()
 
 
 def open_model(folder: Path, arguments, device: str):
@@ -144,12 +147,14 @@ def open_model(folder: Path, arguments, device: str):
 
 def make_tokenizer(arguments) -> Tokenizer:
     path = arguments.base / "tokenizer.json" if arguments.base else arguments.work / "tokenizer.json"
-    if not path.exists():
+    if first_process() and not path.exists():
         texts = [text for role in ROLES for text in plain_text(arguments.data, role)]
         texts += [f"{item['instruction']}\n{item['input']}" for task in ROLE_OF_TASK
                   for item in task_items(arguments.data, task, "train")]
         bpe.train(texts, arguments.vocab).save(str(path))
-    shutil.copyfile(path, arguments.out / "tokenizer.json")
+    all_here()
+    if first_process():
+        shutil.copyfile(path, arguments.out / "tokenizer.json")
     return Tokenizer.from_file(str(path))
 
 
@@ -179,21 +184,29 @@ def make_role(arguments, chat: Chat, role: str, base: Path, base_plan: dict, dev
         read.save(model, train(model, list(text_batches(rows, reading)), reading, f"{role}, reading"))
     tuning = dataclasses.replace(plan_of(arguments, tokens=0, lr=arguments.tune_lr), warmup=0.05,
                                  batch_tokens=arguments.tune_batch_tokens)
-    passes = {task: passes * arguments.passes for task, passes in PASSES[role].items()}
-    tuned = Stage(arguments.work / role, {"from": read.plan, **dataclasses.asdict(tuning), "passes": passes})
-    if not tuned.done():
-        model = open_model(read.folder, arguments, device)
-        examples = tuning_examples(arguments.data, chat, role, arguments)
-        pad = chat.id[PAD] if chat.id[PAD] is not None else chat.id[EOT]
-        folder = arguments.work / f"{role}.snapshot"
-        tuned.save(model, train(model, list(answer_batches(examples, tuning, pad)), tuning, f"{role}, tuning",
-                                arguments.snapshot_every, lambda: model.save_pretrained(folder)))
+    before = read
+    for turn, table in enumerate(PASSES[role]):
+        passes = {task: passes * arguments.passes for task, passes in table.items()}
+        tuned = Stage(tuned_folder(arguments, role, turn), {"from": before.plan, **dataclasses.asdict(tuning), "passes": passes})
+        if not tuned.done():
+            model = open_model(before.folder, arguments, device)
+            examples = tuning_examples(arguments.data, chat, role, turn, arguments)
+            pad = chat.id[PAD] if chat.id[PAD] is not None else chat.id[EOT]
+            kept = arguments.work / f"{role}.snapshot"
+            tuned.save(model, train(model, list(answer_batches(examples, tuning, pad)), tuning, f"{role}, tuning {turn + 1}",
+                                    arguments.snapshot_every, lambda: model.save_pretrained(kept)))
+        before = tuned
+
+
+def tuned_folder(arguments, role: str, turn: int) -> Path:
+    return arguments.work / (role if turn == 0 else f"{role}.{turn + 1}")
 
 
 def publish_role(arguments, role: str):
     """bfloat16 weights, as save_pretrained writes them, into the team's folder."""
-    model = AutoModelForCausalLM.from_pretrained(arguments.work / role, dtype=torch.bfloat16)
-    model.save_pretrained(arguments.out / role)
+    last = tuned_folder(arguments, role, len(PASSES[role]) - 1)
+    AutoModelForCausalLM.from_pretrained(last, dtype=torch.bfloat16).save_pretrained(arguments.out / role)
+    (arguments.out / role / "model.safetensors").chmod(0o644)
 
 
 def write_manifest(arguments):
@@ -232,7 +245,7 @@ def main():
     for role in ROLES:
         if role in arguments.only:
             make_role(arguments, chat, role, base, base_plan, device)
-    if "gate" in arguments.only and not (torch.distributed.is_initialized() and torch.distributed.get_rank() != 0):
+    if "gate" in arguments.only and first_process():
         for role in ROLES:
             publish_role(arguments, role)
         gate.make(arguments.data, arguments.out, chat, arguments.seed, device)

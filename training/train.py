@@ -163,6 +163,15 @@ def start_processes() -> str:
     return device
 
 
+def first_process() -> bool:
+    return not dist.is_initialized() or dist.get_rank() == 0
+
+
+def all_here():
+    if dist.is_initialized():
+        dist.barrier()
+
+
 def whole_state(model) -> dict:
     """The full state on rank 0's CPU, gathered if it is sharded."""
     if not dist.is_initialized():

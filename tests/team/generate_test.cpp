@@ -120,6 +120,28 @@ TEST_CASE("a caller, a stop request and a deadline end a text, and what was said
   CHECK(desk.generate(prompt, ignore, {.max_tokens = 40}).ids == free.ids);
 }
 
+TEST_CASE("a completion goes on from the text as it stands, and its log-probability is the longer text's less its own",
+          "[team][law1]") {
+  const test::TeamFolder folder([](Json& team) {  // one role: a gate would read the longer text differently
+    team["roles"] = Json::array({{{"name", "micro"}, {"path", "micro"}}});
+    team["gate"] = nullptr;
+  });
+  const auto team = open_team(folder.path());
+  Session desk(team);
+  const std::string text = "Profit rose";
+  const Generation more = desk.complete(text, ignore, {.max_tokens = 12, .sampling = {.temperature = 1, .seed = 9}});
+  CHECK(more.prompt_tokens == static_cast<index_t>(team.tokenizer().encode(text).size()) + 1);  // and the BOS
+  std::vector<std::int32_t> ids = team.tokenizer().encode(text);
+  ids.insert(ids.end(), more.ids.begin(), more.ids.end());
+  const std::string whole = team.tokenizer().decode(ids);
+  if (team.tokenizer().encode(whole) == ids) {  // else the sampled pieces are not how the tokenizer would cut them
+    CHECK(desk.score(whole).log_probability ==
+          Approx(desk.score(text).log_probability + more.log_probability).epsilon(1e-9));
+  }
+  const Generation other = desk.generate(text, ignore, {.max_tokens = 12});
+  CHECK(other.prompt_tokens > more.prompt_tokens);
+}
+
 TEST_CASE("a caller's exception passes through, and the session goes on", "[team][law4]") {
   const auto team = open_team(test::golden_team());
   Session desk(team);

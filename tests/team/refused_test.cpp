@@ -193,7 +193,7 @@ TEST_CASE("a session refuses what it was not made for, names it, and can be used
   check_refused([&] { desk.classify("nothing", "Rates rose"); }, Code::not_found, "\"nothing\"");
   check_refused([&] { desk.classify("sentiment", bad); }, Code::malformed, "UTF-8");
   check_refused([&] { desk.classify("sentiment", words); }, Code::limit_exceeded,
-                "prompt: expected fewer than 128 tokens");
+                "prompt: expected at most 128 tokens");
   check_refused([&] { desk.classify("sentiment", huge); }, Code::limit_exceeded, "2000");
   check_refused([&] { desk.generate(words, ignore); }, Code::limit_exceeded, "prompt");
   check_refused([&] { desk.generate("", ignore); }, Code::invalid_argument, "an empty text");
@@ -205,7 +205,7 @@ TEST_CASE("a session refuses what it was not made for, names it, and can be used
   check_refused([&] { desk.generate("Hi", ignore, {.sampling = {.temperature = 1, .top_p = 0}}); },
                 Code::invalid_argument, "top_p");
   check_refused([&] { desk.generate("Hi", ignore, {.stop = {""}}); }, Code::invalid_argument, "stop strings");
-  check_refused([&] { desk.score(words); }, Code::limit_exceeded, "text: expected at most 128 tokens");
+  check_refused([&] { desk.score(words); }, Code::limit_exceeded, "prompt: expected at most 128 tokens");
   check_refused([&] { desk.score(bad); }, Code::malformed, "UTF-8");
 
   Task t = task;

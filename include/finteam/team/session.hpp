@@ -63,6 +63,11 @@ class Session {
   template <class OnText>
   const Generation& generate(std::span<const Message> chat, OnText&& on_text, const GenerateOptions& options = {});
 
+  /// The same, but the text goes on as it stands, without a chat format: what a base model does, and what score()
+  /// scores.
+  template <class OnText>
+  const Generation& complete(std::string_view text, OnText&& on_text, const GenerateOptions& options = {});
+
   [[nodiscard]] const Team<B>& team() const noexcept { return *team_; }
   [[nodiscard]] const SessionLimits& limits() const noexcept { return limits_; }
 
@@ -77,6 +82,10 @@ class Session {
 
   /// The ids of a conversation, with the reply's header, into ids_. Throws for what the class comment says.
   void tokenize_chat(std::span<const Message> chat);
+  /// The ids of a text as it stands, into ids_.
+  void tokenize_text(std::string_view text);
+  /// Throws Error(limit_exceeded) unless ids_ and `more` tokens fit.
+  void require_room(index_t more) const;
   /// The gate reads ids_ and sets weights_. Afterwards the role that it reads has read the prompt.
   [[nodiscard]] std::optional<Code> weigh(const Interrupt& interrupt);
   /// Role k reads ids_, if it did not in weigh().
@@ -85,8 +94,11 @@ class Session {
   /// logit_rows.
   [[nodiscard]] std::optional<Code> score_chunk(index_t first, index_t t, const Interrupt& interrupt);
 
-  /// Checks a generation's arguments and makes ids_ and generation_ ready for it.
-  void begin_text(std::span<const Message> chat, const GenerateOptions& options);
+  /// Checks a generation's options and empties generation_.
+  void begin_text(const GenerateOptions& options);
+  /// Generates what follows ids_.
+  template <class OnText>
+  const Generation& write(OnText& on_text, const GenerateOptions& options);
   /// The gate weighs, and every awake role reads ids_.
   [[nodiscard]] std::optional<Code> read_awake(const Interrupt& interrupt);
   /// log p of the next token, in row 0 of role 0's logits. Every awake role has read the same tokens.

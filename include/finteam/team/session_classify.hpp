@@ -50,11 +50,7 @@ void Session<B>::tokenize_labels(const Task& task) {
     throw Error(Code::limit_exceeded, "task", "labels of at most " + std::to_string(limits_.rows) + " tokens together",
                 std::to_string(rows));
   }
-  const index_t tokens = static_cast<index_t>(ids_.size()) + longest;
-  if (tokens > limits_.tokens) {
-    throw Error(Code::limit_exceeded, "prompt", "at most " + std::to_string(limits_.tokens) + " tokens with its label",
-                std::to_string(tokens));
-  }
+  require_room(longest);
 }
 
 template <Backend B>

@@ -59,10 +59,22 @@ template <Backend B>
 void Session<B>::tokenize_chat(std::span<const Message> chat) {
   ids_.clear();
   team_->chat().encode(team_->tokenizer(), text_scratch_, chat, ids_);
-  if (static_cast<index_t>(ids_.size()) >= limits_.tokens) {
-    throw Error(Code::limit_exceeded, "prompt", "fewer than " + std::to_string(limits_.tokens) + " tokens",
-                std::to_string(ids_.size()));
-  }
+  require_room(1);
+}
+
+template <Backend B>
+void Session<B>::tokenize_text(std::string_view text) {
+  ids_.assign(team_->tokenizer().prefix().begin(), team_->tokenizer().prefix().end());
+  team_->tokenizer().encode(text, text_scratch_, ids_);
+}
+
+template <Backend B>
+void Session<B>::require_room(index_t more) const {
+  const index_t tokens = static_cast<index_t>(ids_.size()) + more;
+  if (tokens <= limits_.tokens) return;
+  throw Error(Code::limit_exceeded, "prompt",
+              "at most " + std::to_string(limits_.tokens) + " tokens with what follows it (session limits)",
+              std::to_string(tokens));
 }
 
 template <Backend B>

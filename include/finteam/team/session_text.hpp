@@ -21,19 +21,15 @@ VectorView<const float> Session<B>::next_token() {
 }
 
 template <Backend B>
-void Session<B>::begin_text(std::span<const Message> chat, const GenerateOptions& options) {
+void Session<B>::begin_text(const GenerateOptions& options) {
   if (options.max_tokens < 1) {
     throw Error(Code::invalid_argument, "max_tokens", "at least 1", std::to_string(options.max_tokens));
   }
   options.sampling.validate();
-  if (chat.empty()) throw Error(Code::invalid_argument, "chat", "at least one message", "none");
-  detail::refuse_blank(chat.back().content);
   stream_.begin(options.stop);
-  tokenize_chat(chat);
   generation_.text.clear();
   generation_.ids.clear();
   generation_.log_probability = 0;
-  generation_.prompt_tokens = static_cast<index_t>(ids_.size());
 }
 
 template <Backend B>
@@ -41,8 +37,29 @@ template <class OnText>
 const Generation& Session<B>::generate(std::span<const Message> chat, OnText&& on_text,
                                        const GenerateOptions& options) {
   const FpEnvironment environment;
-  begin_text(chat, options);
+  begin_text(options);
+  if (chat.empty()) throw Error(Code::invalid_argument, "chat", "at least one message", "none");
+  detail::refuse_blank(chat.back().content);
+  tokenize_chat(chat);
+  return write(on_text, options);
+}
+
+template <Backend B>
+template <class OnText>
+const Generation& Session<B>::complete(std::string_view text, OnText&& on_text, const GenerateOptions& options) {
+  const FpEnvironment environment;
+  begin_text(options);
+  detail::refuse_blank(text);
+  tokenize_text(text);
+  require_room(1);
+  return write(on_text, options);
+}
+
+template <Backend B>
+template <class OnText>
+const Generation& Session<B>::write(OnText& on_text, const GenerateOptions& options) {
   Generation& out = generation_;
+  out.prompt_tokens = static_cast<index_t>(ids_.size());
   const auto emit = [&](std::string_view piece) {  // false: the caller wants no more
     out.text.append(piece);
     if constexpr (std::is_void_v<decltype(on_text(piece))>) {
@@ -111,12 +128,8 @@ template <Backend B>
 const Score& Session<B>::score(std::string_view text, const Ask& ask) {
   const FpEnvironment environment;
   detail::refuse_blank(text);
-  ids_.assign(team_->tokenizer().prefix().begin(), team_->tokenizer().prefix().end());
-  team_->tokenizer().encode(text, text_scratch_, ids_);
-  if (static_cast<index_t>(ids_.size()) > limits_.tokens) {
-    throw Error(Code::limit_exceeded, "text", "at most " + std::to_string(limits_.tokens) + " tokens",
-                std::to_string(ids_.size()));
-  }
+  tokenize_text(text);
+  require_room(0);
   if (ids_.size() < 2) throw Error(Code::invalid_argument, "text", "at least two tokens", std::to_string(ids_.size()));
   throw_if(weigh(ask.interrupt), "score");
   name_roles(score_.roles, ask.wake);
