@@ -8,6 +8,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <fstream>
 #include <iostream>
@@ -49,7 +50,16 @@ class Bench {
     const index_t t = static_cast<index_t>(rows.size());
     (void)decoder_.forward(b_, cache_, rows, scratch_, hidden_.view().rows(0, t));
     decoder_.logits(b_, hidden_.view().rows(t - logits, logits), logits_.view().rows(0, logits));
-    if (!std::isfinite(logits_.data()[0])) throw Error(Code::system, "bench", "finite logits", "others");
+  }
+
+  /// Throws unless a prompt of 40 tokens at once and token by token gives the same, finite logits.
+  void check() {
+    step(1, 0, 40, 1);
+    const std::vector<float> whole(logits_.data(), logits_.data() + c_.v);
+    for (index_t i = 0; i < 40; ++i) step(1, i, 1, 1);
+    if (!std::isfinite(whole[0]) || !std::equal(whole.begin(), whole.end(), logits_.data())) {
+      throw Error(Code::system, "bench", "the same finite logits at once and token by token", "others");
+    }
   }
 
   /// Weights of the blocks and the head, each used once for every row (the head for every row of logits).
@@ -88,7 +98,7 @@ Json row(const std::string& name, index_t sequences, double tokens, const bench:
           {"fraction", std::max(by_bytes, by_flops)}};
 }
 
-Json run(const std::string& folder, int threads) {
+Json run(const std::string& folder, int threads, const std::string& commit) {
   ThreadPool pool(threads);
   Cpu b(pool);
   const auto team = open_team(folder, {}, b);
@@ -100,6 +110,7 @@ Json run(const std::string& folder, int threads) {
     const double t = static_cast<double>(sequences * count);
     const double bytes = 2 * (weights + head), flops = 2 * (weights * t + head * static_cast<double>(logits));
     const double read = bench::read_gbps(pool, static_cast<std::size_t>(bytes)), peak = bench::peak_gflops(pool);
+    bench.check();
     const auto s = bench::time(repeats, [&] { bench.step(sequences, 512 - count, count, logits); });
     rows.push_back(row(name, sequences, t, s, bytes, flops, read, peak));
   };
@@ -117,21 +128,22 @@ Json run(const std::string& folder, int threads) {
                   {"seconds_per_step", s.median},
                   {"seconds_least", s.least},
                   {"seconds_most", s.most}});
-  return {{"machine", bench::machine(threads)}, {"rows", rows}};
+  return {{"machine", bench::machine(threads, commit)}, {"rows", rows}};
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
   CLI::App app{"Prefill and decode of the bundled team"};
-  std::string folder, file = "-";
+  std::string folder, file = "-", commit = "unknown";
   int threads = 2;
   app.add_option("team", folder, "a team's folder")->required();
   app.add_option("--threads", threads, "threads, this one included")->check(CLI::Range(1, 256))->capture_default_str();
   app.add_option("--json", file, "where the results go; -: standard output")->capture_default_str();
+  app.add_option("--commit", commit, "what was built, for the results")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   try {
-    const std::string results = run(folder, threads).dump(1);
+    const std::string results = run(folder, threads, commit).dump(1);
     if (file == "-") {
       std::cout << results << "\n";
     } else {

@@ -95,19 +95,21 @@ inline std::string processor() {
   return "unknown";
 }
 
-/// Machine, compiler and instruction set of a run.
-inline finteam::Json machine(int threads) {
-  return {
-    {"processor", processor()}, {"cores", std::thread::hardware_concurrency()}, {"threads", threads},
 #if defined(__clang__)
-        {"compiler", "clang " __clang_version__},
+inline constexpr const char* compiler = "clang " __clang_version__;
 #else
-        {"compiler", "gcc " __VERSION__},
+inline constexpr const char* compiler = "gcc " __VERSION__;
 #endif
-    {
-      "instruction_set", xsimd::default_arch::name()
-    }
-  };
+
+/// Machine, compiler, flags and commit of a run.
+inline finteam::Json machine(int threads, const std::string& commit) {
+  return {{"processor", processor()},
+          {"cores", std::thread::hardware_concurrency()},
+          {"threads", threads},
+          {"compiler", compiler},
+          {"flags", FINTEAM_BENCH_FLAGS},
+          {"instruction_set", xsimd::default_arch::name()},
+          {"commit", commit}};
 }
 
 }  // namespace bench

@@ -67,7 +67,7 @@ struct TaskResult {
 void ask(finteam::Session<finteam::Cpu>& desk, const finteam::JsonView& line, TaskResult& result) {
   finteam::Task task{.instruction = line.at("instruction").as_string(), .input = "{text}", .labels = {}};
   line.at("choices").each([&](const finteam::JsonView& c) { task.labels.push_back(c.as_string()); });
-  const std::string& answer = line.at("answer").as_string();
+  const std::string answer = line.at("answer").as_string();
   try {
     const auto& view = desk.classify(task, line.at("input").as_string(), {.wake = finteam::Wake::all});
     const finteam::RoleView* favourite = &view.roles.front();

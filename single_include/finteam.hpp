@@ -59,6 +59,8 @@
 #define FINTEAM_ABI v0_1_avx512
 #elif defined(__AVX2__) && defined(__FMA__)
 #define FINTEAM_ABI v0_1_avx2
+#elif defined(__x86_64__) && defined(__FMA__)
+#define FINTEAM_ABI v0_1_x86_64_fma
 #elif defined(__x86_64__)
 #define FINTEAM_ABI v0_1_x86_64
 #else
@@ -444,7 +446,7 @@ class Tensor {
   explicit Tensor(std::array<index_t, Rank> extents,
                   std::pmr::memory_resource* memory = std::pmr::get_default_resource())
       : extents_(extents), buffer_(bytes(extents), memory) {
-    std::memset(static_cast<void*>(buffer_.data()), 0, buffer_.size());
+    if (buffer_.size() != 0) std::memset(static_cast<void*>(buffer_.data()), 0, buffer_.size());
   }
 
   [[nodiscard]] TensorView<T, Rank> view() noexcept { return {data(), extents_}; }
@@ -1024,28 +1026,45 @@ namespace finteam::inline FINTEAM_ABI {
 /// x86-64 and AArch64; elsewhere it does nothing.
 class FpEnvironment {
  public:
-#if defined(__x86_64__)
-  FpEnvironment() noexcept : saved_(_mm_getcsr()) { _mm_setcsr(0x1F80U); }
-  ~FpEnvironment() { _mm_setcsr(saved_); }
-#elif defined(__aarch64__)
-  FpEnvironment() noexcept {
-    asm volatile("mrs %0, fpcr" : "=r"(saved_)::"memory");
-    asm volatile("msr fpcr, %0" ::"r"(std::uint64_t{0}) : "memory");
-  }
-  ~FpEnvironment() { asm volatile("msr fpcr, %0" ::"r"(saved_) : "memory"); }
-#else
-  FpEnvironment() noexcept {}
-  ~FpEnvironment() {}
-#endif
+  FpEnvironment() noexcept : host_(word()) { set(ours); }
+  ~FpEnvironment() { set(host_); }
   FpEnvironment(const FpEnvironment&) = delete;
   FpEnvironment& operator=(const FpEnvironment&) = delete;
 
+  /// f() in the environment that the host had: for a callback of the host's.
+  template <class F>
+  decltype(auto) outside(F&& f) const {
+    struct Back {
+      Word word;
+      ~Back() { set(word); }
+    } const back{word()};
+    set(host_);
+    return f();
+  }
+
  private:
 #if defined(__x86_64__)
-  unsigned saved_;
+  using Word = unsigned;
+  static constexpr Word ours = 0x1F80U;
+  static Word word() noexcept { return _mm_getcsr(); }
+  static void set(Word word) noexcept { _mm_setcsr(word); }
 #elif defined(__aarch64__)
-  std::uint64_t saved_ = 0;
+  using Word = std::uint64_t;
+  static constexpr Word ours = 0;
+  static Word word() noexcept {
+    Word word;
+    asm volatile("mrs %0, fpcr" : "=r"(word)::"memory");
+    return word;
+  }
+  static void set(Word word) noexcept { asm volatile("msr fpcr, %0" ::"r"(word) : "memory"); }
+#else
+  using Word = int;
+  static constexpr Word ours = 0;
+  static Word word() noexcept { return 0; }
+  static void set(Word) noexcept {}
 #endif
+
+  Word host_;
 };
 
 namespace detail {
@@ -2302,6 +2321,19 @@ class JsonView {
   bool root_;
 };
 
+namespace detail {
+
+/// Throws Error(unsupported) unless every key of the object is one of those.
+inline void only_keys(const JsonView& object, std::initializer_list<std::string_view> keys) {
+  object.each_member([&](std::string_view key, const JsonView& value) {
+    if (std::find(keys.begin(), keys.end(), key) == keys.end()) {
+      value.refuse("no such key: this build does not know it", Code::unsupported);
+    }
+  });
+}
+
+}  // namespace detail
+
 /// A parsed file and its name. Moves; views of it stay good as long as it is neither moved nor destroyed.
 class JsonFile {
  public:
@@ -2984,11 +3016,11 @@ class KvCache {
     return to;
   }
 
-  /// Makes the sequence `tokens` long, taking pages as needed; the new positions must be written before they are read.
-  /// Throws Error(limit_exceeded), with the sequence as it was.
+  /// Makes the sequence `tokens` long, no shorter than it is, taking pages as needed; the new positions must be written
+  /// before they are read. Throws Error(limit_exceeded), with the sequence as it was.
   void extend(std::int32_t sequence, index_t tokens) {
     const index_t have = pages_for(length(sequence)), need = pages_for(tokens);
-    if (need > pages_per_sequence_ || need - have > static_cast<index_t>(free_.size())) {
+    if (tokens < length(sequence) || tokens > limits_.tokens || need - have > static_cast<index_t>(free_.size())) {
       throw Error(Code::limit_exceeded, "cache",
                   "at most " + std::to_string(limits_.tokens) + " tokens in a sequence and " +
                       std::to_string(limits_.pages) + " pages in all",
@@ -3209,7 +3241,7 @@ inline void refuse_leftovers(const Checkpoint& checkpoint, std::vector<std::stri
 
 /// Takes every tensor that `config` asks for out of `checkpoint`, by way of backend.matrix and backend.vector.
 /// Throws Error(not_found) for a missing tensor and Error(mismatch) for a wrong shape; a tensor that the config has no
-/// place for (a bias, an extra layer, an untied head under tied embeddings that differs in shape) is refused too.
+/// place for (a bias, an extra layer) is refused too, and so is a second copy of tied embeddings that differs.
 template <Backend B>
 [[nodiscard]] DecoderWeights<B> load_weights(B& backend, const Checkpoint& checkpoint, const Config& config,
                                              const Progress& progress, std::pmr::memory_resource* memory) {
@@ -3255,9 +3287,15 @@ template <Backend B>
   if (!config.tie_word_embeddings) {
     w.own_lm_head.push_back(matrix(std::string(names.lm_head), v, d));
   } else if (checkpoint.contains(names.lm_head)) {
-    used.emplace_back(names.lm_head);  // some writers store the tied head a second time
+    const RawTensor head = take(std::string(names.lm_head), {v, d}), embedding = checkpoint.tensor(names.embed_tokens);
+    if (head.dtype != embedding.dtype ||
+        std::memcmp(head.data, embedding.data, static_cast<std::size_t>(head.size()) * bytes_of(head.dtype)) != 0) {
+      throw Error(Code::mismatch, checkpoint.where(names.lm_head),
+                  "the bytes of " + std::string(names.embed_tokens) + ", as tie_word_embeddings says", "others");
+    }
   }
   refuse_leftovers(checkpoint, std::move(used));
+  if (progress) progress(checkpoint.bytes(), checkpoint.bytes());  // what was passed over counts as done
   return w;
 }
 
@@ -3313,6 +3351,7 @@ namespace detail {
 /// frequency[i] = theta^(-2i/e), then scaled as the config says. [e/2], radians per position.
 /// Source: Su et al. 2021, eq. 15; in float, as transformers computes it.
 [[nodiscard]] inline std::vector<float> rope_frequencies(const Config& config) {
+  const FpEnvironment environment;
   std::vector<float> frequency(static_cast<std::size_t>(config.e / 2));
   for (std::size_t i = 0; i < frequency.size(); ++i) {
     const float exponent = static_cast<float>(2 * i) / static_cast<float>(config.e);
@@ -3394,7 +3433,6 @@ class Decoder {
   [[nodiscard]] static Decoder load(B& backend, const Checkpoint& checkpoint, const Config& config,
                                     const Progress& progress = {},
                                     std::pmr::memory_resource* memory = std::pmr::get_default_resource()) {
-    const FpEnvironment environment;
     return {config, load_weights(backend, checkpoint, config, progress, memory)};
   }
 
@@ -3893,8 +3931,9 @@ namespace finteam::inline FINTEAM_ABI {
 
 /// What a session is made for. A call beyond it is refused; within it nothing is allocated.
 struct SessionLimits {
-  index_t tokens = 0;      ///< longest prompt with what follows it; 0: the team's context, at most 4,096
-  index_t labels = 16;     ///< most labels of one question
+  index_t tokens = 0;         ///< longest prompt with what follows it; 0: the team's context, at most 4,096
+  index_t labels = 16;        ///< most labels of one question
+  index_t label_bytes = 128;  ///< longest label
   index_t rows = 128;      ///< most rows of one step: a prompt's chunk; the tokens of all labels of a question together
   index_t text_bytes = 0;  ///< longest text, with its instruction; 0: 16 for each token
   std::pmr::memory_resource* memory =
@@ -3914,6 +3953,7 @@ struct LabelTokens {
   }
 };
 
+/// One role's decoder with a cache, scratch and the hidden states of its last step; one thread at a time.
 template <Backend B>
 class Reader {
  public:
@@ -4078,9 +4118,9 @@ inline void check_task(const Task& task, const std::string& where) {
   if (task.labels.empty()) refuse("at least one label", "an empty list");
   for (auto l = task.labels.begin(); l != task.labels.end(); ++l) {
     if (l->empty()) refuse("labels with text", "an empty label");
-    if (std::find(task.labels.begin(), l, *l) != l) refuse("labels that differ", "\"" + *l + "\" twice");
+    if (std::find(task.labels.begin(), l, *l) != l) refuse("labels that differ", in_quotes(*l) + " twice");
   }
-  if (task.input.find(text_slot) == std::string::npos) refuse("an input that holds {text}", "\"" + task.input + "\"");
+  if (task.input.find(text_slot) == std::string::npos) refuse("an input that holds {text}", in_quotes(task.input));
   if (task.prior.empty()) return;
   if (task.prior.size() != task.labels.size()) {
     refuse("a prior of " + std::to_string(task.labels.size()) + " numbers", std::to_string(task.prior.size()));
@@ -4155,6 +4195,7 @@ inline std::size_t one_of(const JsonView& json, std::initializer_list<std::strin
 
 [[nodiscard]] inline Manifest::Gate read_gate(const JsonView& json, const std::vector<Manifest::Role>& roles) {
   Manifest::Gate gate;
+  only_keys(json, {"file", "reads", "of", "per", "top_k", "temperature"});
   gate.file = inner_path(json.at("file"));
   one_of(json.at("reads"), {"prompt_mean_hidden"});
   if (const auto per = json.find("per")) one_of(*per, {"prompt"});
@@ -4168,6 +4209,7 @@ inline std::size_t one_of(const JsonView& json, std::initializer_list<std::strin
 }
 
 [[nodiscard]] inline Task read_task(const JsonView& json) {
+  only_keys(json, {"instruction", "input", "labels", "prior"});
   Task task{
       .instruction = json.string_or("instruction", ""), .input = json.string_or("input", text_slot), .labels = {}};
   json.at("labels").each([&](const JsonView& label) { task.labels.push_back(label.as_string()); });
@@ -4184,9 +4226,11 @@ inline std::size_t one_of(const JsonView& json, std::initializer_list<std::strin
 /// shared base), mismatch (several roles and no gate).
 [[nodiscard]] inline Manifest read_manifest(const JsonView& json) {
   (void)json.at("finteam").as_int(1, 1);
+  detail::only_keys(json, {"finteam", "roles", "base", "tokenizer", "gate", "mix_in", "chat", "tasks"});
   Manifest m;
   const JsonView roles = json.at("roles");
   roles.each([&](const JsonView& role) {
+    detail::only_keys(role, {"name", "path"});
     Manifest::Role r{role.at("name").as_string(), detail::inner_path(role.at("path"))};
     if (r.name.empty()) role.at("name").refuse("a name");
     for (const auto& other : m.roles) {
@@ -5071,15 +5115,6 @@ struct TokenizerModel {
   bool ignore_merges = false;
 };
 
-/// Throws Error(unsupported) unless every key of the object is one of those.
-inline void only_keys(const JsonView& object, std::initializer_list<std::string_view> keys) {
-  object.each_member([&](std::string_view key, const JsonView& value) {
-    if (std::find(keys.begin(), keys.end(), key) == keys.end()) {
-      value.refuse("no such key: this build does not know it", Code::unsupported);
-    }
-  });
-}
-
 /// Throws Error(unsupported) unless the key is missing, null or false.
 inline void must_be_off(const JsonView& object, std::string_view key) {
   const auto value = object.find(key);
@@ -5109,7 +5144,7 @@ inline void must_be_off(const JsonView& object, std::string_view key) {
       only_keys(token, {"id", "content", "single_word", "lstrip", "rstrip", "normalized", "special"});
       must_be_off(token, "lstrip");
       must_be_off(token, "rstrip");
-      const std::string& content = token.at("content").as_string();
+      const std::string content = token.at("content").as_string();
       if (content.empty()) token.at("content").refuse("a string that is not empty");
       entries.push_back({content, static_cast<std::int32_t>(token.at("id").as_int(0, max_id)),
                          token.bool_or("special", false) ? TokenKind::special : TokenKind::added});
@@ -5722,6 +5757,22 @@ struct LinearGate {
   double temperature = 1.0;
 };
 
+namespace detail {
+
+/// Whether a folder has an entry of that name, be it a broken link: opening it then says what is wrong.
+[[nodiscard]] inline bool is_there(const std::filesystem::path& path) {
+  std::error_code error;
+  return std::filesystem::symlink_status(path, error).type() != std::filesystem::file_type::not_found;
+}
+
+/// Throws Error(invalid_argument) for a text of nothing but ASCII white space.
+inline void refuse_blank(std::string_view text) {
+  if (text.find_first_not_of(" \t\r\n\v\f") == std::string_view::npos) {
+    throw Error(Code::invalid_argument, "text", "some text", text.empty() ? "an empty text" : "white space only");
+  }
+}
+}  // namespace detail
+
 /// Shared by threads, each with a Session of its own.
 template <Backend B>
 class Team {
@@ -5743,7 +5794,7 @@ class Team {
   [[nodiscard]] const Task& task(std::string_view name) const {
     const auto t = manifest_.tasks.find(name);
     if (t == manifest_.tasks.end())
-      throw Error(Code::not_found, "task", "a task of team.json", "\"" + std::string(name) + "\"");
+      throw Error(Code::not_found, "task", "a task of team.json", detail::in_quotes(name));
     return t->second;
   }
   [[nodiscard]] const std::map<std::string, Task, std::less<>>& tasks() const noexcept { return manifest_.tasks; }
@@ -5762,6 +5813,8 @@ class Team {
 
  private:
   void open_tokenizer(const std::filesystem::path& folder);
+  /// Throws Error(mismatch) if there is a tokenizer at `own` whose tokens are not those of the team's, at `path`.
+  void refuse_other_tokenizer(const std::filesystem::path& own, const std::filesystem::path& path) const;
   void open_gate(const std::filesystem::path& folder, const std::string& where);
 
   Manifest manifest_;
@@ -5785,7 +5838,7 @@ template <Backend B = Cpu>
 template <Backend B>
 Team<B>::Team(const std::filesystem::path& folder, const OpenOptions& options, B backend) {
   std::string where = folder.string();
-  if (std::filesystem::exists(folder / "team.json")) {
+  if (detail::is_there(folder / "team.json")) {
     const JsonFile file = JsonFile::open(folder / "team.json");
     where = file.where();
     manifest_ = read_manifest(file.root());
@@ -5802,7 +5855,7 @@ Team<B>::Team(const std::filesystem::path& folder, const OpenOptions& options, B
     checkpoints.push_back(Checkpoint::open(folder / role.path));
     total += checkpoints.back().bytes();
     if (configs.back().v != configs.front().v) {
-      throw Error(Code::mismatch, where + ": role " + role.name,
+      throw Error(Code::mismatch, where + ": role " + detail::printable(role.name),
                   "a vocabulary of " + std::to_string(configs.front().v) + " tokens, as role " +
                       manifest_.roles.front().name + " has",
                   std::to_string(configs.back().v));
@@ -5829,10 +5882,11 @@ Team<B>::Team(const std::filesystem::path& folder, const OpenOptions& options, B
 template <Backend B>
 void Team<B>::open_tokenizer(const std::filesystem::path& folder) {
   std::filesystem::path path = folder / (manifest_.tokenizer.empty() ? "tokenizer.json" : manifest_.tokenizer);
-  if (manifest_.tokenizer.empty() && !std::filesystem::exists(path)) {
+  if (manifest_.tokenizer.empty() && !detail::is_there(path)) {
     path = folder / manifest_.roles.front().path / "tokenizer.json";
   }
   tokenizer_ = Tokenizer::open(path);
+  for (const auto& role : manifest_.roles) refuse_other_tokenizer(folder / role.path / "tokenizer.json", path);
   if (tokenizer_->size() > vocab_size()) {
     throw Error(Code::mismatch, path.string(), "ids below the roles' vocabulary of " + std::to_string(vocab_size()),
                 std::to_string(tokenizer_->size() - 1));
@@ -5846,6 +5900,18 @@ void Team<B>::open_tokenizer(const std::filesystem::path& folder) {
 }
 
 template <Backend B>
+void Team<B>::refuse_other_tokenizer(const std::filesystem::path& own, const std::filesystem::path& path) const {
+  if (!detail::is_there(own) || MappedFile::open(own).text() == MappedFile::open(path).text()) return;
+  const Tokenizer other = Tokenizer::open(own);
+  bool same = other.size() == tokenizer_->size();
+  for (std::int32_t id = 0; same && id < other.size(); ++id) {
+    same = other.kind(id) == tokenizer_->kind(id) &&
+           (other.kind(id) == TokenKind::absent || other.bytes(id) == tokenizer_->bytes(id));
+  }
+  if (!same) throw Error(Code::mismatch, other.where(), "the tokens of " + tokenizer_->where(), "others");
+}
+
+template <Backend B>
 void Team<B>::open_gate(const std::filesystem::path& folder, const std::string& where) {
   if (!manifest_.gate) return;
   const Manifest::Gate& g = *manifest_.gate;
@@ -5854,14 +5920,14 @@ void Team<B>::open_gate(const std::filesystem::path& folder, const std::string& 
   const auto take = [&](std::string_view name, std::initializer_list<index_t> shape, float* out) {
     const RawTensor raw = file.tensor(name);
     if (!std::equal(raw.shape.begin(), raw.shape.end(), shape.begin(), shape.end())) {
-      throw Error(Code::mismatch, where + ": gate: " + g.file + ": " + std::string(name), detail::shape_string(shape),
-                  detail::shape_string(raw.shape));
+      throw Error(Code::mismatch, where + ": gate: " + detail::printable(g.file) + ": " + std::string(name),
+                  detail::shape_string(shape), detail::shape_string(raw.shape));
     }
     for (index_t i = 0; i < raw.size(); ++i) {
       out[i] = raw[i];
       if (!std::isfinite(out[i])) {
-        throw Error(Code::malformed, where + ": gate: " + g.file + ": " + std::string(name), "finite numbers",
-                    std::to_string(out[i]) + " at " + std::to_string(i));
+        throw Error(Code::malformed, where + ": gate: " + detail::printable(g.file) + ": " + std::string(name),
+                    "finite numbers", std::to_string(out[i]) + " at " + std::to_string(i));
       }
     }
   };
@@ -5870,15 +5936,6 @@ void Team<B>::open_gate(const std::filesystem::path& folder, const std::string& 
   take("bias", {n}, gate.bias.data());
   gate_ = std::move(gate);
 }
-
-namespace detail {
-/// Throws Error(invalid_argument) for a text of nothing but ASCII white space.
-inline void refuse_blank(std::string_view text) {
-  if (text.find_first_not_of(" \t\r\n\v\f") == std::string_view::npos) {
-    throw Error(Code::invalid_argument, "text", "some text", text.empty() ? "an empty text" : "white space only");
-  }
-}
-}  // namespace detail
 
 }  // namespace finteam::inline FINTEAM_ABI
 
@@ -6007,8 +6064,9 @@ class TextStream {
   /// A new text, which ends before any of `stops`. Throws Error as StopMatcher does; the stream is then as it was.
   void begin(const std::vector<std::string>& stops) {
     if (stops != stops_) {
-      matcher_ = StopMatcher(stops, decoder_.max_piece_bytes());
+      StopMatcher matcher(stops, decoder_.max_piece_bytes());
       stops_ = stops;
+      matcher_ = std::move(matcher);
     }
     matcher_.flush();
     decoder_.flush();
@@ -6027,6 +6085,9 @@ class TextStream {
     if (matcher_.stopped() || !show(matcher_.push(decoder_.flush()), emit) || matcher_.stopped()) return;
     show(matcher_.flush(), emit);
   }
+
+  /// The most bytes that a token can add.
+  [[nodiscard]] std::size_t max_piece_bytes() const noexcept { return decoder_.max_piece_bytes(); }
 
   /// Whether a stop string has ended the text.
   [[nodiscard]] bool stopped() const noexcept { return matcher_.stopped(); }
@@ -6073,6 +6134,9 @@ class Session {
     reserve();
   }
 
+  /// A team that would be gone before its session.
+  Session(const Team<B>&&, const SessionLimits& = {}, B = {}) = delete;
+
   /// Which of the task's labels fits the text: a label's score in a role is the log-probability of its tokens and its
   /// end; softmax over the labels per role; the gate mixes the roles' distributions.
   const View& classify(const Task& task, std::string_view text, const Ask& ask = {}) {
@@ -6084,7 +6148,8 @@ class Session {
     return classify_checked(team_->task(task), text, ask);
   }
 
-  /// How probable the text is, as it stands (no chat format), under what `generate` mixes.
+  /// How probable the text is, as it stands (no chat format), under what `generate` mixes. The gate reads the whole
+  /// text, so a gated team's score ranks texts and roles; it is not a distribution over texts as one role's is.
   const Score& score(std::string_view text, const Ask& ask = {});
 
   /// Streams a reply to `prompt`: on_text(std::string_view) gets whole UTF-8 characters as they come, and may return
@@ -6131,9 +6196,9 @@ class Session {
 
   /// Checks a generation's options and empties generation_.
   void begin_text(const GenerateOptions& options);
-  /// Generates what follows ids_.
+  /// Generates what follows ids_; on_text runs in the host's floating-point environment.
   template <class OnText>
-  const Generation& write(OnText& on_text, const GenerateOptions& options);
+  const Generation& write(const FpEnvironment& environment, OnText& on_text, const GenerateOptions& options);
   /// The gate weighs, and every awake role reads ids_.
   [[nodiscard]] std::optional<Code> read_awake(const Interrupt& interrupt);
   /// log p of the next token, in row 0 of role 0's logits. Every awake role has read the same tokens.
@@ -6211,7 +6276,7 @@ const View& Session<B>::classify_checked(const Task& task, std::string_view text
     throw_if(read_prompt(k, ask.interrupt), "classify");
     throw_if(readers_[k].score(b_, labels_, ask.interrupt, logits_.view().row(static_cast<index_t>(k)), role.scores),
              "classify");
-    require_finite(role.scores, "role " + role.name);
+    require_finite(role.scores, "role " + detail::printable(role.name));
   }
   answer(task);
   return view_;
@@ -6223,6 +6288,11 @@ void Session<B>::tokenize_labels(const Task& task) {
   labels_.begin.assign(1, 0);
   index_t longest = 0;
   for (const std::string& label : task.labels) {
+    if (static_cast<index_t>(label.size()) > limits_.label_bytes) {
+      throw Error(Code::limit_exceeded, "task",
+                  "labels of at most " + std::to_string(limits_.label_bytes) + " bytes (session limits)",
+                  std::to_string(label.size()));
+    }
     const index_t first = static_cast<index_t>(labels_.ids.size());
     team_->tokenizer().encode(label, text_scratch_, labels_.ids);
     if (team_->end_id()) labels_.ids.push_back(*team_->end_id());
@@ -6303,9 +6373,10 @@ SessionLimits Session<B>::checked(const Team<B>& team, SessionLimits limits) {
     refuse("tokens", "2 to the team's context, " + std::to_string(team.context()), limits.tokens);
   }
   if (limits.text_bytes == 0) limits.text_bytes = 16 * limits.tokens;
-  if (limits.text_bytes < 1 || limits.text_bytes > (index_t{1} << 30))
-    refuse("text_bytes", "1 to 2^30", limits.text_bytes);
+  if (limits.text_bytes < 1 || limits.text_bytes > static_cast<index_t>(Tokenizer::max_text_bytes))
+    refuse("text_bytes", "1 to 2^28", limits.text_bytes);
   if (limits.labels < 1 || limits.labels > 4096) refuse("labels", "1 to 4096", limits.labels);
+  if (limits.label_bytes < 1 || limits.label_bytes > 65536) refuse("label_bytes", "1 to 65536", limits.label_bytes);
   if (limits.rows < 1 || limits.rows > 65536) refuse("rows", "1 to 65536", limits.rows);
   return limits;
 }
@@ -6314,8 +6385,8 @@ template <Backend B>
 void Session<B>::reserve() {
   const auto n = team_->roles().size();
   const auto labels = static_cast<std::size_t>(limits_.labels), tokens = static_cast<std::size_t>(limits_.tokens);
-  constexpr std::size_t label_bytes = 64;
-  ids_.reserve(static_cast<std::size_t>(limits_.text_bytes) + 64);
+  const std::size_t label_bytes = static_cast<std::size_t>(limits_.label_bytes);
+  ids_.reserve(static_cast<std::size_t>(std::max(limits_.text_bytes, limits_.tokens)) + 64);
   labels_.ids.reserve(static_cast<std::size_t>(limits_.rows) + labels);
   labels_.begin.reserve(labels + 1);
   weights_.assign(n, 0.0);
@@ -6338,7 +6409,7 @@ void Session<B>::reserve() {
     }
   }
   generation_.ids.reserve(tokens);
-  generation_.text.reserve(16 * tokens);
+  generation_.text.reserve(tokens * std::min<std::size_t>(stream_.max_piece_bytes(), 256));
 }
 
 template <Backend B>
@@ -6381,7 +6452,7 @@ std::optional<Code> Session<B>::weigh(const Interrupt& interrupt) {
   if (code) return code;
   for (double& f : feature_) f /= static_cast<double>(ids_.size());
   linear_scores(gate->weight.view(), gate->bias.view().span(), feature_, weights_);
-  require_finite(weights_, "role " + team_->roles()[gate->of].name);
+  require_finite(weights_, "role " + detail::printable(team_->roles()[gate->of].name));
   softmax(weights_, gate->temperature);
   keep_top_k(weights_, gate->top_k);
   return std::nullopt;
@@ -6434,7 +6505,7 @@ const Generation& Session<B>::generate(std::span<const Message> chat, OnText&& o
   if (chat.empty()) throw Error(Code::invalid_argument, "chat", "at least one message", "none");
   detail::refuse_blank(chat.back().content);
   tokenize_chat(chat);
-  return write(on_text, options);
+  return write(environment, on_text, options);
 }
 
 template <Backend B>
@@ -6445,21 +6516,21 @@ const Generation& Session<B>::complete(std::string_view text, OnText&& on_text, 
   detail::refuse_blank(text);
   tokenize_text(text);
   require_room(1);
-  return write(on_text, options);
+  return write(environment, on_text, options);
 }
 
 template <Backend B>
 template <class OnText>
-const Generation& Session<B>::write(OnText& on_text, const GenerateOptions& options) {
+const Generation& Session<B>::write(const FpEnvironment& environment, OnText& on_text, const GenerateOptions& options) {
   Generation& out = generation_;
   out.prompt_tokens = static_cast<index_t>(ids_.size());
   const auto emit = [&](std::string_view piece) {  // false: the caller wants no more
     out.text.append(piece);
     if constexpr (std::is_void_v<decltype(on_text(piece))>) {
-      on_text(piece);
+      environment.outside([&] { on_text(piece); });
       return true;
     } else {
-      return static_cast<bool>(on_text(piece));
+      return environment.outside([&] { return static_cast<bool>(on_text(piece)); });
     }
   };
 
@@ -6502,6 +6573,8 @@ template <Backend B>
 std::int32_t Session<B>::sample(const Sampling& sampling) {
   const auto log_p = next_token();
   const index_t position = generation_.prompt_tokens + static_cast<index_t>(generation_.ids.size());
+  const double greatest = static_cast<double>(*std::max_element(log_p.data(), log_p.data() + log_p.size()));
+  require_finite({&greatest, 1}, "the next token");
   const std::int32_t id = sampler_.sample(log_p, position, sampling);
   generation_.ids.push_back(id);
   generation_.log_probability += static_cast<double>(log_p(id));
@@ -6536,6 +6609,8 @@ const Score& Session<B>::score(std::string_view text, const Ask& ask) {
   for (index_t first = 0; first < score_.tokens; first += chunk) {
     throw_if(score_chunk(first, std::min(chunk, score_.tokens - first), ask.interrupt), "score");
   }
+  for (const RoleView& role : score_.roles) require_finite(role.scores, "role " + detail::printable(role.name));
+  require_finite({&score_.log_probability, 1}, "score");
   return score_;
 }
 

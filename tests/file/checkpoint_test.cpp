@@ -88,7 +88,7 @@ TEST_CASE("Where one file and an index lie side by side, the one file is read", 
   CHECK(Checkpoint::open(folder / "micro").tensor("a.weight", {1})[0] == 7);
 }
 
-TEST_CASE("A tensor of another shape is refused with both shapes", "[file][refused]") {
+TEST_CASE("A tensor of another shape is refused with both shapes", "[file][law5][refused]") {
   const test::Folder folder;
   write(folder / "micro/model.safetensors", {{"model.layers.0.self_attn.q_proj.weight", 3, 1}});
   const Checkpoint checkpoint = Checkpoint::open(folder / "micro");
@@ -103,7 +103,7 @@ TEST_CASE("A tensor of another shape is refused with both shapes", "[file][refus
                         "micro/model.safetensors: lm_head.weight: expected a tensor, found none");
 }
 
-TEST_CASE("A folder without weights is refused", "[file][refused]") {
+TEST_CASE("A folder without weights is refused", "[file][law5][refused]") {
   const test::Folder folder;
   folder.write("micro/config.json", "{}");
   test::require_refusal([&] { (void)Checkpoint::open(folder / "micro"); }, Code::not_found,
@@ -113,7 +113,7 @@ TEST_CASE("A folder without weights is refused", "[file][refused]") {
   test::require_refusal([&] { (void)Checkpoint::open(folder / "quant"); }, Code::not_found, "a directory");
 }
 
-TEST_CASE("A shard that is not a bare file name beside its index is refused", "[file][refused]") {
+TEST_CASE("A shard that is not a bare file name beside its index is refused", "[file][law5][refused]") {
   const test::Folder folder;
   const std::string outside = (folder / "outside.safetensors").string();
   write(outside, {{"a.weight", 3, 1}});
@@ -128,7 +128,7 @@ TEST_CASE("A shard that is not a bare file name beside its index is refused", "[
                         "model.safetensors.index.json: weight_map.a.weight: expected the bare name");
 }
 
-TEST_CASE("An index that lies about its shards is refused", "[file][refused]") {
+TEST_CASE("An index that lies about its shards is refused", "[file][law5][refused]") {
   const test::Folder folder;
   const auto refuses = [&](std::string_view map, Code code, std::string_view words) {
     write_shards(folder, map);

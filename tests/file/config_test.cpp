@@ -122,7 +122,7 @@ TEST_CASE("The ends of generation_config.json are added once each", "[file]") {
       "micro/generation_config.json: eos_token_id: expected an integer from 0 to 128255, found 128256");
 }
 
-TEST_CASE("A folder without a config is refused", "[file][refused]") {
+TEST_CASE("A folder without a config is refused", "[file][law5][refused]") {
   const test::Folder folder;
   test::require_refusal([&] { (void)read_config(folder.path()); }, Code::not_found, "config.json: expected a file");
 }

@@ -44,7 +44,7 @@ TEST_CASE("A symbolic link is followed to its file", "[file]") {
   CHECK(MappedFile::open(folder / "model.safetensors").text() == "weights");
 }
 
-TEST_CASE("What is not a regular file is not mapped", "[file][refused]") {
+TEST_CASE("What is not a regular file is not mapped", "[file][law5][refused]") {
   const test::Folder folder;
   test::require_refusal([&] { (void)MappedFile::open(folder / "absent"); }, Code::not_found, "absent: expected a file");
   test::require_refusal([&] { (void)MappedFile::open(folder.path()); }, Code::not_found, "a directory");
@@ -58,13 +58,13 @@ TEST_CASE("What is not a regular file is not mapped", "[file][refused]") {
   test::require_refusal([&] { (void)MappedFile::open(std::string("a\0b", 3)); }, Code::invalid_argument, "zero byte");
 }
 
-TEST_CASE("A pipe without a writer is refused and not waited for", "[file][refused]") {
+TEST_CASE("A pipe without a writer is refused and not waited for", "[file][law5][refused]") {
   const test::Folder folder;
   REQUIRE(::mkfifo((folder / "pipe").c_str(), 0600) == 0);
   test::require_refusal([&] { (void)MappedFile::open(folder / "pipe"); }, Code::not_found, "not a regular file");
 }
 
-TEST_CASE("A text file longer than its bound is not read", "[file][refused]") {
+TEST_CASE("A text file longer than its bound is not read", "[file][law5][refused]") {
   const test::Folder folder;
   folder.write("team.json", "12345");
   CHECK(finteam::read_text_file(folder / "team.json", 5) == "12345");

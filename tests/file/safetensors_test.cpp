@@ -107,13 +107,13 @@ TEST_CASE("A tensor of a type that this build cannot use hinders only who asks f
   test::require_refusal([&] { (void)file.find("ids"); }, finteam::Code::unsupported, "I64");
 }
 
-TEST_CASE("A tensor that is not there is named with its file", "[file][refused]") {
+TEST_CASE("A tensor that is not there is named with its file", "[file][law5][refused]") {
   const Safetensors file = Safetensors::parse(test::as_bytes(test::safetensors("{}")), "micro/model.safetensors");
   test::require_refusal([&] { (void)file.tensor("q_proj.weight"); }, finteam::Code::not_found,
                         "micro/model.safetensors: q_proj.weight: expected a tensor, found none");
 }
 
-TEST_CASE("A file of as many tensors as the limit is read, and of one more is not", "[file][refused]") {
+TEST_CASE("A file of as many tensors as the limit is read, and of one more is not", "[file][law5][refused]") {
   const auto file_of = [](std::size_t n) {
     std::string header = "{";
     for (std::size_t i = 0; i < n; ++i) {
@@ -126,7 +126,7 @@ TEST_CASE("A file of as many tensors as the limit is read, and of one more is no
                         finteam::Code::limit_exceeded, "at most 100000 tensors");
 }
 
-TEST_CASE("Every cut of a good file is refused", "[file][refused]") {
+TEST_CASE("Every cut of a good file is refused", "[file][law5][refused]") {
   const std::string bytes = test::safetensors(
       R"({"w":)" + test::entry("F32", "[3]", "[0,12]") + R"(,"b":)" + test::entry("BF16", "[2]", "[12,16]") + "}", 16);
   CHECK_NOTHROW(Safetensors::parse(test::as_bytes(bytes), "x"));
@@ -137,7 +137,7 @@ TEST_CASE("Every cut of a good file is refused", "[file][refused]") {
   }
 }
 
-TEST_CASE("The writer refuses what the reader would", "[file][refused]") {
+TEST_CASE("The writer refuses what the reader would", "[file][law5][refused]") {
   const std::vector<std::byte> data(8, std::byte{42});
   const auto write = [&](std::vector<TensorToWrite> tensors) { (void)finteam::safetensors_header(tensors); };
   using finteam::Code;

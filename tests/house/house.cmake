@@ -13,6 +13,9 @@ finteam_house("a planted violation of the rooms is found" ${_python} ${PROJECT_S
 finteam_house("the single header is what tools/amalgamate writes"
               ${_python} ${PROJECT_SOURCE_DIR}/tools/amalgamate --check)
 
+finteam_house("README's table of speeds is that of the newest results" ${_python} ${PROJECT_SOURCE_DIR}/tools/bench_table
+              --check)
+
 find_program(FINTEAM_CLANG_FORMAT NAMES clang-format-14 clang-format)
 if(FINTEAM_CLANG_FORMAT)
   finteam_house("the code is formatted" ${_python} ${_house}/format.py ${PROJECT_SOURCE_DIR} ${FINTEAM_CLANG_FORMAT})

@@ -81,9 +81,10 @@ TEST_CASE("a cache refuses what it was not made for, and stays as it was", "[lay
   Reference b;
   KvCache<Reference> cache(b, limits);
   const auto s = cache.open();
-  CHECK_THROWS_AS(cache.extend(s, 129), Error);  // more pages than a sequence may have
+  CHECK_THROWS_AS(cache.extend(s, 101), Error);  // longer than a sequence may be
   CHECK(cache.length(s) == 0);
   cache.extend(s, 100);
+  CHECK_THROWS_AS(cache.extend(s, 99), Error);  // no way back
   const auto t = cache.open();
   cache.extend(t, 100);
   const auto u = cache.open();

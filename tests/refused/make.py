@@ -74,6 +74,14 @@ CONFIGS = {
     "rope_factor_string": {"rope_scaling": {**LLAMA3, "factor": "x"}},
     "rope_band_empty": {"rope_scaling": {**LLAMA3, "high_freq_factor": 0.5}},
     "rope_twice": {"rope_scaling": LLAMA3, "rope_parameters": {**LLAMA3, "rope_theta": 5e5, "factor": 4.0}},
+    "layers_negative": {"num_hidden_layers": -1},
+    "layers_fraction": {"num_hidden_layers": 1.5},
+    "eps_negative": {"rms_norm_eps": -1e-5},
+    "context_zero": {"max_position_embeddings": 0},
+    "activation_other": {"hidden_act": "gelu"},
+    "tie_as_text": {"tie_word_embeddings": "yes"},
+    "theta_zero": {"rope_theta": 0},
+    "quantised": {"quantization_config": {"quant_method": "gptq"}},
     "theta_twice": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
 }
 
@@ -89,6 +97,10 @@ JSONS = {
     "half_surrogate": b'"\\ud800"',
     "number_too_large": b"[1e999]",
     "comment": b"/* no */ {}",
+    "lone_comma": b"[1,]",
+    "single_quotes": b"{'a': 1}",
+    "nan": b"[NaN]",
+    "unescaped_newline": b'"a\nb"',
     "open_string": b'{"key": "val',
 }
 

@@ -142,6 +142,25 @@ TEST_CASE("a completion goes on from the text as it stands, and its log-probabil
   CHECK(other.prompt_tokens > more.prompt_tokens);
 }
 
+TEST_CASE("a caller's callback runs in the caller's floating-point environment", "[team][law4]") {
+#if defined(__x86_64__)
+  const auto team = open_team(test::golden_team());
+  Session desk(team);
+  const unsigned before = __builtin_ia32_stmxcsr(), host = before | 0x8040U;  // flush subnormals to zero
+  __builtin_ia32_ldmxcsr(host);
+  bool same = true;
+  desk.generate(prompt,
+                [&](std::string_view) { same = same && (__builtin_ia32_stmxcsr() & 0xFFC0U) == (host & 0xFFC0U); },
+                {.max_tokens = 5});
+  const unsigned after = __builtin_ia32_stmxcsr();
+  __builtin_ia32_ldmxcsr(before);
+  CHECK(same);
+  CHECK((after & 0xFFC0U) == (host & 0xFFC0U));
+#else
+  WARN("skipped: not x86-64");
+#endif
+}
+
 TEST_CASE("a caller's exception passes through, and the session goes on", "[team][law4]") {
   const auto team = open_team(test::golden_team());
   Session desk(team);

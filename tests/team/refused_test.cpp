@@ -30,6 +30,10 @@ std::vector<Refusal> refusals() {
       {"no version", [](Json& t) { t.erase("finteam"); }, Code::not_found, "team.json: expected key \"finteam\""},
       {"a later version", [](Json& t) { t["finteam"] = 2; }, Code::malformed,
        "finteam: expected an integer from 1 to 1, found 2"},
+      {"an unknown key", [](Json& t) { t["mixin"] = "logits"; }, Code::unsupported, "mixin"},
+      {"an unknown key of a gate", [](Json& t) { t["gate"]["temprature"] = 2; }, Code::unsupported, "gate.temprature"},
+      {"an unknown key of a task", [](Json& t) { t["tasks"]["sentiment"]["priors"] = {1}; }, Code::unsupported,
+       "priors"},
       {"roles that are no list", [](Json& t) { t["roles"] = 3; }, Code::malformed, "roles: expected an array"},
       {"no roles", [](Json& t) { t["roles"] = Json::array(); }, Code::malformed, "roles: expected 1 to 64 roles"},
       {"a role without a path", [](Json& t) { t["roles"][1].erase("path"); }, Code::not_found, "roles[1]"},
@@ -165,6 +169,51 @@ TEST_CASE("a config that contradicts its tensors is refused, and the error names
   CHECK(std::string(e.what()).find(change.says) != std::string::npos);
 }
 
+TEST_CASE("a role with a tokenizer of its own that differs is refused", "[law5]") {
+  const test::TeamFolder folder;
+  folder.unlink_role("quant");
+  Json tokenizer = json_of(test::golden_team() / "tokenizer.json");
+  const auto own = folder.path() / "quant" / "tokenizer.json";
+  test::write(own, tokenizer.dump(2));  // other bytes, the same tokens
+  CHECK_NOTHROW(open_team(folder.path()));
+  for (auto& token : tokenizer["added_tokens"]) {
+    if (token["content"] == "<|eot_id|>") token["content"] = "<|over|>";
+  }
+  auto& vocabulary = tokenizer["model"]["vocab"];
+  if (vocabulary.contains("<|eot_id|>")) {
+    vocabulary["<|over|>"] = vocabulary["<|eot_id|>"];
+    vocabulary.erase("<|eot_id|>");
+  }
+  test::write(own, tokenizer.dump());
+  check_refused([&] { (void)open_team(folder.path()); }, Code::mismatch,
+                "quant/tokenizer.json: expected the tokens of");
+}
+
+TEST_CASE("a second copy of tied embeddings that differs is refused", "[law5]") {
+  const test::TeamFolder folder;
+  folder.unlink_role("quant");
+  const Checkpoint original = Checkpoint::open(test::golden_team() / "quant");
+  std::vector<TensorToWrite> tensors;
+  for (const std::string_view name : original.names()) {
+    const RawTensor raw = original.tensor(name);
+    const std::span<const std::byte> bytes{raw.data, static_cast<std::size_t>(raw.size()) * bytes_of(raw.dtype)};
+    tensors.push_back({std::string(name), raw.dtype, {raw.shape.begin(), raw.shape.end()}, bytes});
+    if (name != "model.embed_tokens.weight") continue;
+    tensors.push_back(tensors.back());
+    tensors.back().name = "lm_head.weight";
+  }
+  test::fs::remove(folder.path() / "quant" / "model.safetensors");
+  write_safetensors(folder.path() / "quant" / "model.safetensors", tensors);
+  CHECK_NOTHROW(open_team(folder.path()));
+
+  const std::vector<float> other(601 * 32, 0.5F);
+  for (auto& t : tensors) {
+    if (t.name == "lm_head.weight") t.data = std::as_bytes(std::span(other));
+  }
+  write_safetensors(folder.path() / "quant" / "model.safetensors", tensors);
+  check_refused([&] { (void)open_team(folder.path()); }, Code::mismatch, "lm_head.weight: expected the bytes of");
+}
+
 TEST_CASE("a gate of the wrong width is refused, with both shapes", "[law5]") {
   const test::TeamFolder folder;
   write_gate(folder.path(), 31, true);
@@ -215,6 +264,8 @@ TEST_CASE("a session refuses what it was not made for, names it, and can be used
   check_refused([&] { desk.classify(t, "x"); }, Code::limit_exceeded, "at most 3 labels");
   t.labels = {"a", "the quick brown fox jumps over the lazy dog and runs"};
   check_refused([&] { desk.classify(t, "x"); }, Code::limit_exceeded, "labels of at most 16 tokens together");
+  t.labels = {"a", std::string(129, 'x')};
+  check_refused([&] { desk.classify(t, "x"); }, Code::limit_exceeded, "labels of at most 128 bytes");
   t.labels = {"\xFF"};
   check_refused([&] { desk.classify(t, "x"); }, Code::malformed, "UTF-8");
   t = task;
@@ -236,7 +287,9 @@ TEST_CASE("weights that are not numbers never become an answer", "[law4][law5]")
   Session desk(team);
   check_refused([&] { desk.classify("sentiment", "Rates rose"); }, Code::malformed,
                 "role quant: expected finite scores");
-  CHECK_THROWS_AS(desk.generate("Rates rose", [](std::string_view) {}), Error);
+  check_refused([&] { desk.score("Rates rose"); }, Code::malformed, "expected finite scores");
+  check_refused([&] { desk.generate("Rates rose", [](std::string_view) {}); }, Code::malformed,
+                "expected finite scores");
 }
 
 TEST_CASE("a gate that holds no number is refused", "[law5]") {

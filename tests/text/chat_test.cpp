@@ -99,7 +99,7 @@ TEST_CASE("Without a format the contents stand as they are, after BOS", "[text]"
   CHECK_FALSE(format.end_id());
 }
 
-TEST_CASE("A conversation that cannot be encoded is refused and changes nothing", "[text]") {
+TEST_CASE("A conversation that cannot be encoded is refused and changes nothing", "[text][law5]") {
   Tokenizer::Scratch scratch = small().scratch(16);
   for (const ChatFormat& format : {ChatFormat::llama3(small()), ChatFormat::none(small())}) {
     struct Row {
@@ -126,7 +126,7 @@ TEST_CASE("A conversation that cannot be encoded is refused and changes nothing"
   }
 }
 
-TEST_CASE("A format that is unknown, or whose tokens are not there, is refused by name", "[text]") {
+TEST_CASE("A format that is unknown, or whose tokens are not there, is refused by name", "[text][law5]") {
   try {
     static_cast<void>(ChatFormat::by_name("llama-2", small(), "team.json: chat"));
     FAIL("accepted");

@@ -56,7 +56,7 @@ TEST_CASE("A pattern is translated only where the two engines read it alike", "[
   }
 }
 
-TEST_CASE("A pattern that PCRE2 refuses, or that can match nothing, is refused by name", "[text]") {
+TEST_CASE("A pattern that PCRE2 refuses, or that can match nothing, is refused by name", "[text][law5]") {
   struct Row {
     std::string pattern;
     Code code;

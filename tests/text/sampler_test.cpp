@@ -177,7 +177,7 @@ TEST_CASE("Top-p keeps the smallest set that holds the mass, at least one", "[te
   CHECK(support(log_p, {.temperature = 1, .top_k = 2, .top_p = 0.6F}) == Set{1});
 }
 
-TEST_CASE("Parameters outside their ranges are refused by name", "[text]") {
+TEST_CASE("Parameters outside their ranges are refused by name", "[text][law5]") {
   const auto refused = [](const Sampling& s) -> std::string {
     try {
       s.validate();

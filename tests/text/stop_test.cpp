@@ -90,7 +90,7 @@ TEST_CASE("Streaming agrees with the definition on random texts, stop strings an
   CHECK(stopped < 1900);
 }
 
-TEST_CASE("Stop strings that cannot be meant are refused", "[text]") {
+TEST_CASE("Stop strings that cannot be meant are refused", "[text][law5]") {
   const auto code = [](const std::vector<std::string>& stops) {
     try {
       StopMatcher matcher(stops, 8);

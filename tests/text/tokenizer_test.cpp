@@ -163,7 +163,7 @@ TEST_CASE("Tokens are found by their content, and known by kind, bytes and id", 
   }
 }
 
-TEST_CASE("Bad text is refused with its byte offset, and the ids stay as they were", "[text]") {
+TEST_CASE("Bad text is refused with its byte offset, and the ids stay as they were", "[text][law5]") {
   struct Row {
     std::string text;
     Code code;
@@ -196,7 +196,7 @@ TEST_CASE("Bad text is refused with its byte offset, and the ids stay as they we
   CHECK(small().decode(small().encode(std::string("a\0b", 3))) == std::string("a\0b", 3));
 }
 
-TEST_CASE("A text beyond the limits of the file's pattern is an error and changes nothing", "[text]") {
+TEST_CASE("A text beyond the limits of the file's pattern is an error and changes nothing", "[text][law5]") {
   Json file = Json::parse(slurp(tokenizer_goldens() / "llama3.json"));
   file["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = "x|(?:a+)+[bc]";
   const Tokenizer tokenizer = Tokenizer::parse(file.dump(), "t");
@@ -268,7 +268,7 @@ TEST_CASE("A template may put tokens before and after a text", "[text]") {
   CHECK(Ids(tokenizer.suffix().begin(), tokenizer.suffix().end()) == Ids{eot, bos});
 }
 
-TEST_CASE("A tokenizer.json that is not understood, or lies, is refused by name", "[text]") {
+TEST_CASE("A tokenizer.json that is not understood, or lies, is refused by name", "[text][law5]") {
   const Json good = Json::parse(slurp(tokenizer_goldens() / "plain.json"));
   REQUIRE_NOTHROW(Tokenizer::parse(good.dump(), "tokenizer.json"));
   struct Row {
@@ -370,7 +370,7 @@ TEST_CASE("A tokenizer.json that is not understood, or lies, is refused by name"
   }
 }
 
-TEST_CASE("Bytes that are no JSON, and a file that is not there, are refused", "[text]") {
+TEST_CASE("Bytes that are no JSON, and a file that is not there, are refused", "[text][law5]") {
   const std::string whole = slurp(tokenizer_goldens() / "plain.json");
   const auto refused = [](const std::string& text) {
     try {

@@ -71,7 +71,7 @@ TEST_CASE("A stream of bytes gives the same characters however it is cut, and wh
   }
 }
 
-TEST_CASE("A piece that is longer than the stream was made for is refused", "[text]") {
+TEST_CASE("A piece that is longer than the stream was made for is refused", "[text][law5]") {
   Utf8Stream stream(3);
   CHECK(stream.push("abc") == "abc");
   CHECK_THROWS_AS(stream.push("abcd"), Error);

@@ -17,28 +17,45 @@ namespace finteam::inline FINTEAM_ABI {
 /// x86-64 and AArch64; elsewhere it does nothing.
 class FpEnvironment {
  public:
-#if defined(__x86_64__)
-  FpEnvironment() noexcept : saved_(_mm_getcsr()) { _mm_setcsr(0x1F80U); }
-  ~FpEnvironment() { _mm_setcsr(saved_); }
-#elif defined(__aarch64__)
-  FpEnvironment() noexcept {
-    asm volatile("mrs %0, fpcr" : "=r"(saved_)::"memory");
-    asm volatile("msr fpcr, %0" ::"r"(std::uint64_t{0}) : "memory");
-  }
-  ~FpEnvironment() { asm volatile("msr fpcr, %0" ::"r"(saved_) : "memory"); }
-#else
-  FpEnvironment() noexcept {}
-  ~FpEnvironment() {}
-#endif
+  FpEnvironment() noexcept : host_(word()) { set(ours); }
+  ~FpEnvironment() { set(host_); }
   FpEnvironment(const FpEnvironment&) = delete;
   FpEnvironment& operator=(const FpEnvironment&) = delete;
 
+  /// f() in the environment that the host had: for a callback of the host's.
+  template <class F>
+  decltype(auto) outside(F&& f) const {
+    struct Back {
+      Word word;
+      ~Back() { set(word); }
+    } const back{word()};
+    set(host_);
+    return f();
+  }
+
  private:
 #if defined(__x86_64__)
-  unsigned saved_;
+  using Word = unsigned;
+  static constexpr Word ours = 0x1F80U;
+  static Word word() noexcept { return _mm_getcsr(); }
+  static void set(Word word) noexcept { _mm_setcsr(word); }
 #elif defined(__aarch64__)
-  std::uint64_t saved_ = 0;
+  using Word = std::uint64_t;
+  static constexpr Word ours = 0;
+  static Word word() noexcept {
+    Word word;
+    asm volatile("mrs %0, fpcr" : "=r"(word)::"memory");
+    return word;
+  }
+  static void set(Word word) noexcept { asm volatile("msr fpcr, %0" ::"r"(word) : "memory"); }
+#else
+  using Word = int;
+  static constexpr Word ours = 0;
+  static Word word() noexcept { return 0; }
+  static void set(Word) noexcept {}
 #endif
+
+  Word host_;
 };
 
 namespace detail {

@@ -15,6 +15,8 @@
 #define FINTEAM_ABI v0_1_avx512
 #elif defined(__AVX2__) && defined(__FMA__)
 #define FINTEAM_ABI v0_1_avx2
+#elif defined(__x86_64__) && defined(__FMA__)
+#define FINTEAM_ABI v0_1_x86_64_fma
 #elif defined(__x86_64__)
 #define FINTEAM_ABI v0_1_x86_64
 #else

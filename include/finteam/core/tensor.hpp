@@ -54,7 +54,7 @@ class Tensor {
   explicit Tensor(std::array<index_t, Rank> extents,
                   std::pmr::memory_resource* memory = std::pmr::get_default_resource())
       : extents_(extents), buffer_(bytes(extents), memory) {
-    std::memset(static_cast<void*>(buffer_.data()), 0, buffer_.size());
+    if (buffer_.size() != 0) std::memset(static_cast<void*>(buffer_.data()), 0, buffer_.size());
   }
 
   [[nodiscard]] TensorView<T, Rank> view() noexcept { return {data(), extents_}; }

@@ -62,7 +62,6 @@ class Decoder {
   [[nodiscard]] static Decoder load(B& backend, const Checkpoint& checkpoint, const Config& config,
                                     const Progress& progress = {},
                                     std::pmr::memory_resource* memory = std::pmr::get_default_resource()) {
-    const FpEnvironment environment;
     return {config, load_weights(backend, checkpoint, config, progress, memory)};
   }
 

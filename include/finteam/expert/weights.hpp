@@ -9,6 +9,7 @@
 #include <finteam/layer/feed_forward.hpp>
 
 #include <algorithm>
+#include <cstring>
 #include <functional>
 #include <string>
 #include <string_view>
@@ -83,7 +84,7 @@ inline void refuse_leftovers(const Checkpoint& checkpoint, std::vector<std::stri
 
 /// Takes every tensor that `config` asks for out of `checkpoint`, by way of backend.matrix and backend.vector.
 /// Throws Error(not_found) for a missing tensor and Error(mismatch) for a wrong shape; a tensor that the config has no
-/// place for (a bias, an extra layer, an untied head under tied embeddings that differs in shape) is refused too.
+/// place for (a bias, an extra layer) is refused too, and so is a second copy of tied embeddings that differs.
 template <Backend B>
 [[nodiscard]] DecoderWeights<B> load_weights(B& backend, const Checkpoint& checkpoint, const Config& config,
                                              const Progress& progress, std::pmr::memory_resource* memory) {
@@ -129,9 +130,15 @@ template <Backend B>
   if (!config.tie_word_embeddings) {
     w.own_lm_head.push_back(matrix(std::string(names.lm_head), v, d));
   } else if (checkpoint.contains(names.lm_head)) {
-    used.emplace_back(names.lm_head);  // some writers store the tied head a second time
+    const RawTensor head = take(std::string(names.lm_head), {v, d}), embedding = checkpoint.tensor(names.embed_tokens);
+    if (head.dtype != embedding.dtype ||
+        std::memcmp(head.data, embedding.data, static_cast<std::size_t>(head.size()) * bytes_of(head.dtype)) != 0) {
+      throw Error(Code::mismatch, checkpoint.where(names.lm_head),
+                  "the bytes of " + std::string(names.embed_tokens) + ", as tie_word_embeddings says", "others");
+    }
   }
   refuse_leftovers(checkpoint, std::move(used));
+  if (progress) progress(checkpoint.bytes(), checkpoint.bytes());  // what was passed over counts as done
   return w;
 }
 

@@ -5,10 +5,12 @@
 #include <finteam/file/json.hpp>
 #include <finteam/file/mapped_file.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <initializer_list>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -168,6 +170,19 @@ class JsonView {
   std::string where_;
   bool root_;
 };
+
+namespace detail {
+
+/// Throws Error(unsupported) unless every key of the object is one of those.
+inline void only_keys(const JsonView& object, std::initializer_list<std::string_view> keys) {
+  object.each_member([&](std::string_view key, const JsonView& value) {
+    if (std::find(keys.begin(), keys.end(), key) == keys.end()) {
+      value.refuse("no such key: this build does not know it", Code::unsupported);
+    }
+  });
+}
+
+}  // namespace detail
 
 /// A parsed file and its name. Moves; views of it stay good as long as it is neither moved nor destroyed.
 class JsonFile {

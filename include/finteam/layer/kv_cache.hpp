@@ -81,11 +81,11 @@ class KvCache {
     return to;
   }
 
-  /// Makes the sequence `tokens` long, taking pages as needed; the new positions must be written before they are read.
-  /// Throws Error(limit_exceeded), with the sequence as it was.
+  /// Makes the sequence `tokens` long, no shorter than it is, taking pages as needed; the new positions must be written
+  /// before they are read. Throws Error(limit_exceeded), with the sequence as it was.
   void extend(std::int32_t sequence, index_t tokens) {
     const index_t have = pages_for(length(sequence)), need = pages_for(tokens);
-    if (need > pages_per_sequence_ || need - have > static_cast<index_t>(free_.size())) {
+    if (tokens < length(sequence) || tokens > limits_.tokens || need - have > static_cast<index_t>(free_.size())) {
       throw Error(Code::limit_exceeded, "cache",
                   "at most " + std::to_string(limits_.tokens) + " tokens in a sequence and " +
                       std::to_string(limits_.pages) + " pages in all",

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <finteam/backend/backend.hpp>
+#include <finteam/backend/fp_environment.hpp>
 #include <finteam/file/config.hpp>
 
 #include <cmath>
@@ -30,6 +31,7 @@ namespace detail {
 /// frequency[i] = theta^(-2i/e), then scaled as the config says. [e/2], radians per position.
 /// Source: Su et al. 2021, eq. 15; in float, as transformers computes it.
 [[nodiscard]] inline std::vector<float> rope_frequencies(const Config& config) {
+  const FpEnvironment environment;
   std::vector<float> frequency(static_cast<std::size_t>(config.e / 2));
   for (std::size_t i = 0; i < frequency.size(); ++i) {
     const float exponent = static_cast<float>(2 * i) / static_cast<float>(config.e);

@@ -58,6 +58,7 @@ inline std::size_t one_of(const JsonView& json, std::initializer_list<std::strin
 
 [[nodiscard]] inline Manifest::Gate read_gate(const JsonView& json, const std::vector<Manifest::Role>& roles) {
   Manifest::Gate gate;
+  only_keys(json, {"file", "reads", "of", "per", "top_k", "temperature"});
   gate.file = inner_path(json.at("file"));
   one_of(json.at("reads"), {"prompt_mean_hidden"});
   if (const auto per = json.find("per")) one_of(*per, {"prompt"});
@@ -71,6 +72,7 @@ inline std::size_t one_of(const JsonView& json, std::initializer_list<std::strin
 }
 
 [[nodiscard]] inline Task read_task(const JsonView& json) {
+  only_keys(json, {"instruction", "input", "labels", "prior"});
   Task task{
       .instruction = json.string_or("instruction", ""), .input = json.string_or("input", text_slot), .labels = {}};
   json.at("labels").each([&](const JsonView& label) { task.labels.push_back(label.as_string()); });
@@ -87,9 +89,11 @@ inline std::size_t one_of(const JsonView& json, std::initializer_list<std::strin
 /// shared base), mismatch (several roles and no gate).
 [[nodiscard]] inline Manifest read_manifest(const JsonView& json) {
   (void)json.at("finteam").as_int(1, 1);
+  detail::only_keys(json, {"finteam", "roles", "base", "tokenizer", "gate", "mix_in", "chat", "tasks"});
   Manifest m;
   const JsonView roles = json.at("roles");
   roles.each([&](const JsonView& role) {
+    detail::only_keys(role, {"name", "path"});
     Manifest::Role r{role.at("name").as_string(), detail::inner_path(role.at("path"))};
     if (r.name.empty()) role.at("name").refuse("a name");
     for (const auto& other : m.roles) {

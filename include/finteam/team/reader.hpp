@@ -14,8 +14,9 @@ namespace finteam::inline FINTEAM_ABI {
 
 /// What a session is made for. A call beyond it is refused; within it nothing is allocated.
 struct SessionLimits {
-  index_t tokens = 0;      ///< longest prompt with what follows it; 0: the team's context, at most 4,096
-  index_t labels = 16;     ///< most labels of one question
+  index_t tokens = 0;         ///< longest prompt with what follows it; 0: the team's context, at most 4,096
+  index_t labels = 16;        ///< most labels of one question
+  index_t label_bytes = 128;  ///< longest label
   index_t rows = 128;      ///< most rows of one step: a prompt's chunk; the tokens of all labels of a question together
   index_t text_bytes = 0;  ///< longest text, with its instruction; 0: 16 for each token
   std::pmr::memory_resource* memory =
@@ -35,6 +36,7 @@ struct LabelTokens {
   }
 };
 
+/// One role's decoder with a cache, scratch and the hidden states of its last step; one thread at a time.
 template <Backend B>
 class Reader {
  public:

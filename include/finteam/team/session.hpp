@@ -38,6 +38,9 @@ class Session {
     reserve();
   }
 
+  /// A team that would be gone before its session.
+  Session(const Team<B>&&, const SessionLimits& = {}, B = {}) = delete;
+
   /// Which of the task's labels fits the text: a label's score in a role is the log-probability of its tokens and its
   /// end; softmax over the labels per role; the gate mixes the roles' distributions.
   const View& classify(const Task& task, std::string_view text, const Ask& ask = {}) {
@@ -49,7 +52,8 @@ class Session {
     return classify_checked(team_->task(task), text, ask);
   }
 
-  /// How probable the text is, as it stands (no chat format), under what `generate` mixes.
+  /// How probable the text is, as it stands (no chat format), under what `generate` mixes. The gate reads the whole
+  /// text, so a gated team's score ranks texts and roles; it is not a distribution over texts as one role's is.
   const Score& score(std::string_view text, const Ask& ask = {});
 
   /// Streams a reply to `prompt`: on_text(std::string_view) gets whole UTF-8 characters as they come, and may return
@@ -96,9 +100,9 @@ class Session {
 
   /// Checks a generation's options and empties generation_.
   void begin_text(const GenerateOptions& options);
-  /// Generates what follows ids_.
+  /// Generates what follows ids_; on_text runs in the host's floating-point environment.
   template <class OnText>
-  const Generation& write(OnText& on_text, const GenerateOptions& options);
+  const Generation& write(const FpEnvironment& environment, OnText& on_text, const GenerateOptions& options);
   /// The gate weighs, and every awake role reads ids_.
   [[nodiscard]] std::optional<Code> read_awake(const Interrupt& interrupt);
   /// log p of the next token, in row 0 of role 0's logits. Every awake role has read the same tokens.

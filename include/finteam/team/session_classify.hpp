@@ -27,7 +27,7 @@ const View& Session<B>::classify_checked(const Task& task, std::string_view text
     throw_if(read_prompt(k, ask.interrupt), "classify");
     throw_if(readers_[k].score(b_, labels_, ask.interrupt, logits_.view().row(static_cast<index_t>(k)), role.scores),
              "classify");
-    require_finite(role.scores, "role " + role.name);
+    require_finite(role.scores, "role " + detail::printable(role.name));
   }
   answer(task);
   return view_;
@@ -39,6 +39,11 @@ void Session<B>::tokenize_labels(const Task& task) {
   labels_.begin.assign(1, 0);
   index_t longest = 0;
   for (const std::string& label : task.labels) {
+    if (static_cast<index_t>(label.size()) > limits_.label_bytes) {
+      throw Error(Code::limit_exceeded, "task",
+                  "labels of at most " + std::to_string(limits_.label_bytes) + " bytes (session limits)",
+                  std::to_string(label.size()));
+    }
     const index_t first = static_cast<index_t>(labels_.ids.size());
     team_->tokenizer().encode(label, text_scratch_, labels_.ids);
     if (team_->end_id()) labels_.ids.push_back(*team_->end_id());

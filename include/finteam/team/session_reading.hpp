@@ -17,9 +17,10 @@ SessionLimits Session<B>::checked(const Team<B>& team, SessionLimits limits) {
     refuse("tokens", "2 to the team's context, " + std::to_string(team.context()), limits.tokens);
   }
   if (limits.text_bytes == 0) limits.text_bytes = 16 * limits.tokens;
-  if (limits.text_bytes < 1 || limits.text_bytes > (index_t{1} << 30))
-    refuse("text_bytes", "1 to 2^30", limits.text_bytes);
+  if (limits.text_bytes < 1 || limits.text_bytes > static_cast<index_t>(Tokenizer::max_text_bytes))
+    refuse("text_bytes", "1 to 2^28", limits.text_bytes);
   if (limits.labels < 1 || limits.labels > 4096) refuse("labels", "1 to 4096", limits.labels);
+  if (limits.label_bytes < 1 || limits.label_bytes > 65536) refuse("label_bytes", "1 to 65536", limits.label_bytes);
   if (limits.rows < 1 || limits.rows > 65536) refuse("rows", "1 to 65536", limits.rows);
   return limits;
 }
@@ -28,8 +29,8 @@ template <Backend B>
 void Session<B>::reserve() {
   const auto n = team_->roles().size();
   const auto labels = static_cast<std::size_t>(limits_.labels), tokens = static_cast<std::size_t>(limits_.tokens);
-  constexpr std::size_t label_bytes = 64;
-  ids_.reserve(static_cast<std::size_t>(limits_.text_bytes) + 64);
+  const std::size_t label_bytes = static_cast<std::size_t>(limits_.label_bytes);
+  ids_.reserve(static_cast<std::size_t>(std::max(limits_.text_bytes, limits_.tokens)) + 64);
   labels_.ids.reserve(static_cast<std::size_t>(limits_.rows) + labels);
   labels_.begin.reserve(labels + 1);
   weights_.assign(n, 0.0);
@@ -52,7 +53,7 @@ void Session<B>::reserve() {
     }
   }
   generation_.ids.reserve(tokens);
-  generation_.text.reserve(16 * tokens);
+  generation_.text.reserve(tokens * std::min<std::size_t>(stream_.max_piece_bytes(), 256));
 }
 
 template <Backend B>
@@ -95,7 +96,7 @@ std::optional<Code> Session<B>::weigh(const Interrupt& interrupt) {
   if (code) return code;
   for (double& f : feature_) f /= static_cast<double>(ids_.size());
   linear_scores(gate->weight.view(), gate->bias.view().span(), feature_, weights_);
-  require_finite(weights_, "role " + team_->roles()[gate->of].name);
+  require_finite(weights_, "role " + detail::printable(team_->roles()[gate->of].name));
   softmax(weights_, gate->temperature);
   keep_top_k(weights_, gate->top_k);
   return std::nullopt;

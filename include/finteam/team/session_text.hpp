@@ -41,7 +41,7 @@ const Generation& Session<B>::generate(std::span<const Message> chat, OnText&& o
   if (chat.empty()) throw Error(Code::invalid_argument, "chat", "at least one message", "none");
   detail::refuse_blank(chat.back().content);
   tokenize_chat(chat);
-  return write(on_text, options);
+  return write(environment, on_text, options);
 }
 
 template <Backend B>
@@ -52,21 +52,21 @@ const Generation& Session<B>::complete(std::string_view text, OnText&& on_text, 
   detail::refuse_blank(text);
   tokenize_text(text);
   require_room(1);
-  return write(on_text, options);
+  return write(environment, on_text, options);
 }
 
 template <Backend B>
 template <class OnText>
-const Generation& Session<B>::write(OnText& on_text, const GenerateOptions& options) {
+const Generation& Session<B>::write(const FpEnvironment& environment, OnText& on_text, const GenerateOptions& options) {
   Generation& out = generation_;
   out.prompt_tokens = static_cast<index_t>(ids_.size());
   const auto emit = [&](std::string_view piece) {  // false: the caller wants no more
     out.text.append(piece);
     if constexpr (std::is_void_v<decltype(on_text(piece))>) {
-      on_text(piece);
+      environment.outside([&] { on_text(piece); });
       return true;
     } else {
-      return static_cast<bool>(on_text(piece));
+      return environment.outside([&] { return static_cast<bool>(on_text(piece)); });
     }
   };
 
@@ -109,6 +109,8 @@ template <Backend B>
 std::int32_t Session<B>::sample(const Sampling& sampling) {
   const auto log_p = next_token();
   const index_t position = generation_.prompt_tokens + static_cast<index_t>(generation_.ids.size());
+  const double greatest = static_cast<double>(*std::max_element(log_p.data(), log_p.data() + log_p.size()));
+  require_finite({&greatest, 1}, "the next token");
   const std::int32_t id = sampler_.sample(log_p, position, sampling);
   generation_.ids.push_back(id);
   generation_.log_probability += static_cast<double>(log_p(id));
@@ -143,6 +145,8 @@ const Score& Session<B>::score(std::string_view text, const Ask& ask) {
   for (index_t first = 0; first < score_.tokens; first += chunk) {
     throw_if(score_chunk(first, std::min(chunk, score_.tokens - first), ask.interrupt), "score");
   }
+  for (const RoleView& role : score_.roles) require_finite(role.scores, "role " + detail::printable(role.name));
+  require_finite({&score_.log_probability, 1}, "score");
   return score_;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <finteam/core/checked.hpp>
+#include <finteam/file/quoted.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -34,9 +35,9 @@ inline void check_task(const Task& task, const std::string& where) {
   if (task.labels.empty()) refuse("at least one label", "an empty list");
   for (auto l = task.labels.begin(); l != task.labels.end(); ++l) {
     if (l->empty()) refuse("labels with text", "an empty label");
-    if (std::find(task.labels.begin(), l, *l) != l) refuse("labels that differ", "\"" + *l + "\" twice");
+    if (std::find(task.labels.begin(), l, *l) != l) refuse("labels that differ", in_quotes(*l) + " twice");
   }
-  if (task.input.find(text_slot) == std::string::npos) refuse("an input that holds {text}", "\"" + task.input + "\"");
+  if (task.input.find(text_slot) == std::string::npos) refuse("an input that holds {text}", in_quotes(task.input));
   if (task.prior.empty()) return;
   if (task.prior.size() != task.labels.size()) {
     refuse("a prior of " + std::to_string(task.labels.size()) + " numbers", std::to_string(task.prior.size()));

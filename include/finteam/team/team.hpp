@@ -15,6 +15,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -45,6 +46,22 @@ struct LinearGate {
   double temperature = 1.0;
 };
 
+namespace detail {
+
+/// Whether a folder has an entry of that name, be it a broken link: opening it then says what is wrong.
+[[nodiscard]] inline bool is_there(const std::filesystem::path& path) {
+  std::error_code error;
+  return std::filesystem::symlink_status(path, error).type() != std::filesystem::file_type::not_found;
+}
+
+/// Throws Error(invalid_argument) for a text of nothing but ASCII white space.
+inline void refuse_blank(std::string_view text) {
+  if (text.find_first_not_of(" \t\r\n\v\f") == std::string_view::npos) {
+    throw Error(Code::invalid_argument, "text", "some text", text.empty() ? "an empty text" : "white space only");
+  }
+}
+}  // namespace detail
+
 /// Shared by threads, each with a Session of its own.
 template <Backend B>
 class Team {
@@ -66,7 +83,7 @@ class Team {
   [[nodiscard]] const Task& task(std::string_view name) const {
     const auto t = manifest_.tasks.find(name);
     if (t == manifest_.tasks.end())
-      throw Error(Code::not_found, "task", "a task of team.json", "\"" + std::string(name) + "\"");
+      throw Error(Code::not_found, "task", "a task of team.json", detail::in_quotes(name));
     return t->second;
   }
   [[nodiscard]] const std::map<std::string, Task, std::less<>>& tasks() const noexcept { return manifest_.tasks; }
@@ -85,6 +102,8 @@ class Team {
 
  private:
   void open_tokenizer(const std::filesystem::path& folder);
+  /// Throws Error(mismatch) if there is a tokenizer at `own` whose tokens are not those of the team's, at `path`.
+  void refuse_other_tokenizer(const std::filesystem::path& own, const std::filesystem::path& path) const;
   void open_gate(const std::filesystem::path& folder, const std::string& where);
 
   Manifest manifest_;
@@ -108,7 +127,7 @@ template <Backend B = Cpu>
 template <Backend B>
 Team<B>::Team(const std::filesystem::path& folder, const OpenOptions& options, B backend) {
   std::string where = folder.string();
-  if (std::filesystem::exists(folder / "team.json")) {
+  if (detail::is_there(folder / "team.json")) {
     const JsonFile file = JsonFile::open(folder / "team.json");
     where = file.where();
     manifest_ = read_manifest(file.root());
@@ -125,7 +144,7 @@ Team<B>::Team(const std::filesystem::path& folder, const OpenOptions& options, B
     checkpoints.push_back(Checkpoint::open(folder / role.path));
     total += checkpoints.back().bytes();
     if (configs.back().v != configs.front().v) {
-      throw Error(Code::mismatch, where + ": role " + role.name,
+      throw Error(Code::mismatch, where + ": role " + detail::printable(role.name),
                   "a vocabulary of " + std::to_string(configs.front().v) + " tokens, as role " +
                       manifest_.roles.front().name + " has",
                   std::to_string(configs.back().v));
@@ -152,10 +171,11 @@ Team<B>::Team(const std::filesystem::path& folder, const OpenOptions& options, B
 template <Backend B>
 void Team<B>::open_tokenizer(const std::filesystem::path& folder) {
   std::filesystem::path path = folder / (manifest_.tokenizer.empty() ? "tokenizer.json" : manifest_.tokenizer);
-  if (manifest_.tokenizer.empty() && !std::filesystem::exists(path)) {
+  if (manifest_.tokenizer.empty() && !detail::is_there(path)) {
     path = folder / manifest_.roles.front().path / "tokenizer.json";
   }
   tokenizer_ = Tokenizer::open(path);
+  for (const auto& role : manifest_.roles) refuse_other_tokenizer(folder / role.path / "tokenizer.json", path);
   if (tokenizer_->size() > vocab_size()) {
     throw Error(Code::mismatch, path.string(), "ids below the roles' vocabulary of " + std::to_string(vocab_size()),
                 std::to_string(tokenizer_->size() - 1));
@@ -169,6 +189,18 @@ void Team<B>::open_tokenizer(const std::filesystem::path& folder) {
 }
 
 template <Backend B>
+void Team<B>::refuse_other_tokenizer(const std::filesystem::path& own, const std::filesystem::path& path) const {
+  if (!detail::is_there(own) || MappedFile::open(own).text() == MappedFile::open(path).text()) return;
+  const Tokenizer other = Tokenizer::open(own);
+  bool same = other.size() == tokenizer_->size();
+  for (std::int32_t id = 0; same && id < other.size(); ++id) {
+    same = other.kind(id) == tokenizer_->kind(id) &&
+           (other.kind(id) == TokenKind::absent || other.bytes(id) == tokenizer_->bytes(id));
+  }
+  if (!same) throw Error(Code::mismatch, other.where(), "the tokens of " + tokenizer_->where(), "others");
+}
+
+template <Backend B>
 void Team<B>::open_gate(const std::filesystem::path& folder, const std::string& where) {
   if (!manifest_.gate) return;
   const Manifest::Gate& g = *manifest_.gate;
@@ -177,14 +209,14 @@ void Team<B>::open_gate(const std::filesystem::path& folder, const std::string& 
   const auto take = [&](std::string_view name, std::initializer_list<index_t> shape, float* out) {
     const RawTensor raw = file.tensor(name);
     if (!std::equal(raw.shape.begin(), raw.shape.end(), shape.begin(), shape.end())) {
-      throw Error(Code::mismatch, where + ": gate: " + g.file + ": " + std::string(name), detail::shape_string(shape),
-                  detail::shape_string(raw.shape));
+      throw Error(Code::mismatch, where + ": gate: " + detail::printable(g.file) + ": " + std::string(name),
+                  detail::shape_string(shape), detail::shape_string(raw.shape));
     }
     for (index_t i = 0; i < raw.size(); ++i) {
       out[i] = raw[i];
       if (!std::isfinite(out[i])) {
-        throw Error(Code::malformed, where + ": gate: " + g.file + ": " + std::string(name), "finite numbers",
-                    std::to_string(out[i]) + " at " + std::to_string(i));
+        throw Error(Code::malformed, where + ": gate: " + detail::printable(g.file) + ": " + std::string(name),
+                    "finite numbers", std::to_string(out[i]) + " at " + std::to_string(i));
       }
     }
   };
@@ -193,14 +225,5 @@ void Team<B>::open_gate(const std::filesystem::path& folder, const std::string& 
   take("bias", {n}, gate.bias.data());
   gate_ = std::move(gate);
 }
-
-namespace detail {
-/// Throws Error(invalid_argument) for a text of nothing but ASCII white space.
-inline void refuse_blank(std::string_view text) {
-  if (text.find_first_not_of(" \t\r\n\v\f") == std::string_view::npos) {
-    throw Error(Code::invalid_argument, "text", "some text", text.empty() ? "an empty text" : "white space only");
-  }
-}
-}  // namespace detail
 
 }  // namespace finteam::inline FINTEAM_ABI

@@ -5,6 +5,7 @@
 #include <finteam/text/tokenizer.hpp>
 
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace finteam::inline FINTEAM_ABI {
@@ -18,8 +19,9 @@ class TextStream {
   /// A new text, which ends before any of `stops`. Throws Error as StopMatcher does; the stream is then as it was.
   void begin(const std::vector<std::string>& stops) {
     if (stops != stops_) {
-      matcher_ = StopMatcher(stops, decoder_.max_piece_bytes());
+      StopMatcher matcher(stops, decoder_.max_piece_bytes());
       stops_ = stops;
+      matcher_ = std::move(matcher);
     }
     matcher_.flush();
     decoder_.flush();
@@ -38,6 +40,9 @@ class TextStream {
     if (matcher_.stopped() || !show(matcher_.push(decoder_.flush()), emit) || matcher_.stopped()) return;
     show(matcher_.flush(), emit);
   }
+
+  /// The most bytes that a token can add.
+  [[nodiscard]] std::size_t max_piece_bytes() const noexcept { return decoder_.max_piece_bytes(); }
 
   /// Whether a stop string has ended the text.
   [[nodiscard]] bool stopped() const noexcept { return matcher_.stopped(); }

@@ -32,15 +32,6 @@ struct TokenizerModel {
   bool ignore_merges = false;
 };
 
-/// Throws Error(unsupported) unless every key of the object is one of those.
-inline void only_keys(const JsonView& object, std::initializer_list<std::string_view> keys) {
-  object.each_member([&](std::string_view key, const JsonView& value) {
-    if (std::find(keys.begin(), keys.end(), key) == keys.end()) {
-      value.refuse("no such key: this build does not know it", Code::unsupported);
-    }
-  });
-}
-
 /// Throws Error(unsupported) unless the key is missing, null or false.
 inline void must_be_off(const JsonView& object, std::string_view key) {
   const auto value = object.find(key);
@@ -70,7 +61,7 @@ inline void must_be_off(const JsonView& object, std::string_view key) {
       only_keys(token, {"id", "content", "single_word", "lstrip", "rstrip", "normalized", "special"});
       must_be_off(token, "lstrip");
       must_be_off(token, "rstrip");
-      const std::string& content = token.at("content").as_string();
+      const std::string content = token.at("content").as_string();
       if (content.empty()) token.at("content").refuse("a string that is not empty");
       entries.push_back({content, static_cast<std::int32_t>(token.at("id").as_int(0, max_id)),
                          token.bool_or("special", false) ? TokenKind::special : TokenKind::added});
