@@ -110,13 +110,14 @@ void print(const std::map<std::string, TaskResult>& results, const finteam::Team
   std::cout << " team acc / F1 | gate's favourite is the task's role |\n|---|---|---|---|";
   for (std::size_t k = 0; k < team.roles().size(); ++k) std::cout << "---|";
   std::cout << "---|---|\n" << std::fixed << std::setprecision(3);
-  for (const auto& [task, r] : results) {
+  for (const auto& result : results) {
+    const TaskResult& r = result.second;
     if (r.questions == 0) continue;
     const auto cell = [&](const std::string& judge) {
       const Tally& t = r.judges.at(judge);
       std::cout << " " << t.accuracy() << " / " << t.weighted_f1() << " |";
     };
-    std::cout << "| " << task << " | " << r.questions
+    std::cout << "| " << result.first << " | " << r.questions
               << (r.too_long > 0 ? " (+" + std::to_string(r.too_long) + " too long)" : "") << " | "
               << r.judges.at("team").majority() << " | " << r.chance / r.questions << " |";
     for (const auto& role : team.roles()) cell(role.name);
