@@ -98,6 +98,7 @@ class Error : public std::runtime_error {
         expected_(std::move(expected)),
         found_(std::move(found)) {}
 
+  /// What went wrong, and where; what was expected there, and what was found: the parts of what().
   [[nodiscard]] Code code() const noexcept { return code_; }
   [[nodiscard]] const std::string& where() const noexcept { return where_; }
   [[nodiscard]] const std::string& expected() const noexcept { return expected_; }
@@ -200,12 +201,15 @@ struct f16 {
   std::uint16_t bits = 0;
 };
 
+/// The value as float, exactly.
 [[nodiscard]] constexpr float to_float(float x) noexcept { return x; }
 
+/// The value as float, exactly.
 [[nodiscard]] constexpr float to_float(bf16 x) noexcept {
   return std::bit_cast<float>(static_cast<std::uint32_t>(x.bits) << 16);
 }
 
+/// The value as float, exactly; subnormals too.
 [[nodiscard]] constexpr float to_float(f16 x) noexcept {
   const std::uint32_t sign = static_cast<std::uint32_t>(x.bits & 0x8000U) << 16;
   const std::uint32_t exponent = (x.bits >> 10) & 0x1FU;
@@ -328,8 +332,10 @@ class TensorView {
   std::array<index_t, Rank> strides_{};
 };
 
+/// [n]
 template <class T, class Space = Host>
 using VectorView = TensorView<T, 1, Space>;
+/// [n, k]
 template <class T, class Space = Host>
 using MatrixView = TensorView<T, 2, Space>;
 
@@ -3051,6 +3057,7 @@ class KvCache {
     }
   }
 
+  /// Whether open() or fork() gave this sequence and nothing has closed it since.
   [[nodiscard]] bool is_open(std::int32_t sequence) const noexcept {
     return lengths_[static_cast<std::size_t>(sequence)] != closed;
   }
@@ -3062,9 +3069,11 @@ class KvCache {
   [[nodiscard]] Site site(std::int32_t sequence, std::int32_t position) const noexcept {
     return {tables_.data() + sequence * pages_per_sequence_, position};
   }
+  /// Keys and values of layer l, all pages.
   [[nodiscard]] CacheLayer<typename B::Space> layer(index_t l) noexcept {
     return {keys_[static_cast<std::size_t>(l)].view(), values_[static_cast<std::size_t>(l)].view()};
   }
+  /// Pages that no sequence uses.
   [[nodiscard]] index_t free_pages() const noexcept { return static_cast<index_t>(free_.size()); }
 
  private:
@@ -5780,14 +5789,21 @@ class Team {
   /// See open_team.
   Team(const std::filesystem::path& folder, const OpenOptions& options, B backend);
 
+  /// In team.json's order, which is the order of every mix.
   [[nodiscard]] std::span<const Role<B>> roles() const noexcept { return roles_; }
+  /// One for all roles.
   [[nodiscard]] const Tokenizer& tokenizer() const noexcept { return *tokenizer_; }
+  /// How a conversation becomes ids.
   [[nodiscard]] const ChatFormat& chat() const noexcept { return *chat_; }
+  /// Nothing for a team of one.
   [[nodiscard]] const std::optional<LinearGate>& gate() const noexcept { return gate_; }
+  /// What `generate` and `score` mix.
   [[nodiscard]] MixIn mix_in() const noexcept { return manifest_.mix_in; }
+  /// v: logits of every role; at least tokenizer().size().
   [[nodiscard]] index_t vocab_size() const noexcept { return roles_.front().decoder.config().v; }
   /// Positions that every role was trained for.
   [[nodiscard]] index_t context() const noexcept { return context_; }
+  /// The largest d of the roles.
   [[nodiscard]] index_t widest_hidden() const noexcept { return widest_hidden_; }
 
   /// Throws Error(not_found) for a task that team.json does not describe.
@@ -5797,6 +5813,7 @@ class Team {
       throw Error(Code::not_found, "task", "a task of team.json", detail::in_quotes(name));
     return t->second;
   }
+  /// By name.
   [[nodiscard]] const std::map<std::string, Task, std::less<>>& tasks() const noexcept { return manifest_.tasks; }
 
   /// The token that ends a reply; the first of them, the chat format's before the configs'. Nothing if no file names
@@ -6168,7 +6185,9 @@ class Session {
   template <class OnText>
   const Generation& complete(std::string_view text, OnText&& on_text, const GenerateOptions& options = {});
 
+  /// The team that answers.
   [[nodiscard]] const Team<B>& team() const noexcept { return *team_; }
+  /// The limits in force, the defaults filled in.
   [[nodiscard]] const SessionLimits& limits() const noexcept { return limits_; }
 
  private:

@@ -33,12 +33,15 @@ struct f16 {
   std::uint16_t bits = 0;
 };
 
+/// The value as float, exactly.
 [[nodiscard]] constexpr float to_float(float x) noexcept { return x; }
 
+/// The value as float, exactly.
 [[nodiscard]] constexpr float to_float(bf16 x) noexcept {
   return std::bit_cast<float>(static_cast<std::uint32_t>(x.bits) << 16);
 }
 
+/// The value as float, exactly; subnormals too.
 [[nodiscard]] constexpr float to_float(f16 x) noexcept {
   const std::uint32_t sign = static_cast<std::uint32_t>(x.bits & 0x8000U) << 16;
   const std::uint32_t exponent = (x.bits >> 10) & 0x1FU;

@@ -36,6 +36,7 @@ class Error : public std::runtime_error {
         expected_(std::move(expected)),
         found_(std::move(found)) {}
 
+  /// What went wrong, and where; what was expected there, and what was found: the parts of what().
   [[nodiscard]] Code code() const noexcept { return code_; }
   [[nodiscard]] const std::string& where() const noexcept { return where_; }
   [[nodiscard]] const std::string& expected() const noexcept { return expected_; }

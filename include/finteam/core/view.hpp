@@ -94,8 +94,10 @@ class TensorView {
   std::array<index_t, Rank> strides_{};
 };
 
+/// [n]
 template <class T, class Space = Host>
 using VectorView = TensorView<T, 1, Space>;
+/// [n, k]
 template <class T, class Space = Host>
 using MatrixView = TensorView<T, 2, Space>;
 

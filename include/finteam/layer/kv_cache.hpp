@@ -116,6 +116,7 @@ class KvCache {
     }
   }
 
+  /// Whether open() or fork() gave this sequence and nothing has closed it since.
   [[nodiscard]] bool is_open(std::int32_t sequence) const noexcept {
     return lengths_[static_cast<std::size_t>(sequence)] != closed;
   }
@@ -127,9 +128,11 @@ class KvCache {
   [[nodiscard]] Site site(std::int32_t sequence, std::int32_t position) const noexcept {
     return {tables_.data() + sequence * pages_per_sequence_, position};
   }
+  /// Keys and values of layer l, all pages.
   [[nodiscard]] CacheLayer<typename B::Space> layer(index_t l) noexcept {
     return {keys_[static_cast<std::size_t>(l)].view(), values_[static_cast<std::size_t>(l)].view()};
   }
+  /// Pages that no sequence uses.
   [[nodiscard]] index_t free_pages() const noexcept { return static_cast<index_t>(free_.size()); }
 
  private:

@@ -72,7 +72,9 @@ class Session {
   template <class OnText>
   const Generation& complete(std::string_view text, OnText&& on_text, const GenerateOptions& options = {});
 
+  /// The team that answers.
   [[nodiscard]] const Team<B>& team() const noexcept { return *team_; }
+  /// The limits in force, the defaults filled in.
   [[nodiscard]] const SessionLimits& limits() const noexcept { return limits_; }
 
  private:

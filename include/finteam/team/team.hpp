@@ -69,14 +69,21 @@ class Team {
   /// See open_team.
   Team(const std::filesystem::path& folder, const OpenOptions& options, B backend);
 
+  /// In team.json's order, which is the order of every mix.
   [[nodiscard]] std::span<const Role<B>> roles() const noexcept { return roles_; }
+  /// One for all roles.
   [[nodiscard]] const Tokenizer& tokenizer() const noexcept { return *tokenizer_; }
+  /// How a conversation becomes ids.
   [[nodiscard]] const ChatFormat& chat() const noexcept { return *chat_; }
+  /// Nothing for a team of one.
   [[nodiscard]] const std::optional<LinearGate>& gate() const noexcept { return gate_; }
+  /// What `generate` and `score` mix.
   [[nodiscard]] MixIn mix_in() const noexcept { return manifest_.mix_in; }
+  /// v: logits of every role; at least tokenizer().size().
   [[nodiscard]] index_t vocab_size() const noexcept { return roles_.front().decoder.config().v; }
   /// Positions that every role was trained for.
   [[nodiscard]] index_t context() const noexcept { return context_; }
+  /// The largest d of the roles.
   [[nodiscard]] index_t widest_hidden() const noexcept { return widest_hidden_; }
 
   /// Throws Error(not_found) for a task that team.json does not describe.
@@ -86,6 +93,7 @@ class Team {
       throw Error(Code::not_found, "task", "a task of team.json", detail::in_quotes(name));
     return t->second;
   }
+  /// By name.
   [[nodiscard]] const std::map<std::string, Task, std::less<>>& tasks() const noexcept { return manifest_.tasks; }
 
   /// The token that ends a reply; the first of them, the chat format's before the configs'. Nothing if no file names
