@@ -86,7 +86,7 @@ class ThreadPool {
     }
   }
 
-  /// Returns the state once it is no longer like `done(state)` = false: first spinning, then asleep.
+  /// Waits until done(state), first spinning, then asleep; returns that state.
   template <class Done>
   std::uint32_t wait_for(Done done) const noexcept {
     for (int spin = 0;; ++spin) {
