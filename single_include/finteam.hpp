@@ -452,7 +452,7 @@ class Tensor {
   explicit Tensor(std::array<index_t, Rank> extents,
                   std::pmr::memory_resource* memory = std::pmr::get_default_resource())
       : extents_(extents), buffer_(bytes(extents), memory) {
-    if (buffer_.size() != 0) std::memset(static_cast<void*>(buffer_.data()), 0, buffer_.size());
+    std::fill_n(buffer_.data(), buffer_.size(), std::byte{0});
   }
 
   [[nodiscard]] TensorView<T, Rank> view() noexcept { return {data(), extents_}; }
@@ -1249,7 +1249,7 @@ class PackedMatrix {
   /// Packs panel i of raw, the tensor that this matrix was made for. Distinct panels may be packed at the same time.
   void pack(index_t i, const RawTensor& raw) noexcept {
     std::byte* to = buffer_.data() + i * panel_bytes();
-    std::memset(to, 0, static_cast<std::size_t>(panel_bytes()));
+    std::fill_n(to, panel_bytes(), std::byte{0});
     const index_t lanes = std::min(panel_outputs, rows_ - i * panel_outputs);
     for (index_t lane = 0; lane < lanes; ++lane) {
       const index_t from = (i * panel_outputs + lane) * cols_;

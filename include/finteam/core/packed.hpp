@@ -54,7 +54,7 @@ class PackedMatrix {
   /// Packs panel i of raw, the tensor that this matrix was made for. Distinct panels may be packed at the same time.
   void pack(index_t i, const RawTensor& raw) noexcept {
     std::byte* to = buffer_.data() + i * panel_bytes();
-    std::memset(to, 0, static_cast<std::size_t>(panel_bytes()));
+    std::fill_n(to, panel_bytes(), std::byte{0});
     const index_t lanes = std::min(panel_outputs, rows_ - i * panel_outputs);
     for (index_t lane = 0; lane < lanes; ++lane) {
       const index_t from = (i * panel_outputs + lane) * cols_;

@@ -4,10 +4,10 @@
 
 #include <finteam/core/view.hpp>
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <memory_resource>
 #include <utility>
 
@@ -54,7 +54,7 @@ class Tensor {
   explicit Tensor(std::array<index_t, Rank> extents,
                   std::pmr::memory_resource* memory = std::pmr::get_default_resource())
       : extents_(extents), buffer_(bytes(extents), memory) {
-    if (buffer_.size() != 0) std::memset(static_cast<void*>(buffer_.data()), 0, buffer_.size());
+    std::fill_n(buffer_.data(), buffer_.size(), std::byte{0});
   }
 
   [[nodiscard]] TensorView<T, Rank> view() noexcept { return {data(), extents_}; }
