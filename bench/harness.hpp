@@ -1,4 +1,5 @@
-// How the benches time: warm up, repeat, median and spread; and the machine's own limits, probed in the same run.
+// How the benches time: warm up, repeat, median and spread; and the machine's own limits, probed in the same run
+// (the best of several: a limit is what can be reached).
 // Not here: any question. Each bench/*.cpp asks one.
 #pragma once
 
@@ -36,7 +37,7 @@ Seconds time(int repeats, F&& f) {
   return {seconds[seconds.size() / 2], seconds.front(), seconds.back()};
 }
 
-/// GB/s at which `threads` threads together read `bytes` bytes again and again (each its own part, in order).
+/// The best GB/s at which `threads` threads together read `bytes` bytes again and again (each its own part, in order).
 inline double read_gbps(finteam::ThreadPool& pool, std::size_t bytes) {
   using Lane = xsimd::batch<float>;
   constexpr std::size_t step = 8 * Lane::size;
@@ -61,10 +62,10 @@ inline double read_gbps(finteam::ThreadPool& pool, std::size_t bytes) {
     });
   });
   if (!(sums[0] > 0)) return 0;
-  return static_cast<double>(part * threads * sizeof(float)) * passes / s.median / 1e9;
+  return static_cast<double>(part * threads * sizeof(float)) * passes / s.least / 1e9;
 }
 
-/// Gflop/s of float multiply-adds in registers, all threads together (2 per multiply-add).
+/// The best Gflop/s of float multiply-adds in registers, all threads together (2 per multiply-add).
 inline double peak_gflops(finteam::ThreadPool& pool) {
   using Lane = xsimd::batch<float>;
   constexpr int rounds = 2'000'000, chains = 12;
@@ -83,7 +84,7 @@ inline double peak_gflops(finteam::ThreadPool& pool) {
     });
   });
   if (!(sums[0] > 0)) return 0;
-  return 2.0 * chains * rounds * static_cast<double>(Lane::size) * static_cast<double>(threads) / s.median / 1e9;
+  return 2.0 * chains * rounds * static_cast<double>(Lane::size) * static_cast<double>(threads) / s.least / 1e9;
 }
 
 /// The processor's name, as the system tells it.
