@@ -11,7 +11,7 @@ import tempfile
 import transcript
 
 def main():
-    root, compiler = sys.argv[1:]
+    root, compiler = os.path.abspath(sys.argv[1]), sys.argv[2]
     path = os.path.join(root, "README.md")
     if not os.path.exists(path):
         return "there is no README.md"
