@@ -49,7 +49,7 @@ class Bench {
     }
     const index_t t = static_cast<index_t>(rows.size());
     (void)decoder_.forward(b_, cache_, rows, scratch_, hidden_.view().rows(0, t));
-    decoder_.logits(b_, hidden_.view().rows(t - logits, logits), logits_.view().rows(0, logits));
+    decoder_.logits(b_, hidden_.view().rows(t - logits, logits), scratch_, logits_.view().rows(0, logits));
   }
 
   /// Throws unless a prompt of 40 tokens at once and token by token gives the same, finite logits.

@@ -18,9 +18,11 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_L
   target_compile_options(finteam_warnings INTERFACE -Wno-restrict -Wno-maybe-uninitialized)
 endif()
 
-# The instruction sets that tests are compiled for, and their flags. "native" is what the rest of the build uses.
+# The instruction sets that tests are compiled for, and their flags. "native" is what the rest of the build uses;
+# "avx512" has no dot products of short types.
 set(FINTEAM_FLAGS_native "")
 set(FINTEAM_FLAGS_avx2 -mavx2 -mfma -mf16c)
+set(FINTEAM_FLAGS_avx512 -march=skylake-avx512)
 set(FINTEAM_FLAGS_x86-64 "")
 if(FINTEAM_NATIVE)
   set(FINTEAM_FLAGS_native -march=native)
@@ -37,7 +39,7 @@ function(finteam_ours target)
   target_compile_options(${target} PRIVATE ${FINTEAM_FLAGS_${isa}})
 endfunction()
 
-# FINTEAM_RUNS_avx2: can this machine run what is compiled for AVX2? Asked once, by running a program.
+# FINTEAM_RUNS_…: can this machine run what is compiled for that instruction set? Asked once, by running a program.
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|amd64|AMD64)$" AND NOT CMAKE_CROSSCOMPILING)
   set(FINTEAM_X86_64 ON)
   include(CheckCXXSourceRuns)
@@ -48,5 +50,11 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|amd64|AMD64)$" AND NOT CMAKE_CROSSCO
       const bool f16c = __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
       return f16c && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? 0 : 1;
     }]] FINTEAM_RUNS_avx2)
+  check_cxx_source_runs([[
+    int main() {
+      const bool foundation = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512cd");
+      const bool rest = __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
+      return foundation && rest && __builtin_cpu_supports("avx512vl") ? 0 : 1;
+    }]] FINTEAM_RUNS_avx512)
   set(FINTEAM_RUNS_x86-64 ON)
 endif()

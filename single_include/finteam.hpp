@@ -56,7 +56,17 @@
 
 // Two translation units built for different instruction sets must never merge in the linker.
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__) && defined(__FMA__)
+#if defined(__AVX512VNNI__) && defined(__AVX512BF16__)
+#define FINTEAM_ABI v0_1_avx512_vnni_bf16
+#elif defined(__AVX512VNNI__)
+#define FINTEAM_ABI v0_1_avx512_vnni
+#elif defined(__AVX512BF16__)
+#define FINTEAM_ABI v0_1_avx512_bf16
+#else
 #define FINTEAM_ABI v0_1_avx512
+#endif
+#elif defined(__AVX2__) && defined(__FMA__) && defined(__AVXVNNI__)
+#define FINTEAM_ABI v0_1_avx2_vnni
 #elif defined(__AVX2__) && defined(__FMA__)
 #define FINTEAM_ABI v0_1_avx2
 #elif defined(__x86_64__) && defined(__FMA__)
@@ -240,6 +250,17 @@ struct f16 {
   std::uint16_t bits;
   std::memcpy(&bits, p + 2 * i, 2);
   return t == DType::bf16 ? to_float(bf16{bits}) : to_float(f16{bits});
+}
+
+/// y[i] = element first + i of an array of `t` at p, for i in [0, count).
+inline void load_elements(const std::byte* p, DType t, std::ptrdiff_t first, std::ptrdiff_t count, float* y) noexcept {
+  if (t == DType::f32) {
+    std::memcpy(y, p + 4 * first, 4 * static_cast<std::size_t>(count));
+  } else if (t == DType::bf16) {
+    for (std::ptrdiff_t i = 0; i < count; ++i) y[i] = load_element(p, DType::bf16, first + i);
+  } else {
+    for (std::ptrdiff_t i = 0; i < count; ++i) y[i] = load_element(p, DType::f16, first + i);
+  }
 }
 
 }  // namespace finteam::inline FINTEAM_ABI
@@ -476,6 +497,362 @@ class Tensor {
 
 }  // namespace finteam::inline FINTEAM_ABI
 
+// ---- finteam/core/format.hpp ---------------------------------------------------------------------------------------
+// The formats that a weight can have in memory, their sizes, and what a group of quantised numbers means.
+// Not here: where a weight's bytes lie (packed.hpp), arithmetic (backend/cpu/).
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// What a checkpoint's matrices are kept as.
+enum class Weights : std::uint8_t {
+  stored,     ///< as the files have them (f16 as f32), with float activations: the accuracy that goldens are held to
+  bf16,       ///< bf16, with activations rounded to bf16; 2 bytes a weight
+  int8,       ///< 8 bits, a scale for every 32; 8.5 bits a weight; activations in 8 bits, a scale for every 32
+  int4,       ///< 4 bits, a scale for every 32; 4.5 bits a weight; activations as for int8
+  int4_zero,  ///< 4 bits, a scale and a zero point for every 32; 5 bits a weight; activations as for int8
+};
+
+/// How one matrix is stored, and how activations meet it.
+enum class Format : std::uint8_t {
+  f32,        ///< float, float activations
+  bf16_wide,  ///< bf16, float activations
+  bf16,       ///< bf16, activations rounded to bf16
+  int8,
+  int4,
+  int4_zero,
+};
+
+/// The format's name, for files and messages.
+[[nodiscard]] constexpr std::string_view name(Format f) noexcept {
+  constexpr std::array<std::string_view, 6> names{"f32", "bf16_wide", "bf16", "int8", "int4", "int4_zero"};
+  return names[static_cast<std::size_t>(f)];
+}
+/// As name(Format), and "stored".
+[[nodiscard]] constexpr std::string_view name(Weights w) noexcept {
+  constexpr std::array<std::string_view, 5> names{"stored", "bf16", "int8", "int4", "int4_zero"};
+  return names[static_cast<std::size_t>(w)];
+}
+
+/// Integers with a scale for every group.
+[[nodiscard]] constexpr bool is_quantised(Format f) noexcept { return f >= Format::int8; }
+
+/// The format of a matrix that is made of `parts`: one, for one product reads them all.
+[[nodiscard]] inline Format format_of(Weights weights, std::span<const RawTensor> parts) noexcept {
+  if (weights != Weights::stored) return static_cast<Format>(static_cast<int>(weights) + 1);
+  const bool all = std::all_of(parts.begin(), parts.end(), [](const RawTensor& p) { return p.dtype == DType::bf16; });
+  return all ? Format::bf16_wide : Format::f32;
+}
+
+/// Inputs that share a scale, in weights and in activations.
+inline constexpr index_t group_inputs = 32;
+
+/// Up to 32 weights of one output: w[j] ≈ scale · (q[j] - zero). The scale is a bf16 number, the zero an integer.
+struct WeightGroup {
+  std::array<std::uint8_t, group_inputs> q{};
+  float scale = 0;
+  float zero = 0;
+
+  [[nodiscard]] float operator[](index_t j) const noexcept {
+    return scale * (static_cast<float>(q[static_cast<std::size_t>(j)]) - zero);
+  }
+};
+
+/// Up to 32 activations of one row: x[j] ≈ scale · q[j], |q[j]| ≤ 127.
+struct ActivationGroup {
+  std::array<std::int8_t, group_inputs> q{};
+  float scale = 0;
+};
+
+namespace detail {
+
+/// The nearest integer, ties to even; |x| < 2^22. (No call: this is the inner loop of loading.)
+[[nodiscard]] inline std::int32_t nearest(float x) noexcept {
+  return static_cast<std::int32_t>(std::bit_cast<std::uint32_t>(x + 0x1.8p23F) - 0x4B400000U);
+}
+
+/// Groups whose greatest magnitude is below this are zero: 127 divided by it must be finite.
+inline constexpr float least_magnitude = 1e-30F;
+
+/// NaN where a number of the group is not finite: its products must say so.
+[[nodiscard]] inline bool all_finite(std::span<const float> w) noexcept {
+  float zero = 0;
+  for (const float x : w) zero += x * 0.0F;
+  return zero == 0;
+}
+
+}  // namespace detail
+
+/// The group that stands for `w` (at most 32 numbers; missing ones are 0) in an integer format.
+/// int8: scale = max|w| / 127. int4: the number of the greatest magnitude becomes -8 or, with its sign, +8 clamped to
+/// 7, as in Q4_0 of llama.cpp. int4_zero: 0 and both ends of the range are representable. The scale is rounded to bf16
+/// before the numbers are, so its rounding costs nothing. A number that is not finite makes the scale NaN.
+[[nodiscard]] inline WeightGroup quantise_weights(Format format, std::span<const float> w) noexcept {
+  float low = 0, high = 0;
+  for (const float x : w) {
+    low = std::min(low, x);
+    high = std::max(high, x);
+  }
+  const float most = std::max(-low, high);
+  float scale = 0, zero = 8, top = 15;
+  if (format == Format::int8) {
+    scale = most / 127;
+    zero = 128;
+    top = 255;
+  } else if (format == Format::int4) {
+    scale = (-low > high ? low : high) / -8;
+  } else {
+    scale = (high - low) / 15;
+  }
+  scale = to_float(to_bf16(scale));
+  const float inverse = most < detail::least_magnitude ? 0.0F : 1 / scale;
+  if (format == Format::int4_zero) zero = static_cast<float>(detail::nearest(std::min(-low * inverse, 15.0F)));
+  WeightGroup group{.scale = inverse == 0 ? 0.0F : scale, .zero = zero};
+  group.q.fill(static_cast<std::uint8_t>(zero));
+  const float bottom = format == Format::int8 ? 1.0F : 0.0F;
+  for (std::size_t j = 0; j < w.size(); ++j) {
+    const float q = std::min(std::max(w[j] * inverse, bottom - zero), top - zero);
+    group.q[j] = static_cast<std::uint8_t>(detail::nearest(q) + static_cast<std::int32_t>(zero));
+  }
+  if (!detail::all_finite(w)) group.scale = std::numeric_limits<float>::quiet_NaN();
+  return group;
+}
+
+/// The group that stands for `x` (at most 32 numbers) against an integer format: scale = max|x| / 127, q to nearest.
+/// NaN makes the scale NaN.
+[[nodiscard]] inline ActivationGroup quantise_activations(std::span<const float> x) noexcept {
+  std::uint32_t bits = 0;
+  for (const float v : x) bits = std::max(bits, std::bit_cast<std::uint32_t>(v) & 0x7FFFFFFFU);
+  const float most = std::bit_cast<float>(bits);
+  ActivationGroup group;
+  if (most < detail::least_magnitude) return group;
+  const float inverse = 127.0F / most;
+  for (std::size_t j = 0; j < x.size(); ++j) {
+    const float q = std::min(std::max(x[j] * inverse, -127.0F), 127.0F);  // so no compiler fuses this product
+    group.q[j] = static_cast<std::int8_t>(detail::nearest(q));
+  }
+  group.scale = most / 127.0F;
+  return group;
+}
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/core/packed.hpp ---------------------------------------------------------------------------------------
+// The panel layout of law 3: a weight [n, k] in panels of 16 outputs, with k running inside a panel. One layout serves
+// the matrix-vector kernel, the matrix-matrix kernel and the look-up of a row. Not here: arithmetic
+// (backend/cpu/matmul.hpp), what a quantised number means (format.hpp).
+//
+// f32              [k][16]
+// bf16, bf16_wide  [k/2][16][2]
+// int8             blocks of 64 inputs: q + 128 as [2][8][16][4] bytes, then scales [2][16] bf16
+// int4             the same with [2][4][16][4] bytes: the low half of byte j of quad i is input 4i + j of its group of
+//                  32, the high half input 4(i + 4) + j; q + 8
+// int4_zero        int4, with zero points [2][16] bf16 after the scales
+// Whatever lies beyond n and k counts as zero. A panel starts at a multiple of 64 bytes.
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// Outputs in one panel.
+inline constexpr index_t panel_outputs = 16;
+
+/// Inputs in one block of an integer format: two groups.
+inline constexpr index_t block_inputs = 2 * group_inputs;
+
+/// Bytes of the 64 inputs of 16 outputs in an integer format.
+[[nodiscard]] constexpr index_t block_bytes(Format f) noexcept {
+  return f == Format::int8 ? 1088 : f == Format::int4 ? 576 : 640;
+}
+
+/// Bytes of 16 outputs of k inputs; a multiple of 64.
+[[nodiscard]] constexpr index_t panel_bytes(Format f, index_t k) noexcept {
+  if (is_quantised(f)) return (k + block_inputs - 1) / block_inputs * block_bytes(f);
+  return (f == Format::f32 ? k : (k + 1) / 2) * (panel_outputs * 4);
+}
+
+/// How a matrix is made of several tensors [n_i, k], for one product that reads them all.
+enum class Join : std::uint8_t {
+  stacked,  ///< [Σ n_i, k]: the rows of one after those of another
+  paired,   ///< two tensors [n, k], panel by panel in turn: for outputs that are combined with each other
+};
+
+namespace detail {
+
+/// Row `lane` of a panel, from k floats. The panel's bytes were zero before its first lane.
+inline void pack_lane(Format format, std::byte* panel, index_t lane, const float* row, index_t k) noexcept {
+  if (format == Format::f32) {
+    for (index_t j = 0; j < k; ++j) std::memcpy(panel + (j * panel_outputs + lane) * 4, row + j, 4);
+    return;
+  }
+  if (!is_quantised(format)) {
+    for (index_t j = 0; j < k; ++j) {
+      const bf16 value = to_bf16(row[j]);
+      std::memcpy(panel + ((j / 2 * panel_outputs + lane) * 2 + j % 2) * 2, &value, 2);
+    }
+    return;
+  }
+  const bool four_bits = format != Format::int8;
+  const index_t quad_bytes = panel_outputs * 4, group_bytes = quad_bytes * (four_bits ? 4 : 8);
+  for (index_t j = 0; j < k; j += group_inputs) {
+    const auto count = static_cast<std::size_t>(std::min(group_inputs, k - j));
+    const WeightGroup group = quantise_weights(format, {row + j, count});
+    std::byte* block = panel + j / block_inputs * block_bytes(format);
+    const index_t half = j / group_inputs % 2;
+    std::byte* to = block + half * group_bytes + lane * 4;
+    for (index_t quad = 0; quad < (four_bits ? 4 : 8); ++quad) {
+      for (index_t i = 0; i < 4; ++i) {
+        std::uint8_t q = group.q[static_cast<std::size_t>(4 * quad + i)];
+        if (four_bits) q = static_cast<std::uint8_t>(q | (group.q[static_cast<std::size_t>(4 * quad + 16 + i)] << 4));
+        to[quad * quad_bytes + i] = static_cast<std::byte>(q);
+      }
+    }
+    const bf16 scale = to_bf16(group.scale), zero = to_bf16(group.zero);
+    std::byte* scales = block + 2 * group_bytes + (half * panel_outputs + lane) * 2;
+    std::memcpy(scales, &scale, 2);
+    if (format == Format::int4_zero) std::memcpy(scales + 4 * panel_outputs, &zero, 2);
+  }
+}
+
+/// Element j of row `lane` of a panel.
+[[nodiscard]] inline float panel_element(Format format, const std::byte* panel, index_t lane, index_t j) noexcept {
+  if (format == Format::f32) return load_element(panel, DType::f32, j * panel_outputs + lane);
+  if (!is_quantised(format)) return load_element(panel, DType::bf16, (j / 2 * panel_outputs + lane) * 2 + j % 2);
+  const bool four_bits = format != Format::int8;
+  const index_t quad_bytes = panel_outputs * 4, group_bytes = quad_bytes * (four_bits ? 4 : 8);
+  const std::byte* block = panel + j / block_inputs * block_bytes(format);
+  const index_t half = j / group_inputs % 2, quad = j % group_inputs / 4;
+  const auto byte =
+      static_cast<unsigned>(block[half * group_bytes + (four_bits ? quad % 4 : quad) * quad_bytes + lane * 4 + j % 4]);
+  const unsigned q = !four_bits ? byte : quad < 4 ? byte & 15U : byte >> 4U;
+  const std::byte* scales = block + 2 * group_bytes;
+  const index_t at = half * panel_outputs + lane;
+  const float zero = format == Format::int8        ? 128.0F
+                     : format == Format::int4_zero ? load_element(scales + 4 * panel_outputs, DType::bf16, at)
+                                                   : 8.0F;
+  return load_element(scales, DType::bf16, at) * (static_cast<float>(q) - zero);
+}
+
+}  // namespace detail
+
+/// A weight [n, k] in panels, in memory of its own or in somebody else's. Moves only.
+class PackedMatrix {
+ public:
+  PackedMatrix() noexcept = default;
+
+  /// Room for the matrix that `parts` make together; every panel must then be packed. For packing on many threads.
+  /// Throws Error(mismatch) unless all parts are [n, k] with one k (paired: two of one shape), Error(limit_exceeded)
+  /// if the size overflows.
+  PackedMatrix(std::span<const RawTensor> parts, Join join, Format format, std::pmr::memory_resource* memory)
+      : PackedMatrix(shape_of(parts, join), join, format) {
+    buffer_ = Buffer(bytes(), memory);
+    data_ = buffer_.data();
+  }
+
+  /// The panels of a matrix [n, k] that lie at `data`, which outlives this. Shapes as above, checked by the caller.
+  PackedMatrix(std::array<index_t, 2> shape, Join join, Format format, const std::byte* data)
+      : PackedMatrix(shape, join, format) {
+    data_ = data;
+  }
+
+  /// Packs one tensor on the calling thread.
+  explicit PackedMatrix(const RawTensor& raw, Weights weights = Weights::stored,
+                        std::pmr::memory_resource* memory = std::pmr::get_default_resource())
+      : PackedMatrix({&raw, 1}, Join::stacked, format_of(weights, {&raw, 1}), memory) {
+    for (index_t i = 0; i < panels(); ++i) pack(i, {&raw, 1});
+  }
+
+  /// n: outputs of a product (paired: of each of the two).
+  [[nodiscard]] index_t rows() const noexcept { return rows_; }
+  [[nodiscard]] index_t cols() const noexcept { return cols_; }
+  [[nodiscard]] Format format() const noexcept { return format_; }
+  [[nodiscard]] Join join() const noexcept { return join_; }
+  [[nodiscard]] index_t panels() const noexcept {
+    return (rows_ + panel_outputs - 1) / panel_outputs * (join_ == Join::paired ? 2 : 1);
+  }
+  /// Bytes from one panel to the next; a multiple of 64.
+  [[nodiscard]] index_t panel_bytes() const noexcept { return FINTEAM_ABI::panel_bytes(format_, cols_); }
+  /// Stacked: the outputs 16·i … 16·i + 15. Paired: those outputs of the first tensor at 2i, of the second at 2i + 1.
+  [[nodiscard]] const std::byte* panel(index_t i) const noexcept { return data_ + i * panel_bytes(); }
+  /// Bytes of all panels.
+  [[nodiscard]] std::size_t bytes() const noexcept { return static_cast<std::size_t>(panels() * panel_bytes()); }
+
+  /// w[i,j] of a stacked matrix, exactly as it is stored.
+  [[nodiscard]] float element(index_t i, index_t j) const noexcept {
+    return detail::panel_element(format_, panel(i / panel_outputs), i % panel_outputs, j);
+  }
+
+  /// Packs panel i out of `parts`, the tensors that this matrix was made for. Distinct panels may be packed at the same
+  /// time.
+  void pack(index_t i, std::span<const RawTensor> parts) noexcept {
+    std::byte* to = buffer_.data() + i * panel_bytes();
+    std::fill_n(to, panel_bytes(), std::byte{0});
+    const index_t pairs = join_ == Join::paired ? 2 : 1, first = i / pairs * panel_outputs;
+    for (index_t lane = 0; lane < std::min(panel_outputs, rows_ - first); ++lane) {
+      std::size_t part = pairs == 2 ? static_cast<std::size_t>(i % 2) : 0;
+      index_t at = first + lane;
+      while (pairs == 1 && at >= parts[part].shape[0]) at -= parts[part++].shape[0];
+      const RawTensor& raw = parts[part];
+      if (raw.dtype == DType::bf16 && (format_ == Format::bf16 || format_ == Format::bf16_wide)) {
+        copy_lane(to + lane * 4, raw.data + 2 * at * cols_);
+      } else {
+        convert_lane(to, lane, raw, at * cols_);
+      }
+    }
+  }
+
+ private:
+  PackedMatrix(std::array<index_t, 2> shape, Join join, Format format)
+      : rows_(shape[0]), cols_(shape[1]), format_(format), join_(join) {
+    std::uint64_t b = 0;
+    const std::array<index_t, 2> padded{std::max<index_t>(rows_, 1), std::max<index_t>(cols_, 1)};
+    // 2 · (n + 15) · (k + 63) · 4 bytes are at most 8,192 · n · k
+    const bool fits = rows_ >= 0 && cols_ >= 0 &&
+                      detail::checked_bytes(std::span<const index_t>(padded), 8 * panel_outputs * block_inputs, b);
+    if (!fits) throw Error(Code::limit_exceeded, "matrix", "a size that fits in memory", detail::shape_string(shape));
+  }
+
+  static std::array<index_t, 2> shape_of(std::span<const RawTensor> parts, Join join) {
+    index_t rows = 0;
+    for (const RawTensor& part : parts) {
+      if (part.shape.size() != 2) {
+        throw Error(Code::mismatch, "matrix", "2 extents", detail::shape_string(part.shape));
+      }
+      const bool joins = part.shape[1] == parts[0].shape[1] &&
+                         (join == Join::stacked || (parts.size() == 2 && part.shape[0] == parts[0].shape[0]));
+      if (!joins) {
+        throw Error(Code::mismatch, "matrix", "parts that join " + detail::shape_string(parts[0].shape),
+                    detail::shape_string(part.shape));
+      }
+      rows = join == Join::paired || part.shape[0] < 0 ? part.shape[0] : rows + part.shape[0];
+    }
+    return {rows, parts[0].shape[1]};
+  }
+
+  /// The row that begins at element `first` of raw, by way of float, a piece of whole blocks at a time.
+  void convert_lane(std::byte* to, index_t lane, const RawTensor& raw, index_t first) const noexcept {
+    std::array<float, 16 * block_inputs> piece;
+    constexpr auto most = static_cast<index_t>(piece.size());
+    for (index_t j = 0; j < cols_; j += most) {
+      const index_t count = std::min(most, cols_ - j);
+      load_elements(raw.data, raw.dtype, first + j, count, piece.data());
+      detail::pack_lane(format_, to + FINTEAM_ABI::panel_bytes(format_, j), lane, piece.data(), count);
+    }
+  }
+
+  /// A row of bf16 into its lane, pair by pair.
+  void copy_lane(std::byte* to, const std::byte* from) const noexcept {
+    for (index_t j = 0; j < cols_ / 2; ++j) std::memcpy(to + j * (panel_outputs * 4), from + 4 * j, 4);
+    if (cols_ % 2 != 0) std::memcpy(to + cols_ / 2 * (panel_outputs * 4), from + 2 * (cols_ - 1), 2);
+  }
+
+  index_t rows_ = 0;
+  index_t cols_ = 0;
+  Format format_ = Format::f32;
+  Join join_ = Join::stacked;
+  Buffer buffer_;
+  const std::byte* data_ = nullptr;
+};
+
+}  // namespace finteam::inline FINTEAM_ABI
+
 // ---- finteam/backend/backend.hpp -----------------------------------------------------------------------------------
 // The Backend concept: memory and the operations of a decoder, with their shapes. `Decoder<Backend>` is written once
 // over it. Not here: implementations (reference.hpp, cpu.hpp). A backend is a light object that is passed by reference.
@@ -532,34 +909,47 @@ inline void copy_page(const CacheLayer<Host>& cache, std::int32_t from, std::int
 
 }  // namespace detail
 
-/// The operations that a decoder is made of. `Matrix` is a weight [n, k] in whatever layout the backend likes.
+/// The operations that a decoder is made of. `Matrix` is a weight [n, k] in whatever layout the backend likes; `Input`
+/// holds the rows of one product in the form that the matrix's format wants them, and is made once for many products.
 template <class B>
-concept Backend = requires(B& b, const typename B::Matrix& w, const RawTensor& raw,
-                           std::span<const std::int32_t> tokens, std::span<const Site> sites,
-                           MatrixView<const float, typename B::Space> x, MatrixView<float, typename B::Space> y,
-                           VectorView<const float, typename B::Space> vector,
+concept Backend = requires(B& b, const typename B::Matrix& w, typename B::Input& input, const RawTensor& raw,
+                           std::span<const RawTensor> parts, std::span<const std::int32_t> tokens,
+                           std::span<const Site> sites, MatrixView<const float, typename B::Space> x,
+                           MatrixView<float, typename B::Space> y, VectorView<const float, typename B::Space> vector,
                            TensorView<const float, 3, typename B::Space> x3, TensorView<float, 3, typename B::Space> y3,
                            CacheLayer<typename B::Space> cache, std::pmr::memory_resource* memory) {
   typename B::Space;
 
-  /// A weight [n, k] from a file's tensor. May keep a pointer to raw.data, which must then outlive it.
-  { b.matrix(raw, memory) } -> std::same_as<typename B::Matrix>;
+  /// A weight out of a file's tensors, which one product reads together: stacked [Σ n_i, k], or a pair of [n, k].
+  /// May keep a pointer to raw.data, which must then outlive it.
+  { b.matrix(parts, Join::stacked, Weights::stored, memory) } -> std::same_as<typename B::Matrix>;
   { w.rows() } -> std::convertible_to<index_t>;
   { w.cols() } -> std::convertible_to<index_t>;
   /// A vector (a norm's scale) from a file's tensor, as float.
   { b.vector(raw, memory).view() } -> std::same_as<VectorView<float, typename B::Space>>;
   /// An owning zeroed tensor in the backend's space: b.template tensor<float, 2>({t, d}, memory).
   { b.template tensor<float, 2>({index_t{1}, index_t{1}}, memory).view() } -> std::same_as<decltype(y)>;
+  /// Room for the input of any product of up to t rows of up to k elements: b.input(t, k, memory).
+  { b.input(index_t{1}, index_t{1}, memory) } -> std::same_as<typename B::Input>;
 
-  /// y[t,:] = w[tokens[t],:]. w [v, d], y [t, d], overwritten. Tokens are in range: the caller has checked.
+  /// y[t,:] = w[tokens[t],:]. w [v, d], stacked, y [t, d], overwritten. Tokens are in range: the caller has checked.
   b.embed(w, tokens, y);
 
   /// y[t,i] = x[t,i] · s[i] / sqrt(mean_i x[t,i]² + eps). x [t, d], s [d], y [t, d], overwritten; y may be x.
   /// Source: Zhang & Sennrich 2019, eq. 4.
   b.rms_norm(x, vector, 1e-5F, y);
 
-  /// y[t,i] (+)= Σ_j x[t,j] · w[i,j]. x [t, k], w [n, k], y [t, n]; y is not x.
-  b.matmul(x, w, Write::accumulate, y);
+  /// input = x, as products with matrices of w's format read it. x [t, k].
+  b.prepare(x, w, input);
+  /// input = rms_norm(x) for such products.
+  b.prepare_normed(x, vector, 1e-5F, w, input);
+
+  /// y[t,i] (+)= Σ_j input[t,j] · w[i,j]. w [n, k], stacked, y [t, n], t the rows that input was prepared for.
+  b.matmul(input, w, Write::accumulate, y);
+
+  /// y[t,i] = silu(Σ_j input[t,j] · gate[i,j]) · Σ_j input[t,j] · up[i,j], silu(z) = z / (1 + exp(-z)). w: gate and up
+  /// [n, k], paired, y [t, n], overwritten. Source: Shazeer 2020, eq. 6.
+  b.matmul_swiglu(input, w, y);
 
   /// Rotates the pairs (x[i], x[i + e/2]) of every head by the angle whose cosine and sine are given.
   /// cosine, sine [t, e/2], x [t, heads, e], in place. Source: Su et al. 2021, in the half-split order of transformers.
@@ -574,10 +964,6 @@ concept Backend = requires(B& b, const typename B::Matrix& w, const RawTensor& r
   /// y[t,h,:] = Σ_p softmax_p(scale · q[t,h,:]·k[p,h',:]) v[p,h',:], p = 0 … position, h' = h / (h_count / g).
   /// q [t, h, e], y [t, h, e], overwritten. Reads keys and values as they are stored.
   b.attention(sites, x3, cache, 1.0F, y3);
-
-  /// y[t,i] = silu(gate[t,i]) · up[t,i], silu(z) = z / (1 + exp(-z)). All [t, f]; y may be gate or up.
-  /// Source: Shazeer 2020, eq. 6.
-  b.swiglu(x, x, y);
 };
 
 }  // namespace finteam::inline FINTEAM_ABI
@@ -836,16 +1222,43 @@ template <class Arch>
   return a[0];
 }
 
-/// Sixteen pairs of bf16, widened exactly: even takes the first of each pair, odd the second.
+/// The first of sixteen pairs of bf16, widened exactly. The pairs are the words of Lanes<Arch>::parts registers.
 template <class Arch>
-FINTEAM_INLINE inline void load_bf16_pairs(const std::byte* p, Lanes<Arch>& even, Lanes<Arch>& odd) noexcept {
+FINTEAM_INLINE inline Lanes<Arch> low_bf16(const xsimd::batch<std::uint32_t, Arch>* pairs) noexcept {
+  return Lanes<Arch>::make([&](std::size_t i) FINTEAM_INLINE { return bits_as<float>(shift_left<16>(pairs[i])); });
+}
+/// The second.
+template <class Arch>
+FINTEAM_INLINE inline Lanes<Arch> high_bf16(const xsimd::batch<std::uint32_t, Arch>* pairs) noexcept {
   using Bits = typename Lanes<Arch>::Bits;
-  const auto* words = reinterpret_cast<const std::uint32_t*>(p);
-  unroll<Lanes<Arch>::parts>([&](std::size_t i) FINTEAM_INLINE {
-    const Bits pairs = Bits::load_unaligned(words + i * Lanes<Arch>::width);
-    even.part[i] = bits_as<float>(shift_left<16>(pairs));
-    odd.part[i] = bits_as<float>(pairs & Bits(0xFFFF0000U));
-  });
+  return Lanes<Arch>::make([&](std::size_t i) FINTEAM_INLINE { return bits_as<float>(pairs[i] & Bits(0xFFFF0000U)); });
+}
+
+/// Sixteen bf16 at p, widened exactly.
+template <class Arch>
+FINTEAM_INLINE inline Lanes<Arch> load_bf16(const std::byte* p) noexcept {
+#if defined(__AVX512F__)
+  if constexpr (Lanes<Arch>::width == 16) {
+    const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    const xsimd::batch<std::uint32_t, Arch> words(_mm512_maskz_cvtepu16_epi32(0xFFFFU, halves));
+    return low_bf16<Arch>(&words);
+  }
+#endif
+#if defined(__AVX2__)
+  if constexpr (Lanes<Arch>::width == 8) {
+    return Lanes<Arch>::make([&](std::size_t i) FINTEAM_INLINE {
+      const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 16 * i));
+      return bits_as<float>(shift_left<16>(xsimd::batch<std::uint32_t, Arch>(_mm256_cvtepu16_epi32(halves))));
+    });
+  }
+#endif
+  alignas(64) std::array<float, 16> a;
+  for (std::size_t i = 0; i < 16; ++i) {
+    std::uint16_t bits;
+    std::memcpy(&bits, p + 2 * i, 2);
+    a[i] = std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
+  }
+  return Lanes<Arch>::load(a.data());
 }
 
 }  // namespace detail::simd
@@ -1127,29 +1540,38 @@ void for_chunks(const ExecutorRef& executor, index_t count, index_t size, F&& f)
 }  // namespace finteam::inline FINTEAM_ABI
 
 // ---- finteam/backend/cpu/elementwise.hpp ---------------------------------------------------------------------------
-// The ops that go over rows element by element: RMS norm, rotary positions, cache writes, SwiGLU.
+// The ops that go over rows element by element: RMS norm, rotary positions, cache writes.
 // Vector lanes and scalar tails run the same operations, so an element's bits do not depend on where in a row it lies.
 
 namespace finteam::inline FINTEAM_ABI {
 namespace detail {
 
-/// y[i] = x[i] · s[i] / sqrt(mean x² + eps) for one row of d. Squares go to sixteen sums by i mod 16, then one tree.
+/// Elements j … j + 15 of a row of k, 0 beyond k.
+template <class Arch>
+FINTEAM_INLINE inline simd::Lanes<Arch> load_row(const float* row, index_t j, index_t k) noexcept {
+  using V = simd::Lanes<Arch>;
+  return j + 16 <= k ? V::load(row + j) : V::load(row + std::min(j, k), std::max<index_t>(k - j, 0));
+}
+
+/// 1 / sqrt(mean x² + eps) for one row of d. Squares go to sixteen sums by i mod 16, then one tree.
+template <class Arch>
+[[nodiscard]] float rms_norm_scale(const float* x, float eps, index_t d) noexcept {
+  using V = simd::Lanes<Arch>;
+  V squares = V::zero();
+  for (index_t i = 0; i < d; i += 16) {
+    const V v = load_row<Arch>(x, i, d);
+    squares = simd::fmadd(v, v, squares);
+  }
+  return 1.0F / std::sqrt(simd::sum(squares) / static_cast<float>(d) + eps);
+}
+
+/// y[i] = x[i] · s[i] / sqrt(mean x² + eps) for one row of d.
 template <class Arch>
 void rms_norm_row(const float* x, const float* s, float eps, index_t d, float* y) noexcept {
   using V = simd::Lanes<Arch>;
-  V squares = V::zero();
+  const float scale = rms_norm_scale<Arch>(x, eps, d);
   index_t i = 0;
-  for (; i + 16 <= d; i += 16) {
-    const V v = V::load(x + i);
-    squares = simd::fmadd(v, v, squares);
-  }
-  if (i < d) {
-    const V v = V::load(x + i, d - i);
-    squares = simd::fmadd(v, v, squares);
-  }
-  const float scale = 1.0F / std::sqrt(simd::sum(squares) / static_cast<float>(d) + eps);
-  const V scales = V::broadcast(scale);
-  for (i = 0; i + 16 <= d; i += 16) (V::load(x + i) * scales * V::load(s + i)).store(y + i);
+  for (; i + 16 <= d; i += 16) (V::load(x + i) * V::broadcast(scale) * V::load(s + i)).store(y + i);
   for (; i < d; ++i) y[i] = x[i] * scale * s[i];
 }
 
@@ -1175,15 +1597,6 @@ void rope_head(const float* cosine, const float* sine, index_t half, float* x) n
   for (; i < half; ++i) rotate(x[i], x[half + i], cosine[i], sine[i]);
 }
 
-/// y[i] = silu(gate[i]) · up[i] for one row of f.
-template <class Arch>
-void swiglu_row(const float* gate, const float* up, index_t f, float* y) noexcept {
-  using V = simd::Lanes<Arch>;
-  index_t i = 0;
-  for (; i + 16 <= f; i += 16) (simd::silu(V::load(gate + i)) * V::load(up + i)).store(y + i);
-  for (; i < f; ++i) y[i] = simd::silu(gate[i]) * up[i];
-}
-
 /// One row's keys and values, [g, e] each, at its site.
 inline void cache_write_row(const Site& site, TensorView<const float, 2> k, TensorView<const float, 2> v,
                             CacheLayer<Host> cache) noexcept {
@@ -1198,99 +1611,405 @@ inline void cache_write_row(const Site& site, TensorView<const float, 2> k, Tens
 }  // namespace detail
 }  // namespace finteam::inline FINTEAM_ABI
 
-// ---- finteam/core/packed.hpp ---------------------------------------------------------------------------------------
-// The panel layout of law 3: a weight [n, k] in panels of 16 outputs, with k running inside a panel. One layout serves
-// the matrix-vector kernel, the matrix-matrix kernel and the look-up of a row. Not here: arithmetic
-// (backend/cpu/matmul.hpp), types below 16 bits. Those will keep the shape: 8 bit [n/16][k/4][16][4].
+// ---- finteam/backend/cpu/dot.hpp -----------------------------------------------------------------------------------
+// The dot products of short types that xsimd has no operation for: unsigned by signed bytes, four at a time, and pairs
+// of bf16. Each is exact (bytes) or has the rounding of its instruction (bf16), on sixteen outputs at once. Not here:
+// loops over k (matmul.hpp).
+
+namespace finteam::inline FINTEAM_ABI::detail::simd {
+
+/// Whether sums of four byte products are one instruction: AVX-512 VNNI, or AVX-VNNI for eight lanes.
+template <class Arch>
+inline constexpr bool has_byte_dot =
+#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
+    xsimd::batch<float, Arch>::size >= 8;
+#elif defined(__AVX512VNNI__)
+    xsimd::batch<float, Arch>::size == 16;
+#elif defined(__AVXVNNI__)
+    xsimd::batch<float, Arch>::size == 8;
+#else
+    false;
+#endif
+
+/// Whether sums of two bf16 products are one instruction (vdpbf16ps).
+template <class Arch>
+inline constexpr bool has_bf16_dot =
+#if defined(__AVX512BF16__)
+    xsimd::batch<float, Arch>::size == 16;
+#else
+    false;
+#endif
+
+/// Bytes of four activations as `dot` reads them: four signed bytes, or two pairs of 16 bits (0 and 2, 1 and 3).
+template <class Arch>
+inline constexpr index_t quad_bytes = has_byte_dot<Arch> ? 4 : 8;
+
+/// A 32-bit word at p, which need not be aligned.
+FINTEAM_INLINE inline std::uint32_t word(const std::byte* p) noexcept {
+  std::uint32_t w;
+  std::memcpy(&w, p, 4);
+  return w;
+}
+
+/// Sixteen 32-bit integers.
+template <class Arch>
+struct Ints {
+  using Batch = xsimd::batch<std::uint32_t, Arch>;
+  static constexpr std::size_t parts = Lanes<Arch>::parts;
+
+  Batch part[parts];
+
+  FINTEAM_INLINE static Ints broadcast(std::uint32_t x) noexcept {
+    Ints made;
+    const Batch b(x);
+    unroll<parts>([&](std::size_t i) FINTEAM_INLINE { made.part[i] = b; });
+    return made;
+  }
+  FINTEAM_INLINE static Ints load(const std::byte* p) noexcept {
+    Ints made;
+    const auto* words = reinterpret_cast<const std::uint32_t*>(p);
+    unroll<parts>([&](std::size_t i)
+                      FINTEAM_INLINE { made.part[i] = Batch::load_unaligned(words + i * Lanes<Arch>::width); });
+    return made;
+  }
+};
+
+/// As float, exactly below 2^24; the integers are signed.
+template <class Arch>
+FINTEAM_INLINE inline Lanes<Arch> to_float(const Ints<Arch>& x) noexcept {
+  using Floats = typename Lanes<Arch>::Batch;
+  return Lanes<Arch>::make([&](std::size_t i) FINTEAM_INLINE {
+#if defined(__AVX512F__)
+    if constexpr (Floats::size == 16) return Floats(_mm512_maskz_cvtepi32_ps(0xFFFFU, x.part[i]));
+#endif
+    return Floats(xsimd::to_float(bits_as<std::int32_t>(x.part[i])));
+  });
+}
+
+/// Every word moved N bits down. (As shift_left: GCC 12 warns inside its own _mm512_srli_epi32.)
+template <int N, class Arch>
+FINTEAM_INLINE inline xsimd::batch<std::uint32_t, Arch> shift_right(
+    const xsimd::batch<std::uint32_t, Arch>& x) noexcept {
+#if defined(__AVX512F__)
+  if constexpr (xsimd::batch<float, Arch>::size == 16) {
+    return xsimd::batch<std::uint32_t, Arch>(_mm512_maskz_srli_epi32(0xFFFFU, x, N));
+  }
+#endif
+  return x >> N;
+}
+
+/// Σ of the two products of signed 16-bit numbers in every word: c + a0·b0 + a1·b1.
+template <class Arch>
+FINTEAM_INLINE inline xsimd::batch<std::uint32_t, Arch> dot16(const xsimd::batch<std::uint32_t, Arch>& a,
+                                                              const xsimd::batch<std::uint32_t, Arch>& b,
+                                                              const xsimd::batch<std::uint32_t, Arch>& c) noexcept {
+  using Batch = xsimd::batch<std::uint32_t, Arch>;
+#if defined(__AVX512BW__)
+  if constexpr (Batch::size == 16) return Batch(_mm512_madd_epi16(a, b)) + c;
+#endif
+#if defined(__AVX2__)
+  if constexpr (Batch::size == 8) return Batch(_mm256_madd_epi16(a, b)) + c;
+#endif
+#if defined(__SSE2__)
+  if constexpr (Batch::size == 4) return Batch(_mm_madd_epi16(a, b)) + c;
+#else
+  using Signed = xsimd::batch<std::int32_t, Arch>;
+  const auto low = [](const Batch& x) { return bits_as<std::int32_t>(shift_left<16>(x)) >> 16; };
+  const auto high = [](const Batch& x) { return bits_as<std::int32_t>(x) >> 16; };
+  const Signed sum = low(a) * low(b) + high(a) * high(b);
+  return bits_as<std::uint32_t>(sum) + c;
+#endif
+}
+
+/// Four unsigned bytes for each of sixteen outputs, ready for `dot`: as they are, or as two words of 16-bit numbers.
+template <class Arch, bool = has_byte_dot<Arch>>
+struct Quads {
+  Ints<Arch> bytes;
+
+  FINTEAM_INLINE static Quads load(const std::byte* p) noexcept { return {Ints<Arch>::load(p)}; }
+  /// Nibbles: the low halves of the bytes at p, and the high ones.
+  FINTEAM_INLINE static void load_halves(const std::byte* p, Quads& low, Quads& high) noexcept {
+    const Ints<Arch> both = Ints<Arch>::load(p);
+    const typename Ints<Arch>::Batch mask(0x0F0F0F0FU);
+    unroll<Ints<Arch>::parts>([&](std::size_t i) FINTEAM_INLINE {
+      low.bytes.part[i] = both.part[i] & mask;
+      high.bytes.part[i] = shift_right<4>(both.part[i]) & mask;
+    });
+  }
+};
+
+template <class Arch>
+struct Quads<Arch, false> {
+  Ints<Arch> even, odd;
+
+  FINTEAM_INLINE static Quads load(const std::byte* p) noexcept {
+    const Ints<Arch> bytes = Ints<Arch>::load(p);
+    const typename Ints<Arch>::Batch mask(0x00FF00FFU);
+    Quads made;
+    unroll<Ints<Arch>::parts>([&](std::size_t i) FINTEAM_INLINE {
+      made.even.part[i] = bytes.part[i] & mask;
+      made.odd.part[i] = shift_right<8>(bytes.part[i]) & mask;
+    });
+    return made;
+  }
+  FINTEAM_INLINE static void load_halves(const std::byte* p, Quads& low, Quads& high) noexcept {
+    const Ints<Arch> both = Ints<Arch>::load(p);
+    const typename Ints<Arch>::Batch mask(0x000F000FU);
+    unroll<Ints<Arch>::parts>([&](std::size_t i) FINTEAM_INLINE {
+      low.even.part[i] = both.part[i] & mask;
+      high.even.part[i] = shift_right<4>(both.part[i]) & mask;
+      low.odd.part[i] = shift_right<8>(both.part[i]) & mask;
+      high.odd.part[i] = shift_right<12>(both.part[i]) & mask;
+    });
+  }
+};
+
+/// c[i] + Σ_j w[i,j] · x[j] over four bytes j: w unsigned, x signed, at `x` in the form of quad_bytes. Exact.
+template <class Arch>
+FINTEAM_INLINE inline Ints<Arch> dot(const Quads<Arch>& w, const std::byte* x, Ints<Arch> c) noexcept {
+  using Batch = typename Ints<Arch>::Batch;
+  if constexpr (!has_byte_dot<Arch>) {
+    const Batch even(word(x)), odd(word(x + 4));
+    unroll<Ints<Arch>::parts>([&](std::size_t i) FINTEAM_INLINE {
+      c.part[i] = dot16<Arch>(w.odd.part[i], odd, dot16<Arch>(w.even.part[i], even, c.part[i]));
+    });
+  } else {
+    const Batch quad(word(x));
+    unroll<Ints<Arch>::parts>([&](std::size_t i) FINTEAM_INLINE {
+#if defined(__AVX512VNNI__)
+      if constexpr (Batch::size == 16) {
+        const __m512i sum = c.part[i], bytes = w.bytes.part[i], x4 = quad;
+        c.part[i] = _mm512_dpbusd_epi32(sum, bytes, x4);
+      }
+#endif
+#if (defined(__AVX512VNNI__) && defined(__AVX512VL__)) || defined(__AVXVNNI__)
+      if constexpr (Batch::size == 8) {
+        const __m256i sum = c.part[i], bytes = w.bytes.part[i], x4 = quad;
+#if defined(__AVX512VNNI__)
+        c.part[i] = _mm256_dpbusd_epi32(sum, bytes, x4);
+#else
+        c.part[i] = _mm256_dpbusd_avx_epi32(sum, bytes, x4);
+#endif
+      }
+#endif
+    });
+  }
+  return c;
+}
+
+/// c[i] + w[i,0] · x[0] + w[i,1] · x[1], as vdpbf16ps rounds it. w: sixteen pairs of bf16, x: one pair.
+/// Only where has_bf16_dot.
+template <class Arch>
+FINTEAM_INLINE inline Lanes<Arch> dot_bf16(const Ints<Arch>& w, std::uint32_t x, Lanes<Arch> c) noexcept {
+#if defined(__AVX512BF16__)
+  const __m512i pair = _mm512_set1_epi32(static_cast<int>(x)), panel = w.part[0];
+  c.part[0] = _mm512_dpbf16_ps(c.part[0], std::bit_cast<__m512bh>(panel), std::bit_cast<__m512bh>(pair));
+#else
+  (void)w, (void)x;
+#endif
+  return c;
+}
+
+}  // namespace finteam::inline FINTEAM_ABI::detail::simd
+
+// ---- finteam/backend/cpu/input.hpp ---------------------------------------------------------------------------------
+// The rows of a product, laid out for its kernel: tiles of a few rows whose elements alternate, so that a kernel reads
+// them with one pointer. A row's numbers do not depend on its tile (law 3).
+//
+// float formats        [k][rows]
+// bf16 with a dot      [k/2][rows][2]
+// integer formats      blocks of 64: [16 quads][rows] (simd::quad_bytes each), scales [2][rows] float, offsets
+// [2][rows] An offset is what corrects for unsigned weights: -128 or -8 times the sum of the group's numbers (int32),
+// or that sum itself (float) where the weight has a zero point.
 
 namespace finteam::inline FINTEAM_ABI {
+namespace detail {
 
-/// Outputs in one panel.
-inline constexpr index_t panel_outputs = 16;
+/// Rows of a tile, greatest first: as many sums as the registers hold. t rows are cut greedily, so the cuts depend on t
+/// alone.
+template <class Arch>
+struct TileRows {
+  static constexpr std::size_t parts = simd::Lanes<Arch>::parts;
+  static constexpr auto sizes() noexcept {
+    if constexpr (parts == 1) return std::array<index_t, 6>{12, 8, 4, 3, 2, 1};
+    if constexpr (parts == 2) return std::array<index_t, 4>{6, 4, 2, 1};
+    if constexpr (parts == 4) return std::array<index_t, 2>{2, 1};
+  }
+  static constexpr index_t most = sizes()[0];
 
-/// A weight [n, k] in panels: bf16 as [n/16][k/2][16][2], f32 as [n/16][k][16], zeros where n or k end early.
-/// f16 is kept as f32, which is exact. A panel starts at a multiple of 64 bytes. Moves only.
-class PackedMatrix {
+  [[nodiscard]] static constexpr index_t next(index_t left) noexcept {
+    for (const index_t size : sizes()) {
+      if (size <= left) return size;
+    }
+    return 0;
+  }
+};
+
+/// Bytes of one row of k elements in a tile.
+template <class Arch>
+[[nodiscard]] constexpr index_t input_row_bytes(Format format, index_t k) noexcept {
+  if (is_quantised(format)) return (k + block_inputs - 1) / block_inputs * (16 * simd::quad_bytes<Arch> + 16);
+  return (k + 1) / 2 * (format == Format::bf16 && simd::has_bf16_dot<Arch> ? 4 : 8);
+}
+
+/// Sixteen floats rounded to bf16, to nearest, ties to even; NaN stays NaN.
+template <class Arch>
+FINTEAM_INLINE inline simd::Lanes<Arch> round_to_bf16(const simd::Lanes<Arch>& x) noexcept {
+  using V = simd::Lanes<Arch>;
+  using Bits = typename V::Bits;
+  const V rounded = V::make([&](std::size_t i) FINTEAM_INLINE {
+    const Bits bits = simd::bits_as<std::uint32_t>(x.part[i]);
+    const Bits odd = simd::shift_right<16>(bits) & Bits(1U);
+    return simd::bits_as<float>((bits + odd + Bits(0x7FFFU)) & Bits(0xFFFF0000U));
+  });
+  return simd::unless_nan(x, rounded);
+}
+
+/// Row r of a tile of `rows` rows, out of value(j), which gives the sixteen elements from j on (0 beyond k).
+template <class Arch>
+class TileRow {
  public:
-  PackedMatrix() noexcept = default;
+  TileRow(std::byte* tile, index_t rows, index_t r) noexcept : tile_(tile), rows_(rows), r_(r) {}
 
-  /// Asks for the constructor that leaves the packing to the caller.
-  struct Unpacked {};
-
-  /// Room for a matrix shaped like raw; every panel must then be packed. For packing on many threads.
-  /// Throws Error(mismatch) unless raw is [n, k], Error(limit_exceeded) if the size overflows.
-  PackedMatrix(Unpacked, const RawTensor& raw, std::pmr::memory_resource* memory)
-      : rows_(extent(raw, 0)),
-        cols_(extent(raw, 1)),
-        dtype_(raw.dtype == DType::bf16 ? DType::bf16 : DType::f32),
-        buffer_(bytes(rows_, cols_, dtype_), memory) {}
-
-  /// Packs all of raw, on the calling thread.
-  explicit PackedMatrix(const RawTensor& raw, std::pmr::memory_resource* memory = std::pmr::get_default_resource())
-      : PackedMatrix(Unpacked{}, raw, memory) {
-    for (index_t i = 0; i < panels(); ++i) pack(i, raw);
-  }
-
-  [[nodiscard]] index_t rows() const noexcept { return rows_; }
-  [[nodiscard]] index_t cols() const noexcept { return cols_; }
-  /// The type of the stored elements: bf16 or f32.
-  [[nodiscard]] DType dtype() const noexcept { return dtype_; }
-  [[nodiscard]] index_t panels() const noexcept { return panel_count(rows_); }
-  /// Bytes from one panel to the next; a multiple of 64.
-  [[nodiscard]] index_t panel_bytes() const noexcept { return panel_bytes(cols_, dtype_); }
-  /// The outputs 16·i … 16·i + 15.
-  [[nodiscard]] const std::byte* panel(index_t i) const noexcept { return buffer_.data() + i * panel_bytes(); }
-
-  /// w[i,j], exactly.
-  [[nodiscard]] float element(index_t i, index_t j) const noexcept {
-    return load_element(panel(i / panel_outputs), dtype_, offset(i % panel_outputs, j));
-  }
-
-  /// Packs panel i of raw, the tensor that this matrix was made for. Distinct panels may be packed at the same time.
-  void pack(index_t i, const RawTensor& raw) noexcept {
-    std::byte* to = buffer_.data() + i * panel_bytes();
-    std::fill_n(to, panel_bytes(), std::byte{0});
-    const index_t lanes = std::min(panel_outputs, rows_ - i * panel_outputs);
-    for (index_t lane = 0; lane < lanes; ++lane) {
-      const index_t from = (i * panel_outputs + lane) * cols_;
-      for (index_t j = 0; j < cols_; ++j) {
-        if (dtype_ == DType::bf16) {
-          std::memcpy(to + 2 * offset(lane, j), raw.data + 2 * (from + j), 2);
+  template <class Value>
+  void write(Format format, index_t k, Value&& value) const noexcept {
+    if (is_quantised(format)) {
+      const index_t padded = (k + block_inputs - 1) / block_inputs * block_inputs;
+      for (index_t j = 0; j < padded; j += group_inputs) write_group(format, j, value(j), value(j + 16));
+    } else {
+      for (index_t j = 0; j < k; j += 16) {
+        const index_t count = std::min<index_t>(16, k + k % 2 - j);
+        const V v = format == Format::bf16 ? round_to_bf16<Arch>(value(j)) : value(j);
+        if (format == Format::bf16 && simd::has_bf16_dot<Arch>) {
+          write_pairs(v, j, count);
         } else {
-          const float value = raw[from + j];
-          std::memcpy(to + 4 * offset(lane, j), &value, 4);
+          write_floats(v, j, count);
         }
       }
     }
   }
 
  private:
-  static index_t extent(const RawTensor& raw, std::size_t r) {
-    if (raw.shape.size() != 2) throw Error(Code::mismatch, "matrix", "2 extents", detail::shape_string(raw.shape));
-    return raw.shape[r];
-  }
-  static constexpr index_t panel_count(index_t n) noexcept {
-    return n / panel_outputs + (n % panel_outputs != 0 ? 1 : 0);
-  }
-  static constexpr index_t panel_bytes(index_t k, DType dtype) noexcept {
-    return dtype == DType::bf16 ? (k / 2 + k % 2) * (panel_outputs * 4) : k * (panel_outputs * 4);
-  }
-  static std::size_t bytes(index_t n, index_t k, DType dtype) {
-    std::uint64_t b = 0;
-    const index_t shape[] = {n, k}, padded[] = {std::max<index_t>(n, 1), std::max<index_t>(k, 1)};
-    // (n + 15) · (k + 1) · 4 is at most 128 · n · k
-    const bool fits = n >= 0 && k >= 0 && detail::checked_bytes(std::span<const index_t>(padded), 8 * panel_outputs, b);
-    if (!fits) throw Error(Code::limit_exceeded, "matrix", "a size that fits in memory", detail::shape_string(shape));
-    return static_cast<std::size_t>(panel_count(n) * panel_bytes(k, dtype));
-  }
-  /// Where element j of a lane lies in its panel, counted in elements.
-  [[nodiscard]] index_t offset(index_t lane, index_t j) const noexcept {
-    return dtype_ == DType::bf16 ? (j / 2 * panel_outputs + lane) * 2 + j % 2 : j * panel_outputs + lane;
+  using V = simd::Lanes<Arch>;
+
+  void put(index_t at, std::uint32_t word) const noexcept { std::memcpy(tile_ + at, &word, 4); }
+
+  void write_floats(const V& v, index_t j, index_t count) const noexcept {
+    alignas(64) std::array<float, 16> a;
+    v.store(a.data());
+    for (index_t i = 0; i < count; ++i)
+      std::memcpy(tile_ + ((j + i) * rows_ + r_) * 4, &a[static_cast<std::size_t>(i)], 4);
   }
 
-  index_t rows_ = 0;
-  index_t cols_ = 0;
-  DType dtype_ = DType::f32;
+  void write_pairs(const V& v, index_t j, index_t count) const noexcept {
+    alignas(64) std::array<float, 16> a;
+    v.store(a.data());
+    for (index_t i = 0; i < count; i += 2) {
+      const auto at = static_cast<std::size_t>(i);
+      put(((j + i) / 2 * rows_ + r_) * 4,
+          std::bit_cast<std::uint32_t>(a[at]) >> 16 | (std::bit_cast<std::uint32_t>(a[at + 1]) & 0xFFFF0000U));
+    }
+  }
+
+  /// As quantise_activations of core/format.hpp, with the same bits.
+  void write_group(Format format, index_t j, const V& first, const V& second) const noexcept {
+    const float most = greatest_magnitude(first, second);
+    const bool none = most < least_magnitude;
+    const float inverse = none ? 0.0F : 127.0F / most;
+    alignas(64) std::array<std::int32_t, 32> q;
+    store_nearest(first, inverse, q.data());
+    store_nearest(second, inverse, q.data() + 16);
+    std::int32_t sum = 0;
+    for (const std::int32_t v : q) sum += v;
+
+    const index_t half = j / group_inputs % 2, quads = 16 * simd::quad_bytes<Arch> * rows_;
+    std::byte* block = tile_ + j / block_inputs * (quads + 16 * rows_);
+    write_quads(q.data(), block + 8 * half * simd::quad_bytes<Arch> * rows_);
+    const float scale = none ? 0.0F : most / 127.0F;
+    const std::uint32_t offset = format == Format::int4_zero
+                                     ? std::bit_cast<std::uint32_t>(static_cast<float>(sum))
+                                     : static_cast<std::uint32_t>(sum * (format == Format::int8 ? -128 : -8));
+    std::memcpy(block + quads + (half * rows_ + r_) * 4, &scale, 4);
+    std::memcpy(block + quads + ((2 + half) * rows_ + r_) * 4, &offset, 4);
+  }
+
+  void write_quads(const std::int32_t* q, std::byte* to) const noexcept {
+    const auto low = [](std::int32_t a, unsigned bits) { return static_cast<std::uint32_t>(a) & ((1U << bits) - 1U); };
+    for (index_t quad = 0; quad < 8; ++quad, q += 4) {
+      std::byte* at = to + (quad * rows_ + r_) * simd::quad_bytes<Arch>;
+      if constexpr (simd::has_byte_dot<Arch>) {
+        const std::uint32_t word = low(q[0], 8) | low(q[1], 8) << 8 | low(q[2], 8) << 16 | low(q[3], 8) << 24;
+        std::memcpy(at, &word, 4);
+      } else {
+        const std::uint32_t even = low(q[0], 16) | low(q[2], 16) << 16, odd = low(q[1], 16) | low(q[3], 16) << 16;
+        std::memcpy(at, &even, 4);
+        std::memcpy(at + 4, &odd, 4);
+      }
+    }
+  }
+
+  static float greatest_magnitude(const V& a, const V& b) noexcept {
+    alignas(64) std::array<std::uint32_t, 32> bits;
+    a.store(reinterpret_cast<float*>(bits.data()));
+    b.store(reinterpret_cast<float*>(bits.data() + 16));
+    std::uint32_t most = 0;
+    for (const std::uint32_t word : bits) most = std::max(most, word & 0x7FFFFFFFU);
+    return std::bit_cast<float>(most);
+  }
+
+  static void store_nearest(const V& x, float inverse, std::int32_t* q) noexcept {
+    const V limit = V::broadcast(127.0F), bottom = V::broadcast(-127.0F);
+    const V near = simd::min(simd::max(x * V::broadcast(inverse), bottom), limit) + V::broadcast(0x1.8p23F);
+    alignas(64) std::array<float, 16> a;
+    near.store(a.data());
+    for (std::size_t i = 0; i < 16; ++i)
+      q[i] = static_cast<std::int32_t>(std::bit_cast<std::uint32_t>(a[i]) - 0x4B400000U);
+  }
+
+  std::byte* tile_;
+  index_t rows_, r_;
+};
+
+}  // namespace detail
+
+/// Room for the rows of one product on a CPU. Moves only.
+template <class Arch>
+class CpuInput {
+ public:
+  CpuInput(index_t rows, index_t k, std::pmr::memory_resource* memory) : buffer_(bytes(rows, k), memory) {}
+
+  [[nodiscard]] index_t rows() const noexcept { return rows_; }
+  /// The tile that begins with row t.
+  [[nodiscard]] const std::byte* tile(index_t t) const noexcept { return buffer_.data() + t * row_bytes_; }
+
+  /// Bytes that rows of k elements may need, in any format.
+  [[nodiscard]] static std::size_t bytes(index_t rows, index_t k) {
+    // 4 bytes an element in the float formats, less in the others once k fills its last block
+    return static_cast<std::size_t>(rows * 4 * ((k + block_inputs - 1) / block_inputs * block_inputs));
+  }
+
+  /// Takes t rows of k: value(row, j) gives sixteen elements from j on, 0 beyond k; start(t) makes a row.
+  template <class Start>
+  void write(const ExecutorRef& executor, Format format, index_t t, index_t k, Start&& start) {
+    using Rows = detail::TileRows<Arch>;
+    rows_ = t;
+    row_bytes_ = detail::input_row_bytes<Arch>(format, k);
+    const index_t tiles = (t + Rows::most - 1) / Rows::most;
+    detail::for_chunks(executor, tiles, detail::chunk_size(executor, tiles, 4 * k * Rows::most),
+                       [&](index_t first, index_t last) {
+                         const index_t end = std::min(t, last * Rows::most);
+                         for (index_t row = first * Rows::most; row < end;) {
+                           const index_t size = Rows::next(end - row);
+                           std::byte* tile = buffer_.data() + row * row_bytes_;
+                           for (index_t r = 0; r < size; ++r, ++row) {
+                             detail::TileRow<Arch>(tile, size, r).write(format, k, start(row));
+                           }
+                         }
+                       });
+  }
+
+ private:
+  index_t rows_ = 0, row_bytes_ = 0;
   Buffer buffer_;
 };
 
@@ -1298,167 +2017,231 @@ class PackedMatrix {
 
 // ---- finteam/backend/cpu/matmul.hpp --------------------------------------------------------------------------------
 // y (+)= x wᵀ over the panels of core/packed.hpp, for one row or for many, and the look-up of rows.
-// The order of every sum (law 3): an output has two accumulators, for even and for odd k, each taken in increasing k;
-// then even + odd; then, when accumulating, y + that. Tiles, chunks and threads only choose which outputs go together.
+// The order of every sum (law 3): one accumulator for each output, taken in increasing k; for the integer formats an
+// exact integer sum within a group, then one multiply-add of float a group. Tiles, chunks and threads only choose which
+// outputs go together.
 
 namespace finteam::inline FINTEAM_ABI {
 namespace detail {
 
-/// A panel's elements as they are stored; `load` widens the pair (k, k + 1) of all sixteen outputs.
-template <class Arch>
-struct Bf16Panel {
-  static constexpr index_t pair_bytes = 64;
-  FINTEAM_INLINE static void load(const std::byte* p, simd::Lanes<Arch>& even, simd::Lanes<Arch>& odd) noexcept {
-    simd::load_bf16_pairs(p, even, odd);
+/// sums[p][r][0 … 16) = Σ_j x[r,j] · w[p·16 + i, j] for one tile: Rows rows of an input, Panels panels `stride` apart.
+template <class Arch, Format F, std::size_t Rows, std::size_t Panels>
+class Tile {
+ public:
+  [[gnu::noinline]] static void run(const std::byte* x, const std::byte* w, index_t stride, index_t k,
+                                    float* sums) noexcept {
+    Tile tile;
+    tile.each([&](std::size_t p, std::size_t r) FINTEAM_INLINE { tile.sums_[p][r] = V::zero(); });
+    if constexpr (is_quantised(F)) {
+      for (index_t j = 0; j < k; j += block_inputs, w += block_bytes(F), x += x_block) tile.add_block(x, w, stride);
+    } else if constexpr (F == Format::f32) {
+      for (index_t j = 0; j < k; ++j, w += 64, x += 4 * rows) {
+        tile.add(x, [&](std::size_t p) FINTEAM_INLINE {
+          return V::load(reinterpret_cast<const float*>(w + static_cast<index_t>(p) * stride));
+        });
+      }
+    } else {
+      for (index_t j = 0; j < k; j += 2, w += 64, x += (dot_pairs ? 4 : 8) * rows) tile.add_pairs(x, w, stride);
+    }
+    tile.each([&](std::size_t p, std::size_t r) FINTEAM_INLINE { tile.sums_[p][r].store(sums + (p * Rows + r) * 16); });
   }
-};
 
-template <class Arch>
-struct FloatPanel {
-  static constexpr index_t pair_bytes = 128;
-  FINTEAM_INLINE static void load(const std::byte* p, simd::Lanes<Arch>& even, simd::Lanes<Arch>& odd) noexcept {
-    const auto* values = reinterpret_cast<const float*>(p);
-    even = simd::Lanes<Arch>::load(values);
-    odd = simd::Lanes<Arch>::load(values + panel_outputs);
-  }
-};
-
-/// The sums of Rows rows with Panels panels: the registers of one tile.
-template <class Arch, std::size_t Rows, std::size_t Panels>
-struct Accumulators {
+ private:
   using V = simd::Lanes<Arch>;
-  V even[Rows][Panels], odd[Rows][Panels];
+  using Ints = simd::Ints<Arch>;
+  static constexpr auto rows = static_cast<index_t>(Rows);
+  static constexpr bool dot_pairs = F == Format::bf16 && simd::has_bf16_dot<Arch>;
+  static constexpr index_t quad = simd::quad_bytes<Arch>;
+  static constexpr index_t x_block = (16 * quad + 16) * rows;
 
-  FINTEAM_INLINE void clear() noexcept {
+  template <class G>
+  FINTEAM_INLINE static void each(G&& g) noexcept {
+    simd::unroll<Panels>([&](std::size_t p)
+                             FINTEAM_INLINE { simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE { g(p, r); }); });
+  }
+
+  /// One element of every row: x[r] · weight(p).
+  template <class Weight>
+  FINTEAM_INLINE void add(const std::byte* x, Weight&& weight) noexcept {
+    V w[Panels];
+    simd::unroll<Panels>([&](std::size_t p) FINTEAM_INLINE { w[p] = weight(p); });
     simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
-      simd::unroll<Panels>([&](std::size_t p) FINTEAM_INLINE { even[r][p] = odd[r][p] = V::zero(); });
+      const V element = V::broadcast(std::bit_cast<float>(simd::word(x + 4 * r)));
+      simd::unroll<Panels>([&](std::size_t p)
+                               FINTEAM_INLINE { sums_[p][r] = simd::fmadd(element, w[p], sums_[p][r]); });
     });
   }
 
-  /// Adds the products of k elements: x at `x` (rows `stride` apart), the panels at `w` (`panel_bytes` apart).
-  template <class Panel>
-  FINTEAM_INLINE void add(const float* x, index_t stride, const std::byte* w, index_t panel_bytes, index_t k) noexcept {
-    V w0[Panels], w1[Panels];
-    for (index_t j = 0; j + 1 < k; j += 2, w += Panel::pair_bytes) {
-      simd::unroll<Panels>(
-          [&](std::size_t p) FINTEAM_INLINE { Panel::load(w + static_cast<index_t>(p) * panel_bytes, w0[p], w1[p]); });
-      simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
-        const V x0 = V::broadcast(x[static_cast<index_t>(r) * stride + j]);
-        simd::unroll<Panels>([&](std::size_t p) FINTEAM_INLINE { even[r][p] = simd::fmadd(x0, w0[p], even[r][p]); });
+  /// Two elements of every row.
+  FINTEAM_INLINE void add_pairs(const std::byte* x, const std::byte* w, index_t stride) noexcept {
+    Ints pairs[Panels];
+    simd::unroll<Panels>([&](std::size_t p)
+                             FINTEAM_INLINE { pairs[p] = Ints::load(w + static_cast<index_t>(p) * stride); });
+    if constexpr (dot_pairs) {
+      each([&](std::size_t p, std::size_t r)
+               FINTEAM_INLINE { sums_[p][r] = simd::dot_bf16<Arch>(pairs[p], simd::word(x + 4 * r), sums_[p][r]); });
+    } else {
+      add(x, [&](std::size_t p) FINTEAM_INLINE { return simd::low_bf16<Arch>(pairs[p].part); });
+      add(x + 4 * rows, [&](std::size_t p) FINTEAM_INLINE { return simd::high_bf16<Arch>(pairs[p].part); });
+    }
+  }
+
+  /// Two groups of 32 elements of every row.
+  FINTEAM_INLINE void add_block(const std::byte* x, const std::byte* w, index_t stride) noexcept {
+    constexpr index_t group_bytes = F == Format::int8 ? 512 : 256;
+    simd::unroll<Panels>([&](std::size_t p) FINTEAM_INLINE {
+      const std::byte* panel = w + static_cast<index_t>(p) * stride;
+      simd::unroll<2>([&](std::size_t half) FINTEAM_INLINE {
+        const auto g = static_cast<index_t>(half);
+        add_group(p, x + g * 8 * quad * rows, x + (16 * quad + 4 * g) * rows, panel + g * group_bytes,
+                  panel + 2 * group_bytes + 32 * g);
       });
+    });
+  }
+
+  /// One group: quads and scales of the rows, quads and scales of the weights.
+  FINTEAM_INLINE void add_group(std::size_t p, const std::byte* x, const std::byte* x_scales, const std::byte* w,
+                                const std::byte* w_scales) noexcept {
+    constexpr bool zero_points = F == Format::int4_zero;
+    Ints exact[Rows];
+    simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
+      exact[r] = Ints::broadcast(zero_points ? 0U : simd::word(x_scales + 8 * rows + 4 * r));
+    });
+    const auto add = [&](const simd::Quads<Arch>& weights, index_t i) FINTEAM_INLINE {
       simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
-        const V x1 = V::broadcast(x[static_cast<index_t>(r) * stride + j + 1]);
-        simd::unroll<Panels>([&](std::size_t p) FINTEAM_INLINE { odd[r][p] = simd::fmadd(x1, w1[p], odd[r][p]); });
+        exact[r] = simd::dot<Arch>(weights, x + (i * rows + static_cast<index_t>(r)) * quad, exact[r]);
+      });
+    };
+    if constexpr (F == Format::int8) {
+      simd::unroll<8>([&](std::size_t i) FINTEAM_INLINE {
+        add(simd::Quads<Arch>::load(w + static_cast<index_t>(i) * 64), static_cast<index_t>(i));
+      });
+    } else {
+      simd::unroll<4>([&](std::size_t i) FINTEAM_INLINE {
+        simd::Quads<Arch> low, high;
+        simd::Quads<Arch>::load_halves(w + static_cast<index_t>(i) * 64, low, high);
+        add(low, static_cast<index_t>(i));
+        add(high, static_cast<index_t>(i) + 4);
       });
     }
-    if (k % 2 != 0) add_last<Panel>(x + k - 1, stride, w, panel_bytes);
-  }
-
-  /// The last element of an odd k; an f32 panel ends with it.
-  template <class Panel>
-  FINTEAM_INLINE void add_last(const float* x, index_t stride, const std::byte* w, index_t panel_bytes) noexcept {
-    simd::unroll<Panels>([&](std::size_t p) FINTEAM_INLINE {
-      const std::byte* at = w + static_cast<index_t>(p) * panel_bytes;
-      V w0, unused;
-      if constexpr (Panel::pair_bytes == 64) {
-        Panel::load(at, w0, unused);
-      } else {
-        w0 = V::load(reinterpret_cast<const float*>(at));
-      }
-      simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
-        even[r][p] = simd::fmadd(V::broadcast(x[static_cast<index_t>(r) * stride]), w0, even[r][p]);
-      });
-    });
-  }
-
-  /// Writes the sums at y (rows `stride` apart, panels 16 apart); `outputs` is how many there are from y on.
-  FINTEAM_INLINE void write(Write how, float* y, index_t stride, index_t outputs) const noexcept {
+    const V scales = simd::load_bf16<Arch>(w_scales);
+    [[maybe_unused]] V zeros;
+    if constexpr (zero_points) zeros = V::zero() - simd::load_bf16<Arch>(w_scales + 64);
     simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
-      simd::unroll<Panels>([&](std::size_t p) FINTEAM_INLINE {
-        float* at = y + static_cast<index_t>(r) * stride + static_cast<index_t>(p) * panel_outputs;
-        const index_t count = outputs - static_cast<index_t>(p) * panel_outputs;
-        V total = even[r][p] + odd[r][p];
-        if (count >= panel_outputs) {
-          if (how == Write::accumulate) total = V::load(at) + total;
-          total.store(at);
-        } else {
-          if (how == Write::accumulate) total = V::load(at, count) + total;
-          total.store(at, count);
-        }
-      });
+      const auto number = [&](index_t at)
+                              FINTEAM_INLINE { return V::broadcast(std::bit_cast<float>(simd::word(x_scales + at))); };
+      V sum = simd::to_float<Arch>(exact[r]);
+      if constexpr (zero_points) sum = simd::fmadd(zeros, number(8 * rows + 4 * static_cast<index_t>(r)), sum);
+      sums_[p][r] = simd::fmadd(sum, scales * number(4 * static_cast<index_t>(r)), sums_[p][r]);
     });
   }
+
+  V sums_[Panels][Rows];
 };
 
-/// The largest tile that keeps its sums, a row of weights and a broadcast in registers.
-template <class Arch>
-struct TileShape {
-  static constexpr std::size_t parts = simd::Lanes<Arch>::parts;
-  static constexpr std::size_t rows = parts == 1 ? 8 : parts == 2 ? 3 : 1;  ///< rows against one panel
-  static constexpr std::size_t panels = parts == 1 ? 4 : 1;                 ///< panels against one row
-};
+/// What becomes of a product's sums.
+enum class Finish : std::uint8_t { overwrite, accumulate, swiglu };
 
 /// One matrix product, as the tasks of an executor see it.
 template <class Arch>
 class MatmulJob {
  public:
-  MatmulJob(MatrixView<const float> x, const PackedMatrix& w, Write write, MatrixView<float> y) noexcept
-      : x_(x), w_(w), write_(write), y_(y) {}
+  MatmulJob(const CpuInput<Arch>& x, const PackedMatrix& w, Finish finish, MatrixView<float> y) noexcept
+      : x_(x), w_(w), finish_(finish), y_(y) {}
 
   void run(const ExecutorRef& executor) const {
-    const index_t panels = w_.panels();
-    index_t size = chunk_size(executor, panels, x_.extent(0) * w_.cols() * panel_outputs);
-    // A chunk's weights stay in the second cache while the rows go past.
-    if (x_.extent(0) > 1) size = std::min(size, cache_bytes / std::max<index_t>(w_.panel_bytes(), 1) + 1);
-    constexpr auto step = static_cast<index_t>(TileShape<Arch>::panels);
-    size = (size + step - 1) / step * step;
-    for_chunks(executor, panels, size, [this](index_t first, index_t last) {
-      if (w_.dtype() == DType::bf16) {
-        chunk<Bf16Panel<Arch>>(first, last);
-      } else {
-        chunk<FloatPanel<Arch>>(first, last);
-      }
-    });
+    // Two panels go together: they are a pair, or two streams for one row.
+    const index_t pairs = (w_.panels() + 1) / 2, bytes = std::max<index_t>(2 * w_.panel_bytes(), 1);
+    index_t size = pairs;
+    if (executor.concurrency() > 1 || x_.rows() > most) {
+      const index_t most_bytes = x_.rows() > most ? cache_bytes : stream_bytes;
+      const index_t least = worthwhile_work / std::max<index_t>(x_.rows() * w_.cols() * 2 * panel_outputs, 1) + 1;
+      size = std::max(least, most_bytes / bytes);
+    }
+    for_chunks(executor, pairs, size,
+               [this](index_t first, index_t last) { chunk(2 * first, std::min(2 * last, w_.panels())); });
   }
 
  private:
-  static constexpr index_t cache_bytes = 384 * 1024;
+  static constexpr index_t most = TileRows<Arch>::most;
+  /// A chunk's weights stay in the second cache while the rows go past; with few rows a chunk only balances threads.
+  static constexpr index_t cache_bytes = 384 * 1024, stream_bytes = 96 * 1024;
 
-  template <class Panel>
   void chunk(index_t first, index_t last) const noexcept {
-    constexpr auto most = static_cast<index_t>(TileShape<Arch>::rows);
-    index_t t = 0;
-    for (; t + most <= x_.extent(0); t += most) rows<Panel, TileShape<Arch>::rows>(t, first, last);
-    [&]<std::size_t... R>(std::index_sequence<R...>) {
-      const index_t rest = x_.extent(0) - t;
-      ((rest == static_cast<index_t>(R) + 1 ? rows<Panel, R + 1>(t, first, last) : void()), ...);
+    switch (w_.format()) {
+      case Format::f32: return all_rows<Format::f32>(first, last);
+      case Format::bf16_wide: return all_rows<Format::bf16_wide>(first, last);
+      case Format::bf16: return all_rows < simd::has_bf16_dot<Arch> ? Format::bf16 : Format::bf16_wide > (first, last);
+      case Format::int8: return all_rows<Format::int8>(first, last);
+      case Format::int4: return all_rows<Format::int4>(first, last);
+      case Format::int4_zero: return all_rows<Format::int4_zero>(first, last);
     }
-    (std::make_index_sequence<TileShape<Arch>::rows - 1>{});
+  }
+
+  template <Format F>
+  void all_rows(index_t first, index_t last) const noexcept {
+    for (index_t t = 0; t < x_.rows();) {
+      const index_t count = TileRows<Arch>::next(x_.rows() - t);
+      [&]<std::size_t... I>(std::index_sequence<I...>) {
+        constexpr auto sizes = TileRows<Arch>::sizes();
+        ((count == sizes[I] ? rows<F, static_cast<std::size_t>(sizes[I])>(t, first, last) : void()), ...);
+      }
+      (std::make_index_sequence<TileRows<Arch>::sizes().size()>{});
+      t += count;
+    }
   }
 
   /// Rows t … t + Rows - 1 against the panels [first, last).
-  template <class Panel, std::size_t Rows>
+  template <Format F, std::size_t Rows>
   void rows(index_t t, index_t first, index_t last) const noexcept {
-    constexpr std::size_t abreast = std::max<std::size_t>(TileShape<Arch>::panels / Rows, 1);
-    index_t p = first;
-    for (; p + static_cast<index_t>(abreast) <= last; p += static_cast<index_t>(abreast))
-      tile<Panel, Rows, abreast>(t, p);
-    if constexpr (abreast > 1) {
-      for (; p < last; ++p) tile<Panel, Rows, 1>(t, p);
+    alignas(64) std::array<float, 2 * Rows * 16> sums;
+    const std::byte* x = x_.tile(t);
+    const index_t stride = w_.panel_bytes(), k = w_.cols();
+    for (index_t p = first; p < last; p += 2) {
+      const index_t count = std::min<index_t>(2, last - p);
+      if (Rows <= 2 && count == 2) {
+        Tile<Arch, F, Rows, Rows <= 2 ? 2 : 1>::run(x, w_.panel(p), stride, k, sums.data());
+      } else {
+        for (index_t c = 0; c < count; ++c) {
+          Tile<Arch, F, Rows, 1>::run(x, w_.panel(p + c), stride, k, sums.data() + c * index_t{Rows * 16});
+        }
+      }
+      for (index_t r = 0; r < static_cast<index_t>(Rows); ++r) {
+        if (finish_ == Finish::swiglu) {
+          finish_pair(t + r, p, sums.data() + r * 16, sums.data() + index_t{Rows * 16} + r * 16);
+        } else {
+          for (index_t c = 0; c < count; ++c) finish(t + r, p + c, sums.data() + c * index_t{Rows * 16} + r * 16);
+        }
+      }
     }
   }
 
-  template <class Panel, std::size_t Rows, std::size_t Panels>
-  [[gnu::noinline]] void tile(index_t t, index_t p) const noexcept {
-    Accumulators<Arch, Rows, Panels> sums;
-    sums.clear();
-    sums.template add<Panel>(&x_(t, 0), x_.stride(0), w_.panel(p), w_.panel_bytes(), w_.cols());
-    sums.write(write_, &y_(t, p * panel_outputs), y_.stride(0), w_.rows() - p * panel_outputs);
+  using V = simd::Lanes<Arch>;
+
+  void finish(index_t t, index_t p, const float* sums) const noexcept {
+    float* at = &y_(t, p * panel_outputs);
+    const index_t count = std::min(panel_outputs, w_.rows() - p * panel_outputs);
+    V total = V::load(sums);
+    if (finish_ == Finish::accumulate) total = (count == panel_outputs ? V::load(at) : V::load(at, count)) + total;
+    put(total, at, count);
   }
 
-  MatrixView<const float> x_;
+  void finish_pair(index_t t, index_t p, const float* gate, const float* up) const noexcept {
+    put(simd::silu(V::load(gate)) * V::load(up), &y_(t, p / 2 * panel_outputs),
+        std::min(panel_outputs, w_.rows() - p / 2 * panel_outputs));
+  }
+
+  static void put(const V& v, float* at, index_t count) noexcept {
+    if (count == panel_outputs) {
+      v.store(at);
+    } else {
+      v.store(at, count);
+    }
+  }
+
+  const CpuInput<Arch>& x_;
   const PackedMatrix& w_;
-  Write write_;
+  Finish finish_;
   MatrixView<float> y_;
 };
 
@@ -1479,7 +2262,7 @@ inline void unpack_rows(const ExecutorRef& executor, const PackedMatrix& w, std:
 
 // ---- finteam/backend/cpu.hpp ---------------------------------------------------------------------------------------
 // The CPU backend: vector kernels over packed panels, spread over an executor that the caller may bring.
-// Weights keep their file's type where it is bf16 or f32; activations are float. No op allocates.
+// No op allocates.
 // Not here: the kernels (cpu/), threads (thread_pool.hpp).
 
 namespace finteam::inline FINTEAM_ABI {
@@ -1492,21 +2275,28 @@ class BasicCpu {
  public:
   using Space = Host;
   using Matrix = PackedMatrix;
+  using Input = CpuInput<Arch>;
 
   /// Everything on the calling thread.
   BasicCpu() noexcept = default;
   /// Work is spread by `executor`, which must outlive this.
   explicit BasicCpu(ExecutorRef executor) noexcept : executor_(executor) {}
 
-  /// A weight [n, k], packed into panels on the executor; raw is not needed afterwards.
-  /// Throws Error(mismatch) unless raw is [n, k], Error(limit_exceeded) if its size overflows.
-  [[nodiscard]] PackedMatrix matrix(const RawTensor& raw, std::pmr::memory_resource* memory) const {
-    PackedMatrix w(PackedMatrix::Unpacked{}, raw, memory);
+  /// A weight out of a file's tensors, packed into panels on the executor; the tensors are not needed afterwards.
+  /// Throws Error(mismatch) unless the parts join, Error(limit_exceeded) if the size overflows.
+  [[nodiscard]] PackedMatrix matrix(std::span<const RawTensor> parts, Join join, Weights weights,
+                                    std::pmr::memory_resource* memory) const {
+    PackedMatrix w(parts, join, format_of(weights, parts), memory);
     const index_t size = detail::chunk_size(executor_, w.panels(), w.cols() * panel_outputs);
     detail::for_chunks(executor_, w.panels(), size, [&](index_t first, index_t last) {
-      for (index_t i = first; i < last; ++i) w.pack(i, raw);
+      for (index_t i = first; i < last; ++i) w.pack(i, parts);
     });
     return w;
+  }
+
+  /// Room for the rows of a product.
+  [[nodiscard]] Input input(index_t rows, index_t k, std::pmr::memory_resource* memory) const {
+    return Input(rows, k, memory);
   }
 
   /// A vector [n] as float. Throws Error(mismatch) unless raw is [n].
@@ -1531,9 +2321,37 @@ class BasicCpu {
              [&](index_t t) { detail::rms_norm_row<Arch>(&x(t, 0), s.data(), eps, x.extent(1), &y(t, 0)); });
   }
 
-  /// y[t,i] (+)= Σ_j x[t,j] · w[i,j]
-  void matmul(MatrixView<const float> x, const PackedMatrix& w, Write write, MatrixView<float> y) const {
-    if (x.extent(0) > 0) detail::MatmulJob<Arch>(x, w, write, y).run(executor_);
+  /// input = x, as products with w's format read it.
+  void prepare(MatrixView<const float> x, const PackedMatrix& w, Input& input) const {
+    const index_t k = x.extent(1);
+    input.write(executor_, w.format(), x.extent(0), k, [&](index_t t) {
+      return [row = &x(t, 0), k](index_t j) { return detail::load_row<Arch>(row, j, k); };
+    });
+  }
+
+  /// input = rms_norm(x)
+  void prepare_normed(MatrixView<const float> x, VectorView<const float> s, float eps, const PackedMatrix& w,
+                      Input& input) const {
+    using V = detail::simd::Lanes<Arch>;
+    const index_t k = x.extent(1);
+    input.write(executor_, w.format(), x.extent(0), k, [&](index_t t) {
+      const float* row = &x(t, 0);
+      const V scale = V::broadcast(detail::rms_norm_scale<Arch>(row, eps, k));
+      return [row, k, scale, s = s.data()](index_t j) {
+        return detail::load_row<Arch>(row, j, k) * scale * detail::load_row<Arch>(s, j, k);
+      };
+    });
+  }
+
+  /// y[t,i] (+)= Σ_j input[t,j] · w[i,j]
+  void matmul(const Input& input, const PackedMatrix& w, Write write, MatrixView<float> y) const {
+    const auto finish = write == Write::accumulate ? detail::Finish::accumulate : detail::Finish::overwrite;
+    detail::MatmulJob<Arch>(input, w, finish, y).run(executor_);
+  }
+
+  /// y[t,i] = silu(Σ_j input[t,j] · gate[i,j]) · Σ_j input[t,j] · up[i,j]
+  void matmul_swiglu(const Input& input, const PackedMatrix& w, MatrixView<float> y) const {
+    detail::MatmulJob<Arch>(input, w, detail::Finish::swiglu, y).run(executor_);
   }
 
   /// The pair (a, b) = (x[i], x[i + e/2]) of every head becomes (a·cos - b·sin, b·cos + a·sin).
@@ -1572,12 +2390,6 @@ class BasicCpu {
     });
   }
 
-  /// y[t,i] = silu(gate[t,i]) · up[t,i]
-  void swiglu(MatrixView<const float> gate, MatrixView<const float> up, MatrixView<float> y) const {
-    for_rows(gate.extent(0), 16 * gate.extent(1),
-             [&](index_t t) { detail::swiglu_row<Arch>(&gate(t, 0), &up(t, 0), gate.extent(1), &y(t, 0)); });
-  }
-
  private:
   /// f(i) for every i in [0, count), in chunks that are worth a thread.
   template <class F>
@@ -1599,9 +2411,9 @@ static_assert(Backend<Cpu>);
 }  // namespace finteam::inline FINTEAM_ABI
 
 // ---- finteam/backend/reference.hpp ---------------------------------------------------------------------------------
-// The reference backend: plain loops with double accumulators, over a file's bytes as they lie. It defines every op,
-// and the other backends are tested against it. Not for speed: nothing is packed, no thread is used, and attention
-// allocates its scores.
+// The reference backend: plain loops with double accumulators, over weights and activations as each format rounds them.
+// It defines every op, and the other backends are tested against it. Not for speed: nothing is packed, no thread is
+// used, and ops allocate.
 
 namespace finteam::inline FINTEAM_ABI {
 
@@ -1610,24 +2422,45 @@ class Reference {
  public:
   using Space = Host;
 
-  /// A weight [n, k]: the file's own bytes, which must outlive it. Copies nothing.
+  /// A weight [n, k] (paired: two, one after the other), each number as its format has it.
   struct Matrix {
-    const std::byte* data = nullptr;
-    DType dtype = DType::f32;
+    std::vector<float> values;
+    Format format = Format::f32;
     index_t n = 0;
     index_t k = 0;
 
     [[nodiscard]] index_t rows() const noexcept { return n; }
     [[nodiscard]] index_t cols() const noexcept { return k; }
-    /// w[i,j], exactly.
-    [[nodiscard]] float operator()(index_t i, index_t j) const noexcept { return load_element(data, dtype, i * k + j); }
+    [[nodiscard]] float operator()(index_t i, index_t j) const noexcept {
+      return values[static_cast<std::size_t>(i * k + j)];
+    }
   };
 
-  /// Throws Error(mismatch) unless raw is [n, k].
-  [[nodiscard]] Matrix matrix(const RawTensor& raw, std::pmr::memory_resource* = nullptr) const {
-    detail::require_rank(raw, 2, "matrix");
-    return {raw.data, raw.dtype, raw.shape[0], raw.shape[1]};
+  /// Rows as a format's products read them, each number as it then counts. [rows, k]
+  struct Input {
+    std::vector<float> values;
+    index_t k = 0;
+
+    [[nodiscard]] index_t rows() const noexcept { return k == 0 ? 0 : static_cast<index_t>(values.size()) / k; }
+    [[nodiscard]] float operator()(index_t t, index_t j) const noexcept {
+      return values[static_cast<std::size_t>(t * k + j)];
+    }
+  };
+
+  /// Throws Error(mismatch) unless the parts join.
+  [[nodiscard]] Matrix matrix(std::span<const RawTensor> parts, Join join, Weights weights,
+                              std::pmr::memory_resource* memory) const {
+    // Only for its checks, its shape and its format.
+    const PackedMatrix shape(parts, join, format_of(weights, parts), memory);
+    Matrix w{.values = {}, .format = shape.format(), .n = shape.rows(), .k = shape.cols()};
+    for (const RawTensor& part : parts) {
+      for (index_t i = 0; i < part.size(); ++i) w.values.push_back(part[i]);
+    }
+    each_group(w.values, w.k, [&](std::span<float> group) { round_weights(w.format, group); });
+    return w;
   }
+
+  [[nodiscard]] Input input(index_t, index_t, std::pmr::memory_resource*) const { return {}; }
 
   /// Throws Error(mismatch) unless raw is [n].
   [[nodiscard]] Tensor<float, 1> vector(const RawTensor& raw, std::pmr::memory_resource* memory) const {
@@ -1663,17 +2496,44 @@ class Reference {
     }
   }
 
-  /// y[t,i] (+)= Σ_j x[t,j] · w[i,j]
-  void matmul(MatrixView<const float> x, const Matrix& w, Write write, MatrixView<float> y) const {
+  /// input = x, as products with w's format read it.
+  void prepare(MatrixView<const float> x, const Matrix& w, Input& input) const {
     const FpEnvironment environment;
+    input.k = x.extent(1);
+    input.values.clear();
     for (index_t t = 0; t < x.extent(0); ++t) {
+      input.values.insert(input.values.end(), &x(t, 0), &x(t, 0) + input.k);
+    }
+    each_group(input.values, input.k, [&](std::span<float> group) { round_activations(w.format, group); });
+  }
+
+  /// input = rms_norm(x)
+  void prepare_normed(MatrixView<const float> x, VectorView<const float> s, float eps, const Matrix& w,
+                      Input& input) const {
+    std::vector<float> y(static_cast<std::size_t>(x.size()));
+    const MatrixView<float> normed(y.data(), x.extents());
+    rms_norm(x, s, eps, normed);
+    prepare(normed, w, input);
+  }
+
+  /// y[t,i] (+)= Σ_j input[t,j] · w[i,j]
+  void matmul(const Input& input, const Matrix& w, Write write, MatrixView<float> y) const {
+    const FpEnvironment environment;
+    for (index_t t = 0; t < y.extent(0); ++t) {
       for (index_t i = 0; i < w.n; ++i) {
-        double sum = 0;
-        for (index_t j = 0; j < w.k; ++j) {
-          sum = std::fma(static_cast<double>(x(t, j)), static_cast<double>(w(i, j)), sum);
-        }
-        if (write == Write::accumulate) sum += static_cast<double>(y(t, i));
-        y(t, i) = static_cast<float>(sum);
+        const double before = write == Write::accumulate ? static_cast<double>(y(t, i)) : 0;
+        y(t, i) = static_cast<float>(before + product(input, w, t, i));
+      }
+    }
+  }
+
+  /// y[t,i] = silu(Σ_j input[t,j] · gate[i,j]) · Σ_j input[t,j] · up[i,j]
+  void matmul_swiglu(const Input& input, const Matrix& w, MatrixView<float> y) const {
+    const FpEnvironment environment;
+    for (index_t t = 0; t < y.extent(0); ++t) {
+      for (index_t i = 0; i < w.n; ++i) {
+        const double gate = product(input, w, t, i), up = product(input, w, t, w.n + i);
+        y(t, i) = static_cast<float>(gate / (1 + std::exp(-gate)) * up);
       }
     }
   }
@@ -1724,18 +2584,38 @@ class Reference {
     }
   }
 
-  /// y[t,i] = silu(gate[t,i]) · up[t,i], silu(z) = z / (1 + exp(-z))
-  void swiglu(MatrixView<const float> gate, MatrixView<const float> up, MatrixView<float> y) const {
-    const FpEnvironment environment;
-    for (index_t t = 0; t < gate.extent(0); ++t) {
-      for (index_t i = 0; i < gate.extent(1); ++i) {
-        const double z = gate(t, i);
-        y(t, i) = static_cast<float>(z / (1 + std::exp(-z)) * static_cast<double>(up(t, i)));
+ private:
+  /// f over the groups of 32 of every row of k.
+  template <class F>
+  static void each_group(std::span<float> values, index_t k, F&& f) {
+    for (std::size_t row = 0; row < values.size(); row += static_cast<std::size_t>(k)) {
+      for (index_t j = 0; j < k; j += group_inputs) {
+        f(values.subspan(row + static_cast<std::size_t>(j), static_cast<std::size_t>(std::min(group_inputs, k - j))));
       }
     }
   }
+  static void round_weights(Format format, std::span<float> w) {
+    const WeightGroup group = is_quantised(format) ? quantise_weights(format, w) : WeightGroup{};
+    for (std::size_t j = 0; j < w.size(); ++j) {
+      if (is_quantised(format)) w[j] = group[static_cast<index_t>(j)];
+      if (format == Format::bf16) w[j] = to_float(to_bf16(w[j]));
+    }
+  }
+  static void round_activations(Format format, std::span<float> x) {
+    const ActivationGroup group = is_quantised(format) ? quantise_activations(x) : ActivationGroup{};
+    for (std::size_t j = 0; j < x.size(); ++j) {
+      if (is_quantised(format)) x[j] = group.scale * static_cast<float>(group.q[j]);
+      if (format == Format::bf16) x[j] = to_float(to_bf16(x[j]));
+    }
+  }
+  static double product(const Input& input, const Matrix& w, index_t t, index_t i) {
+    double sum = 0;
+    for (index_t j = 0; j < w.k; ++j) {
+      sum = std::fma(static_cast<double>(input(t, j)), static_cast<double>(w(i, j)), sum);
+    }
+    return sum;
+  }
 
- private:
   static void attend(const Site& site, VectorView<const float> q, CacheLayer<Host> cache, index_t g, float scale,
                      VectorView<float> y) {
     std::vector<double> weights(static_cast<std::size_t>(site.position) + 1);
@@ -3096,15 +3976,16 @@ class KvCache {
 }  // namespace finteam::inline FINTEAM_ABI
 
 // ---- finteam/layer/attention.hpp -----------------------------------------------------------------------------------
-// Grouped-query self-attention over a paged cache, as eight calls on a backend.
+// Grouped-query self-attention over a paged cache, as seven calls on a backend.
 // Not here: masks. A row sees its own sequence up to its own position; nothing else knows which request it came from.
 
 namespace finteam::inline FINTEAM_ABI {
 
-/// Projections of one layer: q_proj [h·e, d], k_proj and v_proj [g·e, d], o_proj [d, h·e].
+/// Projections of one layer: qkv_proj [(h + 2g)·e, d], which is q_proj [h·e, d], k_proj and v_proj [g·e, d] for one
+/// product, and o_proj [d, h·e].
 template <Backend B>
 struct AttentionWeights {
-  typename B::Matrix q_proj, k_proj, v_proj, o_proj;
+  typename B::Matrix qkv_proj, o_proj;
 };
 
 /// Working memory of one step, for up to t rows.
@@ -3112,7 +3993,7 @@ template <Backend B>
 struct AttentionScratch {
   template <std::size_t R>
   using Tensor = decltype(std::declval<B&>().template tensor<float, R>({}, nullptr));
-  Tensor<3> q, k, v, y;    ///< [t, h, e], [t, g, e], [t, g, e], [t, h, e]
+  Tensor<3> qkv, y;        ///< [t, h + 2g, e], [t, h, e]
   Tensor<2> cosine, sine;  ///< [t, e/2]
 };
 
@@ -3122,25 +4003,28 @@ template <class T, class Space>
 [[nodiscard]] MatrixView<T, Space> flat(TensorView<T, 3, Space> x) noexcept {
   return {x.data(), {x.extent(0), x.extent(1) * x.extent(2)}};
 }
+/// Heads [first, first + count) of every row.
+template <class T, class Space>
+[[nodiscard]] TensorView<T, 3, Space> heads(TensorView<T, 3, Space> x, index_t first, index_t count) noexcept {
+  return {x.data() + first * x.stride(1), {x.extent(0), count, x.extent(2)}, x.strides()};
+}
 }  // namespace detail
 
-/// x[t,:] += o_proj · attention(rope(q_proj · n[t,:]), rope(k_proj · n), v_proj · n), writing keys and values at
-/// `sites`. n [t, d] (normed), x [t, d]. Source: Vaswani et al. 2017, eq. 1; grouped queries: Ainslie et al. 2023.
+/// x[t,:] += o_proj · attention(rope(q_proj · n[t,:]), rope(k_proj · n), v_proj · n), n = rms_norm(x), writing keys and
+/// values at `sites`. x [t, d]. Source: Vaswani et al. 2017, eq. 1; grouped queries: Ainslie et al. 2023.
 template <Backend B>
 void attention(B& b, const AttentionWeights<B>& w, std::span<const Site> sites, CacheLayer<typename B::Space> cache,
-               AttentionScratch<B>& s, MatrixView<const float, typename B::Space> n,
-               MatrixView<float, typename B::Space> x) {
-  const index_t t = n.extent(0);
-  const auto q = s.q.view().rows(0, t), k = s.k.view().rows(0, t), v = s.v.view().rows(0, t), y = s.y.view().rows(0, t);
-  const auto cosine = s.cosine.view().rows(0, t), sine = s.sine.view().rows(0, t);
-  b.matmul(n, w.q_proj, Write::overwrite, detail::flat(q));
-  b.matmul(n, w.k_proj, Write::overwrite, detail::flat(k));
-  b.matmul(n, w.v_proj, Write::overwrite, detail::flat(v));
-  b.rope(cosine, sine, q);
-  b.rope(cosine, sine, k);
-  b.cache_write(sites, k, v, cache);
-  b.attention(sites, q, cache, 1.0F / std::sqrt(static_cast<float>(q.extent(2))), y);
-  b.matmul(detail::flat(y), w.o_proj, Write::accumulate, x);
+               AttentionScratch<B>& s, typename B::Input& input, VectorView<const float, typename B::Space> norm,
+               float eps, MatrixView<float, typename B::Space> x) {
+  const index_t t = x.extent(0), h = s.y.extent(1), g = (s.qkv.extent(1) - h) / 2;
+  const auto qkv = s.qkv.view().rows(0, t), y = s.y.view().rows(0, t);
+  b.prepare_normed(x, norm, eps, w.qkv_proj, input);
+  b.matmul(input, w.qkv_proj, Write::overwrite, detail::flat(qkv));
+  b.rope(s.cosine.view().rows(0, t), s.sine.view().rows(0, t), detail::heads(qkv, 0, h + g));
+  b.cache_write(sites, detail::heads(qkv, h, g), detail::heads(qkv, h + g, g), cache);
+  b.attention(sites, detail::heads(qkv, 0, h), cache, 1.0F / std::sqrt(static_cast<float>(y.extent(2))), y);
+  b.prepare(detail::flat(y), w.o_proj, input);
+  b.matmul(input, w.o_proj, Write::accumulate, x);
 }
 
 }  // namespace finteam::inline FINTEAM_ABI
@@ -3151,28 +4035,28 @@ void attention(B& b, const AttentionWeights<B>& w, std::span<const Site> sites, 
 
 namespace finteam::inline FINTEAM_ABI {
 
-/// gate_proj and up_proj [f, d], down_proj [d, f].
+/// gate_up_proj: gate_proj and up_proj [f, d], paired for one product; down_proj [d, f].
 template <Backend B>
 struct FeedForwardWeights {
-  typename B::Matrix gate_proj, up_proj, down_proj;
+  typename B::Matrix gate_up_proj, down_proj;
 };
 
-/// Working memory of one step, for up to t rows: [t, f] each.
+/// Working memory of one step, for up to t rows: [t, f].
 template <Backend B>
 struct FeedForwardScratch {
-  decltype(std::declval<B&>().template tensor<float, 2>({}, nullptr)) gate, up;
+  decltype(std::declval<B&>().template tensor<float, 2>({}, nullptr)) y;
 };
 
-/// x[t,:] += down_proj · (silu(gate_proj · n[t,:]) ⊙ (up_proj · n[t,:])). n [t, d] (normed), x [t, d].
+/// x[t,:] += down_proj · (silu(gate_proj · n[t,:]) ⊙ (up_proj · n[t,:])), n = rms_norm(x). x [t, d].
 /// Source: Shazeer 2020, eq. 6.
 template <Backend B>
-void feed_forward(B& b, const FeedForwardWeights<B>& w, FeedForwardScratch<B>& s,
-                  MatrixView<const float, typename B::Space> n, MatrixView<float, typename B::Space> x) {
-  const auto gate = s.gate.view().rows(0, n.extent(0)), up = s.up.view().rows(0, n.extent(0));
-  b.matmul(n, w.gate_proj, Write::overwrite, gate);
-  b.matmul(n, w.up_proj, Write::overwrite, up);
-  b.swiglu(gate, up, gate);
-  b.matmul(gate, w.down_proj, Write::accumulate, x);
+void feed_forward(B& b, const FeedForwardWeights<B>& w, FeedForwardScratch<B>& s, typename B::Input& input,
+                  VectorView<const float, typename B::Space> norm, float eps, MatrixView<float, typename B::Space> x) {
+  const auto y = s.y.view().rows(0, x.extent(0));
+  b.prepare_normed(x, norm, eps, w.gate_up_proj, input);
+  b.matmul_swiglu(input, w.gate_up_proj, y);
+  b.prepare(y, w.down_proj, input);
+  b.matmul(input, w.down_proj, Write::accumulate, x);
 }
 
 }  // namespace finteam::inline FINTEAM_ABI
@@ -3208,6 +4092,25 @@ inline constexpr TensorNames llama_names{
 
 /// Called while weights are loaded: bytes read so far, of how many. Must not throw.
 using Progress = std::function<void(std::uint64_t done, std::uint64_t total)>;
+
+/// Other weights for the tensors whose name holds `part`: {"lm_head", Weights::int8}. A tied head goes by both names.
+struct WeightChoice {
+  std::string part;
+  Weights weights = Weights::stored;
+};
+
+/// How a checkpoint's or a team's weights are opened.
+struct OpenOptions {
+  /// What every matrix is kept as, unless a choice says otherwise.
+  Weights weights = Weights::stored;
+  /// The first that fits a tensor's name counts. One for q_proj, k_proj and v_proj of a layer, and one for gate_proj
+  /// and up_proj: they are read by one product.
+  std::vector<WeightChoice> choices{};
+  /// Called on the opening thread while weights are read: bytes so far, of all bytes. Must not throw.
+  Progress progress{};
+  /// Where packed weights live; outlives what is opened.
+  std::pmr::memory_resource* memory = std::pmr::get_default_resource();
+};
 
 /// A norm's scale as float, in the backend's space. [d]
 template <Backend B>
@@ -3248,12 +4151,42 @@ inline void refuse_leftovers(const Checkpoint& checkpoint, std::vector<std::stri
   }
 }
 
+namespace detail {
+
+/// A tensor of a matrix, and its rows.
+struct Part {
+  std::string name;
+  index_t n;
+};
+
+/// What the options make of a matrix. Throws Error(invalid_argument) if they part what one product reads.
+[[nodiscard]] inline Weights choose(const OpenOptions& options, const Config& config, std::span<const Part> parts) {
+  const auto weights_of = [&](std::string_view name) {
+    const bool both = config.tie_word_embeddings && name == llama_names.embed_tokens;
+    for (const WeightChoice& choice : options.choices) {
+      const auto fits = [&](std::string_view n) { return n.find(choice.part) != std::string_view::npos; };
+      if (fits(name) || (both && fits(llama_names.lm_head))) return choice.weights;
+    }
+    return options.weights;
+  };
+  const Weights weights = weights_of(parts.front().name);
+  for (const Part& part : parts) {
+    if (weights_of(part.name) == weights) continue;
+    throw Error(Code::invalid_argument, "choices",
+                "the same weights for " + parts.front().name + " and " + part.name + ", which one product reads",
+                std::string(name(weights)) + " and " + std::string(name(weights_of(part.name))));
+  }
+  return weights;
+}
+
+}  // namespace detail
+
 /// Takes every tensor that `config` asks for out of `checkpoint`, by way of backend.matrix and backend.vector.
 /// Throws Error(not_found) for a missing tensor and Error(mismatch) for a wrong shape; a tensor that the config has no
 /// place for (a bias, an extra layer) is refused too, and so is a second copy of tied embeddings that differs.
 template <Backend B>
 [[nodiscard]] DecoderWeights<B> load_weights(B& backend, const Checkpoint& checkpoint, const Config& config,
-                                             const Progress& progress, std::pmr::memory_resource* memory) {
+                                             const OpenOptions& options) {
   const TensorNames& names = llama_names;
   const index_t d = config.d, f = config.f, v = config.v, queries = config.h * config.e, keys = config.g * config.e;
   std::uint64_t done = 0;
@@ -3265,36 +4198,37 @@ template <Backend B>
     return raw;
   };
   const auto loaded = [&](auto weight) {
-    if (progress) progress(done, checkpoint.bytes());
+    if (options.progress) options.progress(done, checkpoint.bytes());
     return weight;
   };
-  const auto matrix = [&](std::string name, index_t n, index_t k) {
-    return loaded(backend.matrix(take(std::move(name), {n, k}), memory));
+  const auto matrix = [&](std::initializer_list<detail::Part> parts, index_t k, Join join = Join::stacked) {
+    std::vector<RawTensor> tensors;
+    for (const detail::Part& part : parts) tensors.push_back(take(part.name, {part.n, k}));
+    return loaded(backend.matrix(tensors, join, detail::choose(options, config, parts), options.memory));
   };
   const auto vector = [&](std::string name, index_t n) {
-    return loaded(backend.vector(take(std::move(name), {n}), memory));
+    return loaded(backend.vector(take(std::move(name), {n}), options.memory));
   };
 
   DecoderWeights<B> w{
-      .embed_tokens = matrix(std::string(names.embed_tokens), v, d), .blocks = {}, .norm = {}, .own_lm_head = {}};
+      .embed_tokens = matrix({{std::string(names.embed_tokens), v}}, d), .blocks = {}, .norm = {}, .own_lm_head = {}};
   w.blocks.reserve(static_cast<std::size_t>(config.layers));
   for (index_t l = 0; l < config.layers; ++l) {
     const auto at = [&](std::string_view part) {
       return std::string(names.layer) + std::to_string(l) + "." + std::string(part);
     };
-    w.blocks.push_back({.input_norm = vector(at(names.input_norm), d),
-                        .attention = {.q_proj = matrix(at(names.q_proj), queries, d),
-                                      .k_proj = matrix(at(names.k_proj), keys, d),
-                                      .v_proj = matrix(at(names.v_proj), keys, d),
-                                      .o_proj = matrix(at(names.o_proj), d, queries)},
-                        .post_attention_norm = vector(at(names.post_attention_norm), d),
-                        .feed_forward = {.gate_proj = matrix(at(names.gate_proj), f, d),
-                                         .up_proj = matrix(at(names.up_proj), f, d),
-                                         .down_proj = matrix(at(names.down_proj), d, f)}});
+    w.blocks.push_back(
+        {.input_norm = vector(at(names.input_norm), d),
+         .attention = {.qkv_proj =
+                           matrix({{at(names.q_proj), queries}, {at(names.k_proj), keys}, {at(names.v_proj), keys}}, d),
+                       .o_proj = matrix({{at(names.o_proj), d}}, queries)},
+         .post_attention_norm = vector(at(names.post_attention_norm), d),
+         .feed_forward = {.gate_up_proj = matrix({{at(names.gate_proj), f}, {at(names.up_proj), f}}, d, Join::paired),
+                          .down_proj = matrix({{at(names.down_proj), d}}, f)}});
   }
   w.norm = vector(std::string(names.norm), d);
   if (!config.tie_word_embeddings) {
-    w.own_lm_head.push_back(matrix(std::string(names.lm_head), v, d));
+    w.own_lm_head.push_back(matrix({{std::string(names.lm_head), v}}, d));
   } else if (checkpoint.contains(names.lm_head)) {
     const RawTensor head = take(std::string(names.lm_head), {v, d}), embedding = checkpoint.tensor(names.embed_tokens);
     if (head.dtype != embedding.dtype ||
@@ -3304,7 +4238,8 @@ template <Backend B>
     }
   }
   refuse_leftovers(checkpoint, std::move(used));
-  if (progress) progress(checkpoint.bytes(), checkpoint.bytes());  // what was passed over counts as done
+  if (options.progress)
+    options.progress(checkpoint.bytes(), checkpoint.bytes());  // what was passed over counts as done
   return w;
 }
 
@@ -3318,7 +4253,7 @@ namespace finteam::inline FINTEAM_ABI {
 /// Working memory of one block, for up to t rows.
 template <Backend B>
 struct BlockScratch {
-  decltype(std::declval<B&>().template tensor<float, 2>({}, nullptr)) normed;  ///< [t, d]
+  typename B::Input input;  ///< of every product in turn: up to t rows of the widest k
   AttentionScratch<B> attention;
   FeedForwardScratch<B> feed_forward;
 };
@@ -3327,11 +4262,8 @@ struct BlockScratch {
 template <Backend B>
 void block(B& b, const BlockWeights<B>& w, float eps, std::span<const Site> sites, CacheLayer<typename B::Space> cache,
            BlockScratch<B>& s, MatrixView<float, typename B::Space> x) {
-  const auto normed = s.normed.view().rows(0, x.extent(0));
-  b.rms_norm(x, w.input_norm.view(), eps, normed);
-  attention<B>(b, w.attention, sites, cache, s.attention, normed, x);
-  b.rms_norm(x, w.post_attention_norm.view(), eps, normed);
-  feed_forward<B>(b, w.feed_forward, s.feed_forward, normed, x);
+  attention<B>(b, w.attention, sites, cache, s.attention, s.input, w.input_norm.view(), eps, x);
+  feed_forward<B>(b, w.feed_forward, s.feed_forward, s.input, w.post_attention_norm.view(), eps, x);
 }
 
 }  // namespace finteam::inline FINTEAM_ABI
@@ -3407,15 +4339,12 @@ class StepScratch {
   StepScratch(B& b, const Config& c, index_t rows, std::pmr::memory_resource* memory = std::pmr::get_default_resource())
       : rows_(rows),
         x_(b.template tensor<float, 2>({rows, c.d}, memory)),
-        block_{.normed = b.template tensor<float, 2>({rows, c.d}, memory),
-               .attention = {.q = b.template tensor<float, 3>({rows, c.h, c.e}, memory),
-                             .k = b.template tensor<float, 3>({rows, c.g, c.e}, memory),
-                             .v = b.template tensor<float, 3>({rows, c.g, c.e}, memory),
+        block_{.input = b.input(rows, std::max({c.d, c.f, c.h * c.e}), memory),
+               .attention = {.qkv = b.template tensor<float, 3>({rows, c.h + 2 * c.g, c.e}, memory),
                              .y = b.template tensor<float, 3>({rows, c.h, c.e}, memory),
                              .cosine = b.template tensor<float, 2>({rows, c.e / 2}, memory),
                              .sine = b.template tensor<float, 2>({rows, c.e / 2}, memory)},
-               .feed_forward = {.gate = b.template tensor<float, 2>({rows, c.f}, memory),
-                                .up = b.template tensor<float, 2>({rows, c.f}, memory)}} {
+               .feed_forward = {.y = b.template tensor<float, 2>({rows, c.f}, memory)}} {
     tokens_.reserve(static_cast<std::size_t>(rows));
     sites_.reserve(static_cast<std::size_t>(rows));
   }
@@ -3440,9 +4369,8 @@ class Decoder {
  public:
   /// Throws Error for a tensor that is missing, misshapen, or that `config` has no place for.
   [[nodiscard]] static Decoder load(B& backend, const Checkpoint& checkpoint, const Config& config,
-                                    const Progress& progress = {},
-                                    std::pmr::memory_resource* memory = std::pmr::get_default_resource()) {
-    return {config, load_weights(backend, checkpoint, config, progress, memory)};
+                                    const OpenOptions& options = {}) {
+    return {config, load_weights(backend, checkpoint, config, options)};
   }
 
   [[nodiscard]] const Config& config() const noexcept { return config_; }
@@ -3475,10 +4403,11 @@ class Decoder {
     return std::nullopt;
   }
 
-  /// logits[t,:] = lm_head · hidden[t,:]. hidden [t, d], logits [t, v], overwritten.
-  void logits(B& b, MatrixView<const float, typename B::Space> hidden,
+  /// logits[t,:] = lm_head · hidden[t,:]. hidden [t, d], t ≤ s.rows(), logits [t, v], overwritten.
+  void logits(B& b, MatrixView<const float, typename B::Space> hidden, StepScratch<B>& s,
               MatrixView<float, typename B::Space> logits) const {
-    b.matmul(hidden, w_.lm_head(), Write::overwrite, logits);
+    b.prepare(hidden, w_.lm_head(), s.block_.input);
+    b.matmul(s.block_.input, w_.lm_head(), Write::overwrite, logits);
   }
 
  private:
@@ -4012,8 +4941,12 @@ class Reader {
   }
 
   /// Logits of the token after everything that was read. logits [1, v], overwritten.
-  void logits(B& b, MatrixView<float, typename B::Space> logits) const {
-    decoder_->logits(b, hidden_.view().rows(last_, 1), logits);
+  void logits(B& b, MatrixView<float, typename B::Space> logits) {
+    this->logits(b, hidden_.view().rows(last_, 1), logits);
+  }
+  /// Logits of the tokens after those whose states are given. hidden [t ≤ rows, d], logits [t, v], overwritten.
+  void logits(B& b, MatrixView<const float, typename B::Space> hidden, MatrixView<float, typename B::Space> logits) {
+    decoder_->logits(b, hidden, scratch_, logits);
   }
 
   /// scores[l] = Σ_j log p(label l's token j | what was read, its tokens before j), all labels in one step over one
@@ -4037,7 +4970,7 @@ class Reader {
     if (code) return code;
     for (index_t r = 0; r < static_cast<index_t>(rows_.size()); r += logits.extent(0)) {
       const index_t t = std::min(logits.extent(0), static_cast<index_t>(rows_.size()) - r);
-      decoder_->logits(b, hidden_.view().rows(r, t), logits.rows(0, t));
+      this->logits(b, hidden_.view().rows(r, t), logits.rows(0, t));
       for (index_t i = 0; i < t; ++i) {
         const auto row = std::span<const float>(logits.row(i).span());
         const Next next = next_[static_cast<std::size_t>(r + i)];
@@ -5741,14 +6674,6 @@ class ChatFormat {
 
 namespace finteam::inline FINTEAM_ABI {
 
-/// How a team is opened.
-struct OpenOptions {
-  /// Called on the opening thread while weights are read: bytes so far, of all roles' bytes. Must not throw.
-  Progress progress{};
-  /// Where packed weights live; outlives the team.
-  std::pmr::memory_resource* memory = std::pmr::get_default_resource();
-};
-
 /// A role's decoder, and the files it borrows from, if its backend does.
 template <Backend B>
 struct Role {
@@ -5880,13 +6805,12 @@ Team<B>::Team(const std::filesystem::path& folder, const OpenOptions& options, B
   }
   for (std::size_t k = 0; k < checkpoints.size(); ++k) {
     const std::uint64_t before = done;
-    auto decoder = Decoder<B>::load(
-        backend, checkpoints[k], configs[k],
-        [&](std::uint64_t bytes, std::uint64_t) {
-          done = before + bytes;
-          if (options.progress) options.progress(done, total);
-        },
-        options.memory);
+    OpenOptions of_role = options;
+    of_role.progress = [&](std::uint64_t bytes, std::uint64_t) {
+      done = before + bytes;
+      if (options.progress) options.progress(done, total);
+    };
+    auto decoder = Decoder<B>::load(backend, checkpoints[k], configs[k], of_role);
     roles_.push_back({manifest_.roles[k].name, std::move(checkpoints[k]), std::move(decoder)});
     context_ = k == 0 ? configs[k].max_positions : std::min(context_, configs[k].max_positions);
     widest_hidden_ = std::max(widest_hidden_, configs[k].d);
@@ -6641,8 +7565,8 @@ std::optional<Code> Session<B>::score_chunk(index_t first, index_t t, const Inte
   for (std::size_t k = 0; k < readers_.size(); ++k) {
     if (!score_.roles[k].awake) continue;
     const auto logits = all.row(static_cast<index_t>(k)).rows(0, t);
-    const auto code = readers_[k].read(
-        b_, read, interrupt, [&](MatrixView<const float> hidden) { readers_[k].decoder().logits(b_, hidden, logits); });
+    const auto code = readers_[k].read(b_, read, interrupt,
+                                       [&](MatrixView<const float> hidden) { readers_[k].logits(b_, hidden, logits); });
     if (code) return code;
   }
   for (index_t i = 0; i < t; ++i) {

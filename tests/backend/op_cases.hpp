@@ -6,10 +6,13 @@
 
 #include "inputs.hpp"
 
+#include <array>
+
 namespace op_cases {
 
 using finteam::DType;
 using finteam::index_t;
+using finteam::Weights;
 using Host = finteam::Host;
 
 /// What an op is tried on: t rows (the first of `rows`, from row `first` on), and the widths of the model.
@@ -73,9 +76,39 @@ struct Cache {
   }
 };
 
-/// Runs every op on the batch's rows of the case; each output has batch.count rows.
+/// A file's type and what is made of it: every format, and every type as a source.
+struct Kept {
+  Weights weights;
+  DType dtype;
+};
+inline constexpr std::array<Kept, 8> kept{{{Weights::stored, DType::f32},
+                                           {Weights::stored, DType::bf16},
+                                           {Weights::stored, DType::f16},
+                                           {Weights::bf16, DType::bf16},
+                                           {Weights::bf16, DType::f32},
+                                           {Weights::int8, DType::bf16},
+                                           {Weights::int4, DType::f32},
+                                           {Weights::int4_zero, DType::f16}}};
+
+/// One tensor as a backend's matrix.
 template <class B>
-std::vector<Output> run(B& backend, const Shape& s, Batch batch, DType dtype, std::uint64_t seed) {
+typename B::Matrix one_matrix(B& backend, const finteam::RawTensor& raw, Weights weights = Weights::stored) {
+  return backend.matrix(std::span(&raw, 1), finteam::Join::stacked, weights, std::pmr::get_default_resource());
+}
+
+/// y (+)= x wᵀ
+template <class B>
+void product(B& backend, finteam::MatrixView<const float> x, const typename B::Matrix& w, finteam::Write write,
+             finteam::MatrixView<float> y) {
+  auto in = backend.input(x.extent(0), x.extent(1), std::pmr::get_default_resource());
+  backend.prepare(x, w, in);
+  backend.matmul(in, w, write, y);
+}
+
+/// Runs every op on the batch's rows of the case; each output has batch.count rows. Where activations are rounded, the
+/// outputs from "normed" on may differ between backends: a norm's last bit decides which way.
+template <class B>
+std::vector<Output> run(B& backend, const Shape& s, Batch batch, Kept how, std::uint64_t seed) {
   std::vector<Output> outputs;
   auto* memory = std::pmr::get_default_resource();
   const auto part = [&](std::vector<float> all, index_t width) {
@@ -86,8 +119,8 @@ std::vector<Output> run(B& backend, const Shape& s, Batch batch, DType dtype, st
   };
   const auto keep = [&](std::string name, std::vector<float> v) { outputs.push_back({std::move(name), std::move(v)}); };
 
-  const inputs::File weight({s.n, s.d}, dtype, seed + 1), scale({s.d}, dtype, seed + 2);
-  const auto w = backend.matrix(weight.raw(), memory);
+  const inputs::File weight({s.n, s.d}, how.dtype, seed + 1), scale({s.d}, how.dtype, seed + 2);
+  const auto w = one_matrix(backend, weight.raw(), how.weights);
   auto norm = backend.vector(scale.raw(), memory);
 
   std::vector<std::int32_t> tokens;
@@ -101,11 +134,25 @@ std::vector<Output> run(B& backend, const Shape& s, Batch batch, DType dtype, st
   keep("rms_norm", y);
 
   std::vector<float> z(static_cast<std::size_t>(batch.count * s.n), 7.0F);
-  backend.matmul(matrix(x, s.d), w, finteam::Write::overwrite, matrix(z, s.n));
+  product(backend, matrix(x, s.d), w, finteam::Write::overwrite, matrix(z, s.n));
   keep("matmul", z);
   z = input(s.n, 4);
-  backend.matmul(matrix(x, s.d), w, finteam::Write::accumulate, matrix(z, s.n));
+  product(backend, matrix(x, s.d), w, finteam::Write::accumulate, matrix(z, s.n));
   keep("matmul, accumulating", z);
+
+  const inputs::File gate({s.f, s.d}, how.dtype, seed + 11), up({s.f, s.d}, how.dtype, seed + 12);
+  const std::array<finteam::RawTensor, 2> pair{gate.raw(), up.raw()};
+  const auto gate_up = backend.matrix(pair, finteam::Join::paired, how.weights, memory);
+  auto in = backend.input(batch.count, s.d, memory);
+  std::vector<float> swiglu(static_cast<std::size_t>(batch.count * s.f), 7.0F);
+  backend.prepare(matrix(x, s.d), gate_up, in);
+  backend.matmul_swiglu(in, gate_up, matrix(swiglu, s.f));
+  keep("matmul_swiglu", swiglu);
+  const std::array<finteam::RawTensor, 3> stack{gate.raw(), weight.raw(), up.raw()};
+  const auto stacked = backend.matrix(stack, finteam::Join::stacked, how.weights, memory);
+  std::vector<float> three(static_cast<std::size_t>(batch.count * (2 * s.f + s.n)));
+  backend.matmul(in, stacked, finteam::Write::overwrite, matrix(three, 2 * s.f + s.n));
+  keep("matmul, stacked", three);
 
   std::vector<float> cosine = input(s.e / 2, 5), sine = input(s.e / 2, 6), q = input(s.h * s.e, 7);
   std::vector<float> rotated = q;
@@ -131,10 +178,9 @@ std::vector<Output> run(B& backend, const Shape& s, Batch batch, DType dtype, st
   backend.attention(sites, heads(q, s.h, s.e), cache.layer(), 0.3F, heads(attended, s.h, s.e));
   keep("attention", attended);
 
-  std::vector<float> gate = input(s.f, 11), up = input(s.f, 12), swiglu(gate.size());
-  for (float& value : gate) value *= 4;
-  backend.swiglu(matrix(gate, s.f), matrix(up, s.f), matrix(swiglu, s.f));
-  keep("swiglu", swiglu);
+  backend.prepare_normed(matrix(x, s.d), norm.view(), 1e-5F, stacked, in);
+  backend.matmul(in, stacked, finteam::Write::overwrite, matrix(three, 2 * s.f + s.n));
+  keep("normed", three);
   return outputs;
 }
 

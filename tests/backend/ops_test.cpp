@@ -32,7 +32,7 @@ MatrixView<float> rows(Row& v, index_t columns) { return op_cases::matrix(v, col
 TEMPLATE_TEST_CASE("embed looks rows up", "[backend]", Reference, Cpu) {
   TestType backend;
   const Floats file{{1, 2, 3, 4, 5, 6}, {3, 2}};
-  const auto w = backend.matrix(file.raw(), memory);
+  const auto w = op_cases::one_matrix(backend, file.raw());
   REQUIRE(w.rows() == 3);
   REQUIRE(w.cols() == 2);
   Row y(4);
@@ -61,12 +61,12 @@ TEMPLATE_TEST_CASE("rms_norm divides by the root of the mean square and scales, 
 TEMPLATE_TEST_CASE("matmul overwrites or accumulates", "[backend]", Reference, Cpu) {
   TestType backend;
   const Floats file{{1, 0, -1, 2, 1, 0.5F}, {2, 3}};
-  const auto w = backend.matrix(file.raw(), memory);
+  const auto w = op_cases::one_matrix(backend, file.raw());
   Row x = {1, 2, 3}, y = {std::numeric_limits<float>::quiet_NaN(), 20};
-  backend.matmul(rows(x, 3), w, Write::overwrite, rows(y, 2));
+  op_cases::product(backend, rows(x, 3), w, Write::overwrite, rows(y, 2));
   REQUIRE(y == Row{-2, 5.5F});
   y = {10, 20};
-  backend.matmul(rows(x, 3), w, Write::accumulate, rows(y, 2));
+  op_cases::product(backend, rows(x, 3), w, Write::accumulate, rows(y, 2));
   REQUIRE(y == Row{8, 25.5F});
 }
 
@@ -74,12 +74,12 @@ TEMPLATE_TEST_CASE("matmul writes nothing beside its outputs and follows the str
                    Reference, Cpu) {
   TestType backend;
   const Floats file{{2, 3}, {1, 2}};
-  const auto w = backend.matrix(file.raw(), memory);
+  const auto w = op_cases::one_matrix(backend, file.raw());
   Row x = {1, 10, 99, 100, 1000, 99}, y = {7, 7, 7, 7};
   const MatrixView<const float> strided(x.data(), {2, 2}, {3, 1});
-  backend.matmul(strided, w, Write::overwrite, MatrixView<float>(y.data(), {2, 1}, {2, 1}));
+  op_cases::product(backend, strided, w, Write::overwrite, MatrixView<float>(y.data(), {2, 1}, {2, 1}));
   REQUIRE(y == Row{32, 7, 3200, 7});
-  backend.matmul(strided.rows(0, 0), w, Write::overwrite, MatrixView<float>(y.data(), {0, 1}));
+  op_cases::product(backend, strided.rows(0, 0), w, Write::overwrite, MatrixView<float>(y.data(), {0, 1}));
   REQUIRE(y == Row{32, 7, 3200, 7});
 }
 
@@ -148,17 +148,57 @@ TEMPLATE_TEST_CASE("attention survives scores that would overflow exp", "[backen
   for (const float value : y) REQUIRE(std::isfinite(value));
 }
 
-TEMPLATE_TEST_CASE("swiglu is gate times its sigmoid times up, and saturates without NaN", "[backend]", Reference,
-                   Cpu) {
+TEMPLATE_TEST_CASE("matmul_swiglu is gate times its sigmoid times up, and saturates without NaN", "[backend]",
+                   Reference, Cpu) {
   TestType backend;
   const float log3 = std::log(3.0F), inf = std::numeric_limits<float>::infinity();
-  Row gate = {0, log3, -log3, 1000, -1000, -1e30F}, up = {5, 4, 4, 2, 2, 2}, y(6);
-  backend.swiglu(rows(gate, 6), rows(up, 6), rows(gate, 6));  // y may be gate
+  const Floats gate{{0, log3, -log3, 1000, -1000, -1e30F, inf}, {7, 1}}, up{{5, 4, 4, 2, 2, 2, 1}, {7, 1}};
+  const std::array<RawTensor, 2> pair{gate.raw(), up.raw()};
+  const auto w = backend.matrix(pair, Join::paired, Weights::stored, memory);
+  REQUIRE(w.rows() == 7);
+  Row one = {1}, y(7, 9.0F);
+  auto in = backend.input(1, 1, memory);
+  backend.prepare(rows(one, 1), w, in);
+  backend.matmul_swiglu(in, w, rows(y, 7));
   const std::array<double, 6> expected = {0, 3.0 * log3, -1.0 * log3, 2000, 0, 0};
-  for (std::size_t i = 0; i < 6; ++i) REQUIRE(tolerance::op(DType::f32).holds(gate[i], expected[i]));
-  Row infinite = {inf}, one = {1};
-  backend.swiglu(rows(infinite, 1), rows(one, 1), rows(one, 1));
-  REQUIRE(one[0] == inf);
+  for (std::size_t i = 0; i < 6; ++i) REQUIRE(tolerance::op(DType::f32).holds(y[i], expected[i]));
+  REQUIRE(y[6] == inf);
+}
+
+TEMPLATE_TEST_CASE("a number that is not finite, in a weight or an activation, is NaN in every quantised product",
+                   "[backend]", Reference, Cpu) {
+  TestType backend;
+  const Weights weights = GENERATE(Weights::int8, Weights::int4, Weights::int4_zero);
+  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+    Floats file{inputs::values(2 * 70, 3), {2, 70}};
+    file.values[35] = bad;
+    Row x = inputs::values(70, 4), y(2);
+    const auto w = op_cases::one_matrix(backend, file.raw(), weights);
+    op_cases::product(backend, rows(x, 70), w, Write::overwrite, rows(y, 2));
+    REQUIRE(std::isnan(y[0]));
+    REQUIRE(std::isfinite(y[1]));
+    file.values[35] = 1;
+    x[69] = bad;
+    op_cases::product(backend, rows(x, 70), op_cases::one_matrix(backend, file.raw(), weights), Write::overwrite,
+                      rows(y, 2));
+    for (const float value : y) REQUIRE_FALSE(std::isfinite(value));
+  }
+}
+
+TEMPLATE_TEST_CASE("a quantised row of zeros is zero, and the smallest numbers do not become NaN", "[backend]",
+                   Reference, Cpu) {
+  TestType backend;
+  const Weights weights = GENERATE(Weights::int8, Weights::int4, Weights::int4_zero);
+  Floats file{Row(64, 0.0F), {1, 64}};
+  Row x(64, 1e-38F), y = {7};
+  op_cases::product(backend, rows(x, 64), op_cases::one_matrix(backend, file.raw(), weights), Write::overwrite,
+                    rows(y, 1));
+  REQUIRE(y[0] == 0);
+  file.values.assign(64, 1e-38F);
+  x.assign(64, 1e30F);
+  op_cases::product(backend, rows(x, 64), op_cases::one_matrix(backend, file.raw(), weights), Write::overwrite,
+                    rows(y, 1));
+  REQUIRE(std::isfinite(y[0]));
 }
 
 TEMPLATE_TEST_CASE("a tensor of the wrong rank is refused as matrix and as vector", "[backend]", Reference, Cpu) {
@@ -172,6 +212,6 @@ TEMPLATE_TEST_CASE("a tensor of the wrong rank is refused as matrix and as vecto
     }
     return false;
   };
-  REQUIRE(refused([&] { (void)backend.matrix(file.raw(), memory); }));
+  REQUIRE(refused([&] { (void)op_cases::one_matrix(backend, file.raw()); }));
   REQUIRE(refused([&] { (void)backend.vector(square.raw(), memory); }));
 }

@@ -3,6 +3,7 @@
 #include "catch.hpp"
 #include "inputs.hpp"
 
+#include <cmath>
 #include <limits>
 
 using namespace finteam;
@@ -14,7 +15,7 @@ TEST_CASE("a packed matrix gives back every element of every storage type, exact
     const PackedMatrix w(file.raw());
     REQUIRE(w.rows() == n);
     REQUIRE(w.cols() == k);
-    REQUIRE(w.dtype() == (dtype == DType::bf16 ? DType::bf16 : DType::f32));
+    REQUIRE(w.format() == (dtype == DType::bf16 ? Format::bf16_wide : Format::f32));
     for (index_t i = 0; i < n * k; ++i) REQUIRE(w.element(i / k, i % k) == file.raw()[i]);
   }
 }
@@ -72,4 +73,76 @@ TEST_CASE("a matrix that cannot be addressed, or is none, is refused", "[backend
   REQUIRE(code({index_t{1} << 31, index_t{1} << 31}) == Code::limit_exceeded);
   REQUIRE(code({4}) == Code::mismatch);
   REQUIRE(code({4, 1, 1}) == Code::mismatch);
+}
+
+TEST_CASE("quantised panels hold what quantise_weights says, group by group", "[backend]") {
+  const Weights weights = GENERATE(Weights::int8, Weights::int4, Weights::int4_zero);
+  for (const auto& [n, k] : {std::pair<index_t, index_t>{1, 1}, {16, 64}, {17, 33}, {33, 130}, {5, 1100}}) {
+    const inputs::File file({n, k}, DType::f32, 21);
+    const PackedMatrix w(file.raw(), weights);
+    REQUIRE(w.panel_bytes() % 64 == 0);
+    for (index_t i = 0; i < n; ++i) {
+      for (index_t j = 0; j < k; j += group_inputs) {
+        std::vector<float> group;
+        for (index_t a = j; a < std::min(k, j + group_inputs); ++a) group.push_back(file.raw()[i * k + a]);
+        const WeightGroup expected = quantise_weights(w.format(), group);
+        for (std::size_t a = 0; a < group.size(); ++a) {
+          REQUIRE(w.element(i, j + static_cast<index_t>(a)) == expected[static_cast<index_t>(a)]);
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("a quantised weight is within half a step of what it stands for, and within one where the range is clamped",
+          "[backend]") {
+  const Format format = GENERATE(Format::int8, Format::int4, Format::int4_zero);
+  for (std::uint64_t seed = 1; seed <= 200; ++seed) {
+    auto w = inputs::values(32, seed);
+    if (seed % 3 == 0) {
+      for (float& x : w) x = std::abs(x) + 0.5F;  // one sign only
+    }
+    const WeightGroup group = quantise_weights(format, w);
+    REQUIRE(to_float(to_bf16(group.scale)) == group.scale);
+    const float step = std::abs(group.scale);
+    for (index_t j = 0; j < 32; ++j) {
+      const float error = std::abs(group[j] - w[static_cast<std::size_t>(j)]);
+      // int4 clamps +8 to 7, and the rounding of a scale, at most 2^-9 of it, can clamp an end of the other ranges
+      const float slack = format == Format::int4 ? 0.5F : format == Format::int8 ? 0.25F : 0.5F;
+      REQUIRE(error <= (0.501F + slack) * step);
+    }
+  }
+}
+
+TEST_CASE("a row of activations in 8 bits is within half a step of what it stands for", "[backend]") {
+  for (std::uint64_t seed = 1; seed <= 100; ++seed) {
+    const auto x = inputs::values(32, seed);
+    const ActivationGroup group = quantise_activations(x);
+    for (std::size_t j = 0; j < 32; ++j) {
+      REQUIRE(std::abs(group.scale * static_cast<float>(group.q[j]) - x[j]) <= 0.501F * group.scale);
+    }
+  }
+}
+
+TEST_CASE("paired and stacked parts keep their rows", "[backend]") {
+  const inputs::File a({20, 6}, DType::f32, 1), b({20, 6}, DType::f32, 2);
+  const std::array<RawTensor, 2> parts{a.raw(), b.raw()};
+  PackedMatrix paired(parts, Join::paired, Format::f32, std::pmr::get_default_resource());
+  REQUIRE(paired.rows() == 20);
+  REQUIRE(paired.panels() == 4);
+  for (index_t i = 0; i < 4; ++i) paired.pack(i, parts);
+  for (index_t i = 0; i < 20; ++i) {
+    for (index_t j = 0; j < 6; ++j) {
+      const auto at = [&](index_t p) { return detail::panel_element(Format::f32, paired.panel(p), i % 16, j); };
+      REQUIRE(at(i / 16 * 2) == a.raw()[i * 6 + j]);
+      REQUIRE(at(i / 16 * 2 + 1) == b.raw()[i * 6 + j]);
+    }
+  }
+  PackedMatrix stacked(parts, Join::stacked, Format::f32, std::pmr::get_default_resource());
+  REQUIRE(stacked.rows() == 40);
+  for (index_t i = 0; i < stacked.panels(); ++i) stacked.pack(i, parts);
+  for (index_t i = 0; i < 40; ++i) REQUIRE(stacked.element(i, 5) == (i < 20 ? a : b).raw()[i % 20 * 6 + 5]);
+  const inputs::File other({20, 7}, DType::f32, 3);
+  const std::array<RawTensor, 2> wrong{a.raw(), other.raw()};
+  REQUIRE_THROWS_AS(PackedMatrix(wrong, Join::stacked, Format::f32, std::pmr::get_default_resource()), Error);
 }

@@ -42,7 +42,7 @@ struct Bench {
     }
     REQUIRE(!decoder.forward(b, cache, rows, scratch, hidden.view().rows(0, t)));
     Tensor<float, 2> logits({t, config.v});
-    decoder.logits(b, hidden.view().rows(0, t), logits.view());
+    decoder.logits(b, hidden.view().rows(0, t), scratch, logits.view());
     std::vector<float> out(hidden.data(), hidden.data() + t * config.d);
     out.insert(out.end(), logits.data(), logits.data() + logits.size());
     return out;

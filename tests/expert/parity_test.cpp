@@ -53,7 +53,7 @@ struct Run {
     for (std::size_t i = 0; i < ids.size(); ++i)
       rows.push_back({ids[i], first + static_cast<std::int32_t>(i), sequence});
     REQUIRE(!decoder.forward(b, cache, rows, scratch, hidden.view().rows(0, t)));
-    decoder.logits(b, hidden.view().rows(0, t), logits.view().rows(0, t));
+    decoder.logits(b, hidden.view().rows(0, t), scratch, logits.view().rows(0, t));
   }
 
   /// Row t of a tensor [_, n].

@@ -121,7 +121,7 @@ TEST_CASE("the log-probability of a text under the team is what generate mixes",
       for (index_t i = 0; i < t; ++i)
         step.push_back({ids[static_cast<std::size_t>(i)], static_cast<std::int32_t>(i), s});
       REQUIRE(!role.decoder.forward(b, cache, step, scratch, hidden.view()));
-      role.decoder.logits(b, hidden.view(), logits.view());
+      role.decoder.logits(b, hidden.view(), scratch, logits.view());
       rows.emplace_back(logits.data(), logits.data() + logits.size());
     }
     const std::size_t v = static_cast<std::size_t>(team.vocab_size());

@@ -96,7 +96,7 @@ TEST_CASE("a team of one role is the plain model, bit for bit", "[law1]") {
     const index_t t = static_cast<index_t>(rows.size());
     Tensor<float, 2> hidden({t, c.d}), logits({1, c.v});
     REQUIRE(!decoder.forward(b, cache, rows, scratch, hidden.view()));
-    decoder.logits(b, hidden.view().rows(t - 1, 1), logits.view());
+    decoder.logits(b, hidden.view().rows(t - 1, 1), scratch, logits.view());
     log_softmax(logits.view().row(0).span());
     const auto best = static_cast<std::int32_t>(std::max_element(logits.data(), logits.data() + c.v) - logits.data());
     log_probability += static_cast<double>(logits.data()[best]);

@@ -6,7 +6,7 @@
 // row i of the inputs, the weights, the backend and the instruction set, and on nothing else.
 #pragma once
 
-#include <finteam/core/tensor.hpp>
+#include <finteam/core/packed.hpp>
 
 #include <concepts>
 #include <cstdint>
@@ -62,34 +62,47 @@ inline void copy_page(const CacheLayer<Host>& cache, std::int32_t from, std::int
 
 }  // namespace detail
 
-/// The operations that a decoder is made of. `Matrix` is a weight [n, k] in whatever layout the backend likes.
+/// The operations that a decoder is made of. `Matrix` is a weight [n, k] in whatever layout the backend likes; `Input`
+/// holds the rows of one product in the form that the matrix's format wants them, and is made once for many products.
 template <class B>
-concept Backend = requires(B& b, const typename B::Matrix& w, const RawTensor& raw,
-                           std::span<const std::int32_t> tokens, std::span<const Site> sites,
-                           MatrixView<const float, typename B::Space> x, MatrixView<float, typename B::Space> y,
-                           VectorView<const float, typename B::Space> vector,
+concept Backend = requires(B& b, const typename B::Matrix& w, typename B::Input& input, const RawTensor& raw,
+                           std::span<const RawTensor> parts, std::span<const std::int32_t> tokens,
+                           std::span<const Site> sites, MatrixView<const float, typename B::Space> x,
+                           MatrixView<float, typename B::Space> y, VectorView<const float, typename B::Space> vector,
                            TensorView<const float, 3, typename B::Space> x3, TensorView<float, 3, typename B::Space> y3,
                            CacheLayer<typename B::Space> cache, std::pmr::memory_resource* memory) {
   typename B::Space;
 
-  /// A weight [n, k] from a file's tensor. May keep a pointer to raw.data, which must then outlive it.
-  { b.matrix(raw, memory) } -> std::same_as<typename B::Matrix>;
+  /// A weight out of a file's tensors, which one product reads together: stacked [Σ n_i, k], or a pair of [n, k].
+  /// May keep a pointer to raw.data, which must then outlive it.
+  { b.matrix(parts, Join::stacked, Weights::stored, memory) } -> std::same_as<typename B::Matrix>;
   { w.rows() } -> std::convertible_to<index_t>;
   { w.cols() } -> std::convertible_to<index_t>;
   /// A vector (a norm's scale) from a file's tensor, as float.
   { b.vector(raw, memory).view() } -> std::same_as<VectorView<float, typename B::Space>>;
   /// An owning zeroed tensor in the backend's space: b.template tensor<float, 2>({t, d}, memory).
   { b.template tensor<float, 2>({index_t{1}, index_t{1}}, memory).view() } -> std::same_as<decltype(y)>;
+  /// Room for the input of any product of up to t rows of up to k elements: b.input(t, k, memory).
+  { b.input(index_t{1}, index_t{1}, memory) } -> std::same_as<typename B::Input>;
 
-  /// y[t,:] = w[tokens[t],:]. w [v, d], y [t, d], overwritten. Tokens are in range: the caller has checked.
+  /// y[t,:] = w[tokens[t],:]. w [v, d], stacked, y [t, d], overwritten. Tokens are in range: the caller has checked.
   b.embed(w, tokens, y);
 
   /// y[t,i] = x[t,i] · s[i] / sqrt(mean_i x[t,i]² + eps). x [t, d], s [d], y [t, d], overwritten; y may be x.
   /// Source: Zhang & Sennrich 2019, eq. 4.
   b.rms_norm(x, vector, 1e-5F, y);
 
-  /// y[t,i] (+)= Σ_j x[t,j] · w[i,j]. x [t, k], w [n, k], y [t, n]; y is not x.
-  b.matmul(x, w, Write::accumulate, y);
+  /// input = x, as products with matrices of w's format read it. x [t, k].
+  b.prepare(x, w, input);
+  /// input = rms_norm(x) for such products.
+  b.prepare_normed(x, vector, 1e-5F, w, input);
+
+  /// y[t,i] (+)= Σ_j input[t,j] · w[i,j]. w [n, k], stacked, y [t, n], t the rows that input was prepared for.
+  b.matmul(input, w, Write::accumulate, y);
+
+  /// y[t,i] = silu(Σ_j input[t,j] · gate[i,j]) · Σ_j input[t,j] · up[i,j], silu(z) = z / (1 + exp(-z)). w: gate and up
+  /// [n, k], paired, y [t, n], overwritten. Source: Shazeer 2020, eq. 6.
+  b.matmul_swiglu(input, w, y);
 
   /// Rotates the pairs (x[i], x[i + e/2]) of every head by the angle whose cosine and sine are given.
   /// cosine, sine [t, e/2], x [t, heads, e], in place. Source: Su et al. 2021, in the half-split order of transformers.
@@ -104,10 +117,6 @@ concept Backend = requires(B& b, const typename B::Matrix& w, const RawTensor& r
   /// y[t,h,:] = Σ_p softmax_p(scale · q[t,h,:]·k[p,h',:]) v[p,h',:], p = 0 … position, h' = h / (h_count / g).
   /// q [t, h, e], y [t, h, e], overwritten. Reads keys and values as they are stored.
   b.attention(sites, x3, cache, 1.0F, y3);
-
-  /// y[t,i] = silu(gate[t,i]) · up[t,i], silu(z) = z / (1 + exp(-z)). All [t, f]; y may be gate or up.
-  /// Source: Shazeer 2020, eq. 6.
-  b.swiglu(x, x, y);
 };
 
 }  // namespace finteam::inline FINTEAM_ABI

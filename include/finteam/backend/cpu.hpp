@@ -1,5 +1,5 @@
 // The CPU backend: vector kernels over packed panels, spread over an executor that the caller may bring.
-// Weights keep their file's type where it is bf16 or f32; activations are float. No op allocates.
+// No op allocates.
 // Not here: the kernels (cpu/), threads (thread_pool.hpp).
 #pragma once
 
@@ -20,21 +20,28 @@ class BasicCpu {
  public:
   using Space = Host;
   using Matrix = PackedMatrix;
+  using Input = CpuInput<Arch>;
 
   /// Everything on the calling thread.
   BasicCpu() noexcept = default;
   /// Work is spread by `executor`, which must outlive this.
   explicit BasicCpu(ExecutorRef executor) noexcept : executor_(executor) {}
 
-  /// A weight [n, k], packed into panels on the executor; raw is not needed afterwards.
-  /// Throws Error(mismatch) unless raw is [n, k], Error(limit_exceeded) if its size overflows.
-  [[nodiscard]] PackedMatrix matrix(const RawTensor& raw, std::pmr::memory_resource* memory) const {
-    PackedMatrix w(PackedMatrix::Unpacked{}, raw, memory);
+  /// A weight out of a file's tensors, packed into panels on the executor; the tensors are not needed afterwards.
+  /// Throws Error(mismatch) unless the parts join, Error(limit_exceeded) if the size overflows.
+  [[nodiscard]] PackedMatrix matrix(std::span<const RawTensor> parts, Join join, Weights weights,
+                                    std::pmr::memory_resource* memory) const {
+    PackedMatrix w(parts, join, format_of(weights, parts), memory);
     const index_t size = detail::chunk_size(executor_, w.panels(), w.cols() * panel_outputs);
     detail::for_chunks(executor_, w.panels(), size, [&](index_t first, index_t last) {
-      for (index_t i = first; i < last; ++i) w.pack(i, raw);
+      for (index_t i = first; i < last; ++i) w.pack(i, parts);
     });
     return w;
+  }
+
+  /// Room for the rows of a product.
+  [[nodiscard]] Input input(index_t rows, index_t k, std::pmr::memory_resource* memory) const {
+    return Input(rows, k, memory);
   }
 
   /// A vector [n] as float. Throws Error(mismatch) unless raw is [n].
@@ -59,9 +66,37 @@ class BasicCpu {
              [&](index_t t) { detail::rms_norm_row<Arch>(&x(t, 0), s.data(), eps, x.extent(1), &y(t, 0)); });
   }
 
-  /// y[t,i] (+)= Σ_j x[t,j] · w[i,j]
-  void matmul(MatrixView<const float> x, const PackedMatrix& w, Write write, MatrixView<float> y) const {
-    if (x.extent(0) > 0) detail::MatmulJob<Arch>(x, w, write, y).run(executor_);
+  /// input = x, as products with w's format read it.
+  void prepare(MatrixView<const float> x, const PackedMatrix& w, Input& input) const {
+    const index_t k = x.extent(1);
+    input.write(executor_, w.format(), x.extent(0), k, [&](index_t t) {
+      return [row = &x(t, 0), k](index_t j) { return detail::load_row<Arch>(row, j, k); };
+    });
+  }
+
+  /// input = rms_norm(x)
+  void prepare_normed(MatrixView<const float> x, VectorView<const float> s, float eps, const PackedMatrix& w,
+                      Input& input) const {
+    using V = detail::simd::Lanes<Arch>;
+    const index_t k = x.extent(1);
+    input.write(executor_, w.format(), x.extent(0), k, [&](index_t t) {
+      const float* row = &x(t, 0);
+      const V scale = V::broadcast(detail::rms_norm_scale<Arch>(row, eps, k));
+      return [row, k, scale, s = s.data()](index_t j) {
+        return detail::load_row<Arch>(row, j, k) * scale * detail::load_row<Arch>(s, j, k);
+      };
+    });
+  }
+
+  /// y[t,i] (+)= Σ_j input[t,j] · w[i,j]
+  void matmul(const Input& input, const PackedMatrix& w, Write write, MatrixView<float> y) const {
+    const auto finish = write == Write::accumulate ? detail::Finish::accumulate : detail::Finish::overwrite;
+    detail::MatmulJob<Arch>(input, w, finish, y).run(executor_);
+  }
+
+  /// y[t,i] = silu(Σ_j input[t,j] · gate[i,j]) · Σ_j input[t,j] · up[i,j]
+  void matmul_swiglu(const Input& input, const PackedMatrix& w, MatrixView<float> y) const {
+    detail::MatmulJob<Arch>(input, w, detail::Finish::swiglu, y).run(executor_);
   }
 
   /// The pair (a, b) = (x[i], x[i + e/2]) of every head becomes (a·cos - b·sin, b·cos + a·sin).
@@ -98,12 +133,6 @@ class BasicCpu {
       detail::attention_head<Arch>(sites[static_cast<std::size_t>(t)], &q(t, h, 0), q.extent(2), cache, h / group,
                                    scale, &y(t, h, 0));
     });
-  }
-
-  /// y[t,i] = silu(gate[t,i]) · up[t,i]
-  void swiglu(MatrixView<const float> gate, MatrixView<const float> up, MatrixView<float> y) const {
-    for_rows(gate.extent(0), 16 * gate.extent(1),
-             [&](index_t t) { detail::swiglu_row<Arch>(&gate(t, 0), &up(t, 0), gate.extent(1), &y(t, 0)); });
   }
 
  private:

@@ -1,6 +1,6 @@
-// The reference backend: plain loops with double accumulators, over a file's bytes as they lie. It defines every op,
-// and the other backends are tested against it. Not for speed: nothing is packed, no thread is used, and attention
-// allocates its scores.
+// The reference backend: plain loops with double accumulators, over weights and activations as each format rounds them.
+// It defines every op, and the other backends are tested against it. Not for speed: nothing is packed, no thread is
+// used, and ops allocate.
 #pragma once
 
 #include <finteam/backend/backend.hpp>
@@ -18,24 +18,45 @@ class Reference {
  public:
   using Space = Host;
 
-  /// A weight [n, k]: the file's own bytes, which must outlive it. Copies nothing.
+  /// A weight [n, k] (paired: two, one after the other), each number as its format has it.
   struct Matrix {
-    const std::byte* data = nullptr;
-    DType dtype = DType::f32;
+    std::vector<float> values;
+    Format format = Format::f32;
     index_t n = 0;
     index_t k = 0;
 
     [[nodiscard]] index_t rows() const noexcept { return n; }
     [[nodiscard]] index_t cols() const noexcept { return k; }
-    /// w[i,j], exactly.
-    [[nodiscard]] float operator()(index_t i, index_t j) const noexcept { return load_element(data, dtype, i * k + j); }
+    [[nodiscard]] float operator()(index_t i, index_t j) const noexcept {
+      return values[static_cast<std::size_t>(i * k + j)];
+    }
   };
 
-  /// Throws Error(mismatch) unless raw is [n, k].
-  [[nodiscard]] Matrix matrix(const RawTensor& raw, std::pmr::memory_resource* = nullptr) const {
-    detail::require_rank(raw, 2, "matrix");
-    return {raw.data, raw.dtype, raw.shape[0], raw.shape[1]};
+  /// Rows as a format's products read them, each number as it then counts. [rows, k]
+  struct Input {
+    std::vector<float> values;
+    index_t k = 0;
+
+    [[nodiscard]] index_t rows() const noexcept { return k == 0 ? 0 : static_cast<index_t>(values.size()) / k; }
+    [[nodiscard]] float operator()(index_t t, index_t j) const noexcept {
+      return values[static_cast<std::size_t>(t * k + j)];
+    }
+  };
+
+  /// Throws Error(mismatch) unless the parts join.
+  [[nodiscard]] Matrix matrix(std::span<const RawTensor> parts, Join join, Weights weights,
+                              std::pmr::memory_resource* memory) const {
+    // Only for its checks, its shape and its format.
+    const PackedMatrix shape(parts, join, format_of(weights, parts), memory);
+    Matrix w{.values = {}, .format = shape.format(), .n = shape.rows(), .k = shape.cols()};
+    for (const RawTensor& part : parts) {
+      for (index_t i = 0; i < part.size(); ++i) w.values.push_back(part[i]);
+    }
+    each_group(w.values, w.k, [&](std::span<float> group) { round_weights(w.format, group); });
+    return w;
   }
+
+  [[nodiscard]] Input input(index_t, index_t, std::pmr::memory_resource*) const { return {}; }
 
   /// Throws Error(mismatch) unless raw is [n].
   [[nodiscard]] Tensor<float, 1> vector(const RawTensor& raw, std::pmr::memory_resource* memory) const {
@@ -71,17 +92,44 @@ class Reference {
     }
   }
 
-  /// y[t,i] (+)= Σ_j x[t,j] · w[i,j]
-  void matmul(MatrixView<const float> x, const Matrix& w, Write write, MatrixView<float> y) const {
+  /// input = x, as products with w's format read it.
+  void prepare(MatrixView<const float> x, const Matrix& w, Input& input) const {
     const FpEnvironment environment;
+    input.k = x.extent(1);
+    input.values.clear();
     for (index_t t = 0; t < x.extent(0); ++t) {
+      input.values.insert(input.values.end(), &x(t, 0), &x(t, 0) + input.k);
+    }
+    each_group(input.values, input.k, [&](std::span<float> group) { round_activations(w.format, group); });
+  }
+
+  /// input = rms_norm(x)
+  void prepare_normed(MatrixView<const float> x, VectorView<const float> s, float eps, const Matrix& w,
+                      Input& input) const {
+    std::vector<float> y(static_cast<std::size_t>(x.size()));
+    const MatrixView<float> normed(y.data(), x.extents());
+    rms_norm(x, s, eps, normed);
+    prepare(normed, w, input);
+  }
+
+  /// y[t,i] (+)= Σ_j input[t,j] · w[i,j]
+  void matmul(const Input& input, const Matrix& w, Write write, MatrixView<float> y) const {
+    const FpEnvironment environment;
+    for (index_t t = 0; t < y.extent(0); ++t) {
       for (index_t i = 0; i < w.n; ++i) {
-        double sum = 0;
-        for (index_t j = 0; j < w.k; ++j) {
-          sum = std::fma(static_cast<double>(x(t, j)), static_cast<double>(w(i, j)), sum);
-        }
-        if (write == Write::accumulate) sum += static_cast<double>(y(t, i));
-        y(t, i) = static_cast<float>(sum);
+        const double before = write == Write::accumulate ? static_cast<double>(y(t, i)) : 0;
+        y(t, i) = static_cast<float>(before + product(input, w, t, i));
+      }
+    }
+  }
+
+  /// y[t,i] = silu(Σ_j input[t,j] · gate[i,j]) · Σ_j input[t,j] · up[i,j]
+  void matmul_swiglu(const Input& input, const Matrix& w, MatrixView<float> y) const {
+    const FpEnvironment environment;
+    for (index_t t = 0; t < y.extent(0); ++t) {
+      for (index_t i = 0; i < w.n; ++i) {
+        const double gate = product(input, w, t, i), up = product(input, w, t, w.n + i);
+        y(t, i) = static_cast<float>(gate / (1 + std::exp(-gate)) * up);
       }
     }
   }
@@ -132,18 +180,38 @@ class Reference {
     }
   }
 
-  /// y[t,i] = silu(gate[t,i]) · up[t,i], silu(z) = z / (1 + exp(-z))
-  void swiglu(MatrixView<const float> gate, MatrixView<const float> up, MatrixView<float> y) const {
-    const FpEnvironment environment;
-    for (index_t t = 0; t < gate.extent(0); ++t) {
-      for (index_t i = 0; i < gate.extent(1); ++i) {
-        const double z = gate(t, i);
-        y(t, i) = static_cast<float>(z / (1 + std::exp(-z)) * static_cast<double>(up(t, i)));
+ private:
+  /// f over the groups of 32 of every row of k.
+  template <class F>
+  static void each_group(std::span<float> values, index_t k, F&& f) {
+    for (std::size_t row = 0; row < values.size(); row += static_cast<std::size_t>(k)) {
+      for (index_t j = 0; j < k; j += group_inputs) {
+        f(values.subspan(row + static_cast<std::size_t>(j), static_cast<std::size_t>(std::min(group_inputs, k - j))));
       }
     }
   }
+  static void round_weights(Format format, std::span<float> w) {
+    const WeightGroup group = is_quantised(format) ? quantise_weights(format, w) : WeightGroup{};
+    for (std::size_t j = 0; j < w.size(); ++j) {
+      if (is_quantised(format)) w[j] = group[static_cast<index_t>(j)];
+      if (format == Format::bf16) w[j] = to_float(to_bf16(w[j]));
+    }
+  }
+  static void round_activations(Format format, std::span<float> x) {
+    const ActivationGroup group = is_quantised(format) ? quantise_activations(x) : ActivationGroup{};
+    for (std::size_t j = 0; j < x.size(); ++j) {
+      if (is_quantised(format)) x[j] = group.scale * static_cast<float>(group.q[j]);
+      if (format == Format::bf16) x[j] = to_float(to_bf16(x[j]));
+    }
+  }
+  static double product(const Input& input, const Matrix& w, index_t t, index_t i) {
+    double sum = 0;
+    for (index_t j = 0; j < w.k; ++j) {
+      sum = std::fma(static_cast<double>(input(t, j)), static_cast<double>(w(i, j)), sum);
+    }
+    return sum;
+  }
 
- private:
   static void attend(const Site& site, VectorView<const float> q, CacheLayer<Host> cache, index_t g, float scale,
                      VectorView<float> y) {
     std::vector<double> weights(static_cast<std::size_t>(site.position) + 1);

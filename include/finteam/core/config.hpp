@@ -12,7 +12,17 @@
 
 // Two translation units built for different instruction sets must never merge in the linker.
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__) && defined(__FMA__)
+#if defined(__AVX512VNNI__) && defined(__AVX512BF16__)
+#define FINTEAM_ABI v0_1_avx512_vnni_bf16
+#elif defined(__AVX512VNNI__)
+#define FINTEAM_ABI v0_1_avx512_vnni
+#elif defined(__AVX512BF16__)
+#define FINTEAM_ABI v0_1_avx512_bf16
+#else
 #define FINTEAM_ABI v0_1_avx512
+#endif
+#elif defined(__AVX2__) && defined(__FMA__) && defined(__AVXVNNI__)
+#define FINTEAM_ABI v0_1_avx2_vnni
 #elif defined(__AVX2__) && defined(__FMA__)
 #define FINTEAM_ABI v0_1_avx2
 #elif defined(__x86_64__) && defined(__FMA__)

@@ -74,4 +74,15 @@ struct f16 {
   return t == DType::bf16 ? to_float(bf16{bits}) : to_float(f16{bits});
 }
 
+/// y[i] = element first + i of an array of `t` at p, for i in [0, count).
+inline void load_elements(const std::byte* p, DType t, std::ptrdiff_t first, std::ptrdiff_t count, float* y) noexcept {
+  if (t == DType::f32) {
+    std::memcpy(y, p + 4 * first, 4 * static_cast<std::size_t>(count));
+  } else if (t == DType::bf16) {
+    for (std::ptrdiff_t i = 0; i < count; ++i) y[i] = load_element(p, DType::bf16, first + i);
+  } else {
+    for (std::ptrdiff_t i = 0; i < count; ++i) y[i] = load_element(p, DType::f16, first + i);
+  }
+}
+
 }  // namespace finteam::inline FINTEAM_ABI

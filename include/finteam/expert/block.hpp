@@ -8,7 +8,7 @@ namespace finteam::inline FINTEAM_ABI {
 /// Working memory of one block, for up to t rows.
 template <Backend B>
 struct BlockScratch {
-  decltype(std::declval<B&>().template tensor<float, 2>({}, nullptr)) normed;  ///< [t, d]
+  typename B::Input input;  ///< of every product in turn: up to t rows of the widest k
   AttentionScratch<B> attention;
   FeedForwardScratch<B> feed_forward;
 };
@@ -17,11 +17,8 @@ struct BlockScratch {
 template <Backend B>
 void block(B& b, const BlockWeights<B>& w, float eps, std::span<const Site> sites, CacheLayer<typename B::Space> cache,
            BlockScratch<B>& s, MatrixView<float, typename B::Space> x) {
-  const auto normed = s.normed.view().rows(0, x.extent(0));
-  b.rms_norm(x, w.input_norm.view(), eps, normed);
-  attention<B>(b, w.attention, sites, cache, s.attention, normed, x);
-  b.rms_norm(x, w.post_attention_norm.view(), eps, normed);
-  feed_forward<B>(b, w.feed_forward, s.feed_forward, normed, x);
+  attention<B>(b, w.attention, sites, cache, s.attention, s.input, w.input_norm.view(), eps, x);
+  feed_forward<B>(b, w.feed_forward, s.feed_forward, s.input, w.post_attention_norm.view(), eps, x);
 }
 
 }  // namespace finteam::inline FINTEAM_ABI

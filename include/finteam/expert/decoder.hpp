@@ -7,6 +7,7 @@
 #include <finteam/expert/block.hpp>
 #include <finteam/layer/rope.hpp>
 
+#include <algorithm>
 #include <optional>
 #include <span>
 #include <vector>
@@ -27,15 +28,12 @@ class StepScratch {
   StepScratch(B& b, const Config& c, index_t rows, std::pmr::memory_resource* memory = std::pmr::get_default_resource())
       : rows_(rows),
         x_(b.template tensor<float, 2>({rows, c.d}, memory)),
-        block_{.normed = b.template tensor<float, 2>({rows, c.d}, memory),
-               .attention = {.q = b.template tensor<float, 3>({rows, c.h, c.e}, memory),
-                             .k = b.template tensor<float, 3>({rows, c.g, c.e}, memory),
-                             .v = b.template tensor<float, 3>({rows, c.g, c.e}, memory),
+        block_{.input = b.input(rows, std::max({c.d, c.f, c.h * c.e}), memory),
+               .attention = {.qkv = b.template tensor<float, 3>({rows, c.h + 2 * c.g, c.e}, memory),
                              .y = b.template tensor<float, 3>({rows, c.h, c.e}, memory),
                              .cosine = b.template tensor<float, 2>({rows, c.e / 2}, memory),
                              .sine = b.template tensor<float, 2>({rows, c.e / 2}, memory)},
-               .feed_forward = {.gate = b.template tensor<float, 2>({rows, c.f}, memory),
-                                .up = b.template tensor<float, 2>({rows, c.f}, memory)}} {
+               .feed_forward = {.y = b.template tensor<float, 2>({rows, c.f}, memory)}} {
     tokens_.reserve(static_cast<std::size_t>(rows));
     sites_.reserve(static_cast<std::size_t>(rows));
   }
@@ -60,9 +58,8 @@ class Decoder {
  public:
   /// Throws Error for a tensor that is missing, misshapen, or that `config` has no place for.
   [[nodiscard]] static Decoder load(B& backend, const Checkpoint& checkpoint, const Config& config,
-                                    const Progress& progress = {},
-                                    std::pmr::memory_resource* memory = std::pmr::get_default_resource()) {
-    return {config, load_weights(backend, checkpoint, config, progress, memory)};
+                                    const OpenOptions& options = {}) {
+    return {config, load_weights(backend, checkpoint, config, options)};
   }
 
   [[nodiscard]] const Config& config() const noexcept { return config_; }
@@ -95,10 +92,11 @@ class Decoder {
     return std::nullopt;
   }
 
-  /// logits[t,:] = lm_head · hidden[t,:]. hidden [t, d], logits [t, v], overwritten.
-  void logits(B& b, MatrixView<const float, typename B::Space> hidden,
+  /// logits[t,:] = lm_head · hidden[t,:]. hidden [t, d], t ≤ s.rows(), logits [t, v], overwritten.
+  void logits(B& b, MatrixView<const float, typename B::Space> hidden, StepScratch<B>& s,
               MatrixView<float, typename B::Space> logits) const {
-    b.matmul(hidden, w_.lm_head(), Write::overwrite, logits);
+    b.prepare(hidden, w_.lm_head(), s.block_.input);
+    b.matmul(s.block_.input, w_.lm_head(), Write::overwrite, logits);
   }
 
  private:

@@ -43,6 +43,25 @@ inline constexpr TensorNames llama_names{
 /// Called while weights are loaded: bytes read so far, of how many. Must not throw.
 using Progress = std::function<void(std::uint64_t done, std::uint64_t total)>;
 
+/// Other weights for the tensors whose name holds `part`: {"lm_head", Weights::int8}. A tied head goes by both names.
+struct WeightChoice {
+  std::string part;
+  Weights weights = Weights::stored;
+};
+
+/// How a checkpoint's or a team's weights are opened.
+struct OpenOptions {
+  /// What every matrix is kept as, unless a choice says otherwise.
+  Weights weights = Weights::stored;
+  /// The first that fits a tensor's name counts. One for q_proj, k_proj and v_proj of a layer, and one for gate_proj
+  /// and up_proj: they are read by one product.
+  std::vector<WeightChoice> choices{};
+  /// Called on the opening thread while weights are read: bytes so far, of all bytes. Must not throw.
+  Progress progress{};
+  /// Where packed weights live; outlives what is opened.
+  std::pmr::memory_resource* memory = std::pmr::get_default_resource();
+};
+
 /// A norm's scale as float, in the backend's space. [d]
 template <Backend B>
 using Scale = decltype(std::declval<B&>().vector(std::declval<const RawTensor&>(), nullptr));
@@ -82,12 +101,42 @@ inline void refuse_leftovers(const Checkpoint& checkpoint, std::vector<std::stri
   }
 }
 
+namespace detail {
+
+/// A tensor of a matrix, and its rows.
+struct Part {
+  std::string name;
+  index_t n;
+};
+
+/// What the options make of a matrix. Throws Error(invalid_argument) if they part what one product reads.
+[[nodiscard]] inline Weights choose(const OpenOptions& options, const Config& config, std::span<const Part> parts) {
+  const auto weights_of = [&](std::string_view name) {
+    const bool both = config.tie_word_embeddings && name == llama_names.embed_tokens;
+    for (const WeightChoice& choice : options.choices) {
+      const auto fits = [&](std::string_view n) { return n.find(choice.part) != std::string_view::npos; };
+      if (fits(name) || (both && fits(llama_names.lm_head))) return choice.weights;
+    }
+    return options.weights;
+  };
+  const Weights weights = weights_of(parts.front().name);
+  for (const Part& part : parts) {
+    if (weights_of(part.name) == weights) continue;
+    throw Error(Code::invalid_argument, "choices",
+                "the same weights for " + parts.front().name + " and " + part.name + ", which one product reads",
+                std::string(name(weights)) + " and " + std::string(name(weights_of(part.name))));
+  }
+  return weights;
+}
+
+}  // namespace detail
+
 /// Takes every tensor that `config` asks for out of `checkpoint`, by way of backend.matrix and backend.vector.
 /// Throws Error(not_found) for a missing tensor and Error(mismatch) for a wrong shape; a tensor that the config has no
 /// place for (a bias, an extra layer) is refused too, and so is a second copy of tied embeddings that differs.
 template <Backend B>
 [[nodiscard]] DecoderWeights<B> load_weights(B& backend, const Checkpoint& checkpoint, const Config& config,
-                                             const Progress& progress, std::pmr::memory_resource* memory) {
+                                             const OpenOptions& options) {
   const TensorNames& names = llama_names;
   const index_t d = config.d, f = config.f, v = config.v, queries = config.h * config.e, keys = config.g * config.e;
   std::uint64_t done = 0;
@@ -99,36 +148,37 @@ template <Backend B>
     return raw;
   };
   const auto loaded = [&](auto weight) {
-    if (progress) progress(done, checkpoint.bytes());
+    if (options.progress) options.progress(done, checkpoint.bytes());
     return weight;
   };
-  const auto matrix = [&](std::string name, index_t n, index_t k) {
-    return loaded(backend.matrix(take(std::move(name), {n, k}), memory));
+  const auto matrix = [&](std::initializer_list<detail::Part> parts, index_t k, Join join = Join::stacked) {
+    std::vector<RawTensor> tensors;
+    for (const detail::Part& part : parts) tensors.push_back(take(part.name, {part.n, k}));
+    return loaded(backend.matrix(tensors, join, detail::choose(options, config, parts), options.memory));
   };
   const auto vector = [&](std::string name, index_t n) {
-    return loaded(backend.vector(take(std::move(name), {n}), memory));
+    return loaded(backend.vector(take(std::move(name), {n}), options.memory));
   };
 
   DecoderWeights<B> w{
-      .embed_tokens = matrix(std::string(names.embed_tokens), v, d), .blocks = {}, .norm = {}, .own_lm_head = {}};
+      .embed_tokens = matrix({{std::string(names.embed_tokens), v}}, d), .blocks = {}, .norm = {}, .own_lm_head = {}};
   w.blocks.reserve(static_cast<std::size_t>(config.layers));
   for (index_t l = 0; l < config.layers; ++l) {
     const auto at = [&](std::string_view part) {
       return std::string(names.layer) + std::to_string(l) + "." + std::string(part);
     };
-    w.blocks.push_back({.input_norm = vector(at(names.input_norm), d),
-                        .attention = {.q_proj = matrix(at(names.q_proj), queries, d),
-                                      .k_proj = matrix(at(names.k_proj), keys, d),
-                                      .v_proj = matrix(at(names.v_proj), keys, d),
-                                      .o_proj = matrix(at(names.o_proj), d, queries)},
-                        .post_attention_norm = vector(at(names.post_attention_norm), d),
-                        .feed_forward = {.gate_proj = matrix(at(names.gate_proj), f, d),
-                                         .up_proj = matrix(at(names.up_proj), f, d),
-                                         .down_proj = matrix(at(names.down_proj), d, f)}});
+    w.blocks.push_back(
+        {.input_norm = vector(at(names.input_norm), d),
+         .attention = {.qkv_proj =
+                           matrix({{at(names.q_proj), queries}, {at(names.k_proj), keys}, {at(names.v_proj), keys}}, d),
+                       .o_proj = matrix({{at(names.o_proj), d}}, queries)},
+         .post_attention_norm = vector(at(names.post_attention_norm), d),
+         .feed_forward = {.gate_up_proj = matrix({{at(names.gate_proj), f}, {at(names.up_proj), f}}, d, Join::paired),
+                          .down_proj = matrix({{at(names.down_proj), d}}, f)}});
   }
   w.norm = vector(std::string(names.norm), d);
   if (!config.tie_word_embeddings) {
-    w.own_lm_head.push_back(matrix(std::string(names.lm_head), v, d));
+    w.own_lm_head.push_back(matrix({{std::string(names.lm_head), v}}, d));
   } else if (checkpoint.contains(names.lm_head)) {
     const RawTensor head = take(std::string(names.lm_head), {v, d}), embedding = checkpoint.tensor(names.embed_tokens);
     if (head.dtype != embedding.dtype ||
@@ -138,7 +188,8 @@ template <Backend B>
     }
   }
   refuse_leftovers(checkpoint, std::move(used));
-  if (progress) progress(checkpoint.bytes(), checkpoint.bytes());  // what was passed over counts as done
+  if (options.progress)
+    options.progress(checkpoint.bytes(), checkpoint.bytes());  // what was passed over counts as done
   return w;
 }
 

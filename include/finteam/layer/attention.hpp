@@ -1,4 +1,4 @@
-// Grouped-query self-attention over a paged cache, as eight calls on a backend.
+// Grouped-query self-attention over a paged cache, as seven calls on a backend.
 // Not here: masks. A row sees its own sequence up to its own position; nothing else knows which request it came from.
 #pragma once
 
@@ -9,10 +9,11 @@
 
 namespace finteam::inline FINTEAM_ABI {
 
-/// Projections of one layer: q_proj [h·e, d], k_proj and v_proj [g·e, d], o_proj [d, h·e].
+/// Projections of one layer: qkv_proj [(h + 2g)·e, d], which is q_proj [h·e, d], k_proj and v_proj [g·e, d] for one
+/// product, and o_proj [d, h·e].
 template <Backend B>
 struct AttentionWeights {
-  typename B::Matrix q_proj, k_proj, v_proj, o_proj;
+  typename B::Matrix qkv_proj, o_proj;
 };
 
 /// Working memory of one step, for up to t rows.
@@ -20,7 +21,7 @@ template <Backend B>
 struct AttentionScratch {
   template <std::size_t R>
   using Tensor = decltype(std::declval<B&>().template tensor<float, R>({}, nullptr));
-  Tensor<3> q, k, v, y;    ///< [t, h, e], [t, g, e], [t, g, e], [t, h, e]
+  Tensor<3> qkv, y;        ///< [t, h + 2g, e], [t, h, e]
   Tensor<2> cosine, sine;  ///< [t, e/2]
 };
 
@@ -30,25 +31,28 @@ template <class T, class Space>
 [[nodiscard]] MatrixView<T, Space> flat(TensorView<T, 3, Space> x) noexcept {
   return {x.data(), {x.extent(0), x.extent(1) * x.extent(2)}};
 }
+/// Heads [first, first + count) of every row.
+template <class T, class Space>
+[[nodiscard]] TensorView<T, 3, Space> heads(TensorView<T, 3, Space> x, index_t first, index_t count) noexcept {
+  return {x.data() + first * x.stride(1), {x.extent(0), count, x.extent(2)}, x.strides()};
+}
 }  // namespace detail
 
-/// x[t,:] += o_proj · attention(rope(q_proj · n[t,:]), rope(k_proj · n), v_proj · n), writing keys and values at
-/// `sites`. n [t, d] (normed), x [t, d]. Source: Vaswani et al. 2017, eq. 1; grouped queries: Ainslie et al. 2023.
+/// x[t,:] += o_proj · attention(rope(q_proj · n[t,:]), rope(k_proj · n), v_proj · n), n = rms_norm(x), writing keys and
+/// values at `sites`. x [t, d]. Source: Vaswani et al. 2017, eq. 1; grouped queries: Ainslie et al. 2023.
 template <Backend B>
 void attention(B& b, const AttentionWeights<B>& w, std::span<const Site> sites, CacheLayer<typename B::Space> cache,
-               AttentionScratch<B>& s, MatrixView<const float, typename B::Space> n,
-               MatrixView<float, typename B::Space> x) {
-  const index_t t = n.extent(0);
-  const auto q = s.q.view().rows(0, t), k = s.k.view().rows(0, t), v = s.v.view().rows(0, t), y = s.y.view().rows(0, t);
-  const auto cosine = s.cosine.view().rows(0, t), sine = s.sine.view().rows(0, t);
-  b.matmul(n, w.q_proj, Write::overwrite, detail::flat(q));
-  b.matmul(n, w.k_proj, Write::overwrite, detail::flat(k));
-  b.matmul(n, w.v_proj, Write::overwrite, detail::flat(v));
-  b.rope(cosine, sine, q);
-  b.rope(cosine, sine, k);
-  b.cache_write(sites, k, v, cache);
-  b.attention(sites, q, cache, 1.0F / std::sqrt(static_cast<float>(q.extent(2))), y);
-  b.matmul(detail::flat(y), w.o_proj, Write::accumulate, x);
+               AttentionScratch<B>& s, typename B::Input& input, VectorView<const float, typename B::Space> norm,
+               float eps, MatrixView<float, typename B::Space> x) {
+  const index_t t = x.extent(0), h = s.y.extent(1), g = (s.qkv.extent(1) - h) / 2;
+  const auto qkv = s.qkv.view().rows(0, t), y = s.y.view().rows(0, t);
+  b.prepare_normed(x, norm, eps, w.qkv_proj, input);
+  b.matmul(input, w.qkv_proj, Write::overwrite, detail::flat(qkv));
+  b.rope(s.cosine.view().rows(0, t), s.sine.view().rows(0, t), detail::heads(qkv, 0, h + g));
+  b.cache_write(sites, detail::heads(qkv, h, g), detail::heads(qkv, h + g, g), cache);
+  b.attention(sites, detail::heads(qkv, 0, h), cache, 1.0F / std::sqrt(static_cast<float>(y.extent(2))), y);
+  b.prepare(detail::flat(y), w.o_proj, input);
+  b.matmul(input, w.o_proj, Write::accumulate, x);
 }
 
 }  // namespace finteam::inline FINTEAM_ABI

@@ -6,28 +6,28 @@
 
 namespace finteam::inline FINTEAM_ABI {
 
-/// gate_proj and up_proj [f, d], down_proj [d, f].
+/// gate_up_proj: gate_proj and up_proj [f, d], paired for one product; down_proj [d, f].
 template <Backend B>
 struct FeedForwardWeights {
-  typename B::Matrix gate_proj, up_proj, down_proj;
+  typename B::Matrix gate_up_proj, down_proj;
 };
 
-/// Working memory of one step, for up to t rows: [t, f] each.
+/// Working memory of one step, for up to t rows: [t, f].
 template <Backend B>
 struct FeedForwardScratch {
-  decltype(std::declval<B&>().template tensor<float, 2>({}, nullptr)) gate, up;
+  decltype(std::declval<B&>().template tensor<float, 2>({}, nullptr)) y;
 };
 
-/// x[t,:] += down_proj · (silu(gate_proj · n[t,:]) ⊙ (up_proj · n[t,:])). n [t, d] (normed), x [t, d].
+/// x[t,:] += down_proj · (silu(gate_proj · n[t,:]) ⊙ (up_proj · n[t,:])), n = rms_norm(x). x [t, d].
 /// Source: Shazeer 2020, eq. 6.
 template <Backend B>
-void feed_forward(B& b, const FeedForwardWeights<B>& w, FeedForwardScratch<B>& s,
-                  MatrixView<const float, typename B::Space> n, MatrixView<float, typename B::Space> x) {
-  const auto gate = s.gate.view().rows(0, n.extent(0)), up = s.up.view().rows(0, n.extent(0));
-  b.matmul(n, w.gate_proj, Write::overwrite, gate);
-  b.matmul(n, w.up_proj, Write::overwrite, up);
-  b.swiglu(gate, up, gate);
-  b.matmul(gate, w.down_proj, Write::accumulate, x);
+void feed_forward(B& b, const FeedForwardWeights<B>& w, FeedForwardScratch<B>& s, typename B::Input& input,
+                  VectorView<const float, typename B::Space> norm, float eps, MatrixView<float, typename B::Space> x) {
+  const auto y = s.y.view().rows(0, x.extent(0));
+  b.prepare_normed(x, norm, eps, w.gate_up_proj, input);
+  b.matmul_swiglu(input, w.gate_up_proj, y);
+  b.prepare(y, w.down_proj, input);
+  b.matmul(input, w.down_proj, Write::accumulate, x);
 }
 
 }  // namespace finteam::inline FINTEAM_ABI

@@ -86,8 +86,12 @@ class Reader {
   }
 
   /// Logits of the token after everything that was read. logits [1, v], overwritten.
-  void logits(B& b, MatrixView<float, typename B::Space> logits) const {
-    decoder_->logits(b, hidden_.view().rows(last_, 1), logits);
+  void logits(B& b, MatrixView<float, typename B::Space> logits) {
+    this->logits(b, hidden_.view().rows(last_, 1), logits);
+  }
+  /// Logits of the tokens after those whose states are given. hidden [t ≤ rows, d], logits [t, v], overwritten.
+  void logits(B& b, MatrixView<const float, typename B::Space> hidden, MatrixView<float, typename B::Space> logits) {
+    decoder_->logits(b, hidden, scratch_, logits);
   }
 
   /// scores[l] = Σ_j log p(label l's token j | what was read, its tokens before j), all labels in one step over one
@@ -111,7 +115,7 @@ class Reader {
     if (code) return code;
     for (index_t r = 0; r < static_cast<index_t>(rows_.size()); r += logits.extent(0)) {
       const index_t t = std::min(logits.extent(0), static_cast<index_t>(rows_.size()) - r);
-      decoder_->logits(b, hidden_.view().rows(r, t), logits.rows(0, t));
+      this->logits(b, hidden_.view().rows(r, t), logits.rows(0, t));
       for (index_t i = 0; i < t; ++i) {
         const auto row = std::span<const float>(logits.row(i).span());
         const Next next = next_[static_cast<std::size_t>(r + i)];

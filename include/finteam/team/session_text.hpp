@@ -158,8 +158,8 @@ std::optional<Code> Session<B>::score_chunk(index_t first, index_t t, const Inte
   for (std::size_t k = 0; k < readers_.size(); ++k) {
     if (!score_.roles[k].awake) continue;
     const auto logits = all.row(static_cast<index_t>(k)).rows(0, t);
-    const auto code = readers_[k].read(
-        b_, read, interrupt, [&](MatrixView<const float> hidden) { readers_[k].decoder().logits(b_, hidden, logits); });
+    const auto code = readers_[k].read(b_, read, interrupt,
+                                       [&](MatrixView<const float> hidden) { readers_[k].logits(b_, hidden, logits); });
     if (code) return code;
   }
   for (index_t i = 0; i < t; ++i) {

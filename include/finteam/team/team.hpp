@@ -21,14 +21,6 @@
 
 namespace finteam::inline FINTEAM_ABI {
 
-/// How a team is opened.
-struct OpenOptions {
-  /// Called on the opening thread while weights are read: bytes so far, of all roles' bytes. Must not throw.
-  Progress progress{};
-  /// Where packed weights live; outlives the team.
-  std::pmr::memory_resource* memory = std::pmr::get_default_resource();
-};
-
 /// A role's decoder, and the files it borrows from, if its backend does.
 template <Backend B>
 struct Role {
@@ -160,13 +152,12 @@ Team<B>::Team(const std::filesystem::path& folder, const OpenOptions& options, B
   }
   for (std::size_t k = 0; k < checkpoints.size(); ++k) {
     const std::uint64_t before = done;
-    auto decoder = Decoder<B>::load(
-        backend, checkpoints[k], configs[k],
-        [&](std::uint64_t bytes, std::uint64_t) {
-          done = before + bytes;
-          if (options.progress) options.progress(done, total);
-        },
-        options.memory);
+    OpenOptions of_role = options;
+    of_role.progress = [&](std::uint64_t bytes, std::uint64_t) {
+      done = before + bytes;
+      if (options.progress) options.progress(done, total);
+    };
+    auto decoder = Decoder<B>::load(backend, checkpoints[k], configs[k], of_role);
     roles_.push_back({manifest_.roles[k].name, std::move(checkpoints[k]), std::move(decoder)});
     context_ = k == 0 ? configs[k].max_positions : std::min(context_, configs[k].max_positions);
     widest_hidden_ = std::max(widest_hidden_, configs[k].d);

@@ -1,4 +1,4 @@
-// The ops that go over rows element by element: RMS norm, rotary positions, cache writes, SwiGLU.
+// The ops that go over rows element by element: RMS norm, rotary positions, cache writes.
 // Vector lanes and scalar tails run the same operations, so an element's bits do not depend on where in a row it lies.
 #pragma once
 
@@ -12,23 +12,32 @@
 namespace finteam::inline FINTEAM_ABI {
 namespace detail {
 
-/// y[i] = x[i] · s[i] / sqrt(mean x² + eps) for one row of d. Squares go to sixteen sums by i mod 16, then one tree.
+/// Elements j … j + 15 of a row of k, 0 beyond k.
+template <class Arch>
+FINTEAM_INLINE inline simd::Lanes<Arch> load_row(const float* row, index_t j, index_t k) noexcept {
+  using V = simd::Lanes<Arch>;
+  return j + 16 <= k ? V::load(row + j) : V::load(row + std::min(j, k), std::max<index_t>(k - j, 0));
+}
+
+/// 1 / sqrt(mean x² + eps) for one row of d. Squares go to sixteen sums by i mod 16, then one tree.
+template <class Arch>
+[[nodiscard]] float rms_norm_scale(const float* x, float eps, index_t d) noexcept {
+  using V = simd::Lanes<Arch>;
+  V squares = V::zero();
+  for (index_t i = 0; i < d; i += 16) {
+    const V v = load_row<Arch>(x, i, d);
+    squares = simd::fmadd(v, v, squares);
+  }
+  return 1.0F / std::sqrt(simd::sum(squares) / static_cast<float>(d) + eps);
+}
+
+/// y[i] = x[i] · s[i] / sqrt(mean x² + eps) for one row of d.
 template <class Arch>
 void rms_norm_row(const float* x, const float* s, float eps, index_t d, float* y) noexcept {
   using V = simd::Lanes<Arch>;
-  V squares = V::zero();
+  const float scale = rms_norm_scale<Arch>(x, eps, d);
   index_t i = 0;
-  for (; i + 16 <= d; i += 16) {
-    const V v = V::load(x + i);
-    squares = simd::fmadd(v, v, squares);
-  }
-  if (i < d) {
-    const V v = V::load(x + i, d - i);
-    squares = simd::fmadd(v, v, squares);
-  }
-  const float scale = 1.0F / std::sqrt(simd::sum(squares) / static_cast<float>(d) + eps);
-  const V scales = V::broadcast(scale);
-  for (i = 0; i + 16 <= d; i += 16) (V::load(x + i) * scales * V::load(s + i)).store(y + i);
+  for (; i + 16 <= d; i += 16) (V::load(x + i) * V::broadcast(scale) * V::load(s + i)).store(y + i);
   for (; i < d; ++i) y[i] = x[i] * scale * s[i];
 }
 
@@ -52,15 +61,6 @@ void rope_head(const float* cosine, const float* sine, index_t half, float* x) n
     b.store(x + half + i);
   }
   for (; i < half; ++i) rotate(x[i], x[half + i], cosine[i], sine[i]);
-}
-
-/// y[i] = silu(gate[i]) · up[i] for one row of f.
-template <class Arch>
-void swiglu_row(const float* gate, const float* up, index_t f, float* y) noexcept {
-  using V = simd::Lanes<Arch>;
-  index_t i = 0;
-  for (; i + 16 <= f; i += 16) (simd::silu(V::load(gate + i)) * V::load(up + i)).store(y + i);
-  for (; i < f; ++i) y[i] = simd::silu(gate[i]) * up[i];
 }
 
 /// One row's keys and values, [g, e] each, at its site.

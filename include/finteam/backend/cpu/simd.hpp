@@ -19,6 +19,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 
 // Kernels keep their sums in registers only if every lambda is inlined, which GCC 12 must be told. Not under the
@@ -263,16 +264,43 @@ template <class Arch>
   return a[0];
 }
 
-/// Sixteen pairs of bf16, widened exactly: even takes the first of each pair, odd the second.
+/// The first of sixteen pairs of bf16, widened exactly. The pairs are the words of Lanes<Arch>::parts registers.
 template <class Arch>
-FINTEAM_INLINE inline void load_bf16_pairs(const std::byte* p, Lanes<Arch>& even, Lanes<Arch>& odd) noexcept {
+FINTEAM_INLINE inline Lanes<Arch> low_bf16(const xsimd::batch<std::uint32_t, Arch>* pairs) noexcept {
+  return Lanes<Arch>::make([&](std::size_t i) FINTEAM_INLINE { return bits_as<float>(shift_left<16>(pairs[i])); });
+}
+/// The second.
+template <class Arch>
+FINTEAM_INLINE inline Lanes<Arch> high_bf16(const xsimd::batch<std::uint32_t, Arch>* pairs) noexcept {
   using Bits = typename Lanes<Arch>::Bits;
-  const auto* words = reinterpret_cast<const std::uint32_t*>(p);
-  unroll<Lanes<Arch>::parts>([&](std::size_t i) FINTEAM_INLINE {
-    const Bits pairs = Bits::load_unaligned(words + i * Lanes<Arch>::width);
-    even.part[i] = bits_as<float>(shift_left<16>(pairs));
-    odd.part[i] = bits_as<float>(pairs & Bits(0xFFFF0000U));
-  });
+  return Lanes<Arch>::make([&](std::size_t i) FINTEAM_INLINE { return bits_as<float>(pairs[i] & Bits(0xFFFF0000U)); });
+}
+
+/// Sixteen bf16 at p, widened exactly.
+template <class Arch>
+FINTEAM_INLINE inline Lanes<Arch> load_bf16(const std::byte* p) noexcept {
+#if defined(__AVX512F__)
+  if constexpr (Lanes<Arch>::width == 16) {
+    const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    const xsimd::batch<std::uint32_t, Arch> words(_mm512_maskz_cvtepu16_epi32(0xFFFFU, halves));
+    return low_bf16<Arch>(&words);
+  }
+#endif
+#if defined(__AVX2__)
+  if constexpr (Lanes<Arch>::width == 8) {
+    return Lanes<Arch>::make([&](std::size_t i) FINTEAM_INLINE {
+      const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 16 * i));
+      return bits_as<float>(shift_left<16>(xsimd::batch<std::uint32_t, Arch>(_mm256_cvtepu16_epi32(halves))));
+    });
+  }
+#endif
+  alignas(64) std::array<float, 16> a;
+  for (std::size_t i = 0; i < 16; ++i) {
+    std::uint16_t bits;
+    std::memcpy(&bits, p + 2 * i, 2);
+    a[i] = std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
+  }
+  return Lanes<Arch>::load(a.data());
 }
 
 }  // namespace detail::simd

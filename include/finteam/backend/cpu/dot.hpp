@@ -1,0 +1,204 @@
+// The dot products of short types that xsimd has no operation for: unsigned by signed bytes, four at a time, and pairs
+// of bf16. Each is exact (bytes) or has the rounding of its instruction (bf16), on sixteen outputs at once. Not here:
+// loops over k (matmul.hpp).
+#pragma once
+
+#include <finteam/backend/cpu/simd.hpp>
+
+#include <cstring>
+
+namespace finteam::inline FINTEAM_ABI::detail::simd {
+
+/// Whether sums of four byte products are one instruction: AVX-512 VNNI, or AVX-VNNI for eight lanes.
+template <class Arch>
+inline constexpr bool has_byte_dot =
+#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
+    xsimd::batch<float, Arch>::size >= 8;
+#elif defined(__AVX512VNNI__)
+    xsimd::batch<float, Arch>::size == 16;
+#elif defined(__AVXVNNI__)
+    xsimd::batch<float, Arch>::size == 8;
+#else
+    false;
+#endif
+
+/// Whether sums of two bf16 products are one instruction (vdpbf16ps).
+template <class Arch>
+inline constexpr bool has_bf16_dot =
+#if defined(__AVX512BF16__)
+    xsimd::batch<float, Arch>::size == 16;
+#else
+    false;
+#endif
+
+/// Bytes of four activations as `dot` reads them: four signed bytes, or two pairs of 16 bits (0 and 2, 1 and 3).
+template <class Arch>
+inline constexpr index_t quad_bytes = has_byte_dot<Arch> ? 4 : 8;
+
+/// A 32-bit word at p, which need not be aligned.
+FINTEAM_INLINE inline std::uint32_t word(const std::byte* p) noexcept {
+  std::uint32_t w;
+  std::memcpy(&w, p, 4);
+  return w;
+}
+
+/// Sixteen 32-bit integers.
+template <class Arch>
+struct Ints {
+  using Batch = xsimd::batch<std::uint32_t, Arch>;
+  static constexpr std::size_t parts = Lanes<Arch>::parts;
+
+  Batch part[parts];
+
+  FINTEAM_INLINE static Ints broadcast(std::uint32_t x) noexcept {
+    Ints made;
+    const Batch b(x);
+    unroll<parts>([&](std::size_t i) FINTEAM_INLINE { made.part[i] = b; });
+    return made;
+  }
+  FINTEAM_INLINE static Ints load(const std::byte* p) noexcept {
+    Ints made;
+    const auto* words = reinterpret_cast<const std::uint32_t*>(p);
+    unroll<parts>([&](std::size_t i)
+                      FINTEAM_INLINE { made.part[i] = Batch::load_unaligned(words + i * Lanes<Arch>::width); });
+    return made;
+  }
+};
+
+/// As float, exactly below 2^24; the integers are signed.
+template <class Arch>
+FINTEAM_INLINE inline Lanes<Arch> to_float(const Ints<Arch>& x) noexcept {
+  using Floats = typename Lanes<Arch>::Batch;
+  return Lanes<Arch>::make([&](std::size_t i) FINTEAM_INLINE {
+#if defined(__AVX512F__)
+    if constexpr (Floats::size == 16) return Floats(_mm512_maskz_cvtepi32_ps(0xFFFFU, x.part[i]));
+#endif
+    return Floats(xsimd::to_float(bits_as<std::int32_t>(x.part[i])));
+  });
+}
+
+/// Every word moved N bits down. (As shift_left: GCC 12 warns inside its own _mm512_srli_epi32.)
+template <int N, class Arch>
+FINTEAM_INLINE inline xsimd::batch<std::uint32_t, Arch> shift_right(
+    const xsimd::batch<std::uint32_t, Arch>& x) noexcept {
+#if defined(__AVX512F__)
+  if constexpr (xsimd::batch<float, Arch>::size == 16) {
+    return xsimd::batch<std::uint32_t, Arch>(_mm512_maskz_srli_epi32(0xFFFFU, x, N));
+  }
+#endif
+  return x >> N;
+}
+
+/// Σ of the two products of signed 16-bit numbers in every word: c + a0·b0 + a1·b1.
+template <class Arch>
+FINTEAM_INLINE inline xsimd::batch<std::uint32_t, Arch> dot16(const xsimd::batch<std::uint32_t, Arch>& a,
+                                                              const xsimd::batch<std::uint32_t, Arch>& b,
+                                                              const xsimd::batch<std::uint32_t, Arch>& c) noexcept {
+  using Batch = xsimd::batch<std::uint32_t, Arch>;
+#if defined(__AVX512BW__)
+  if constexpr (Batch::size == 16) return Batch(_mm512_madd_epi16(a, b)) + c;
+#endif
+#if defined(__AVX2__)
+  if constexpr (Batch::size == 8) return Batch(_mm256_madd_epi16(a, b)) + c;
+#endif
+#if defined(__SSE2__)
+  if constexpr (Batch::size == 4) return Batch(_mm_madd_epi16(a, b)) + c;
+#else
+  using Signed = xsimd::batch<std::int32_t, Arch>;
+  const auto low = [](const Batch& x) { return bits_as<std::int32_t>(shift_left<16>(x)) >> 16; };
+  const auto high = [](const Batch& x) { return bits_as<std::int32_t>(x) >> 16; };
+  const Signed sum = low(a) * low(b) + high(a) * high(b);
+  return bits_as<std::uint32_t>(sum) + c;
+#endif
+}
+
+/// Four unsigned bytes for each of sixteen outputs, ready for `dot`: as they are, or as two words of 16-bit numbers.
+template <class Arch, bool = has_byte_dot<Arch>>
+struct Quads {
+  Ints<Arch> bytes;
+
+  FINTEAM_INLINE static Quads load(const std::byte* p) noexcept { return {Ints<Arch>::load(p)}; }
+  /// Nibbles: the low halves of the bytes at p, and the high ones.
+  FINTEAM_INLINE static void load_halves(const std::byte* p, Quads& low, Quads& high) noexcept {
+    const Ints<Arch> both = Ints<Arch>::load(p);
+    const typename Ints<Arch>::Batch mask(0x0F0F0F0FU);
+    unroll<Ints<Arch>::parts>([&](std::size_t i) FINTEAM_INLINE {
+      low.bytes.part[i] = both.part[i] & mask;
+      high.bytes.part[i] = shift_right<4>(both.part[i]) & mask;
+    });
+  }
+};
+
+template <class Arch>
+struct Quads<Arch, false> {
+  Ints<Arch> even, odd;
+
+  FINTEAM_INLINE static Quads load(const std::byte* p) noexcept {
+    const Ints<Arch> bytes = Ints<Arch>::load(p);
+    const typename Ints<Arch>::Batch mask(0x00FF00FFU);
+    Quads made;
+    unroll<Ints<Arch>::parts>([&](std::size_t i) FINTEAM_INLINE {
+      made.even.part[i] = bytes.part[i] & mask;
+      made.odd.part[i] = shift_right<8>(bytes.part[i]) & mask;
+    });
+    return made;
+  }
+  FINTEAM_INLINE static void load_halves(const std::byte* p, Quads& low, Quads& high) noexcept {
+    const Ints<Arch> both = Ints<Arch>::load(p);
+    const typename Ints<Arch>::Batch mask(0x000F000FU);
+    unroll<Ints<Arch>::parts>([&](std::size_t i) FINTEAM_INLINE {
+      low.even.part[i] = both.part[i] & mask;
+      high.even.part[i] = shift_right<4>(both.part[i]) & mask;
+      low.odd.part[i] = shift_right<8>(both.part[i]) & mask;
+      high.odd.part[i] = shift_right<12>(both.part[i]) & mask;
+    });
+  }
+};
+
+/// c[i] + Σ_j w[i,j] · x[j] over four bytes j: w unsigned, x signed, at `x` in the form of quad_bytes. Exact.
+template <class Arch>
+FINTEAM_INLINE inline Ints<Arch> dot(const Quads<Arch>& w, const std::byte* x, Ints<Arch> c) noexcept {
+  using Batch = typename Ints<Arch>::Batch;
+  if constexpr (!has_byte_dot<Arch>) {
+    const Batch even(word(x)), odd(word(x + 4));
+    unroll<Ints<Arch>::parts>([&](std::size_t i) FINTEAM_INLINE {
+      c.part[i] = dot16<Arch>(w.odd.part[i], odd, dot16<Arch>(w.even.part[i], even, c.part[i]));
+    });
+  } else {
+    const Batch quad(word(x));
+    unroll<Ints<Arch>::parts>([&](std::size_t i) FINTEAM_INLINE {
+#if defined(__AVX512VNNI__)
+      if constexpr (Batch::size == 16) {
+        const __m512i sum = c.part[i], bytes = w.bytes.part[i], x4 = quad;
+        c.part[i] = _mm512_dpbusd_epi32(sum, bytes, x4);
+      }
+#endif
+#if (defined(__AVX512VNNI__) && defined(__AVX512VL__)) || defined(__AVXVNNI__)
+      if constexpr (Batch::size == 8) {
+        const __m256i sum = c.part[i], bytes = w.bytes.part[i], x4 = quad;
+#if defined(__AVX512VNNI__)
+        c.part[i] = _mm256_dpbusd_epi32(sum, bytes, x4);
+#else
+        c.part[i] = _mm256_dpbusd_avx_epi32(sum, bytes, x4);
+#endif
+      }
+#endif
+    });
+  }
+  return c;
+}
+
+/// c[i] + w[i,0] · x[0] + w[i,1] · x[1], as vdpbf16ps rounds it. w: sixteen pairs of bf16, x: one pair.
+/// Only where has_bf16_dot.
+template <class Arch>
+FINTEAM_INLINE inline Lanes<Arch> dot_bf16(const Ints<Arch>& w, std::uint32_t x, Lanes<Arch> c) noexcept {
+#if defined(__AVX512BF16__)
+  const __m512i pair = _mm512_set1_epi32(static_cast<int>(x)), panel = w.part[0];
+  c.part[0] = _mm512_dpbf16_ps(c.part[0], std::bit_cast<__m512bh>(panel), std::bit_cast<__m512bh>(pair));
+#else
+  (void)w, (void)x;
+#endif
+  return c;
+}
+
+}  // namespace finteam::inline FINTEAM_ABI::detail::simd

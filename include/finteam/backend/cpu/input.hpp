@@ -1,0 +1,208 @@
+// The rows of a product, laid out for its kernel: tiles of a few rows whose elements alternate, so that a kernel reads
+// them with one pointer. A row's numbers do not depend on its tile (law 3).
+//
+// float formats        [k][rows]
+// bf16 with a dot      [k/2][rows][2]
+// integer formats      blocks of 64: [16 quads][rows] (simd::quad_bytes each), scales [2][rows] float, offsets
+// [2][rows] An offset is what corrects for unsigned weights: -128 or -8 times the sum of the group's numbers (int32),
+// or that sum itself (float) where the weight has a zero point.
+#pragma once
+
+#include <finteam/backend/cpu/dot.hpp>
+#include <finteam/backend/cpu/parallel.hpp>
+#include <finteam/core/packed.hpp>
+
+#include <memory_resource>
+
+namespace finteam::inline FINTEAM_ABI {
+namespace detail {
+
+/// Rows of a tile, greatest first: as many sums as the registers hold. t rows are cut greedily, so the cuts depend on t
+/// alone.
+template <class Arch>
+struct TileRows {
+  static constexpr std::size_t parts = simd::Lanes<Arch>::parts;
+  static constexpr auto sizes() noexcept {
+    if constexpr (parts == 1) return std::array<index_t, 6>{12, 8, 4, 3, 2, 1};
+    if constexpr (parts == 2) return std::array<index_t, 4>{6, 4, 2, 1};
+    if constexpr (parts == 4) return std::array<index_t, 2>{2, 1};
+  }
+  static constexpr index_t most = sizes()[0];
+
+  [[nodiscard]] static constexpr index_t next(index_t left) noexcept {
+    for (const index_t size : sizes()) {
+      if (size <= left) return size;
+    }
+    return 0;
+  }
+};
+
+/// Bytes of one row of k elements in a tile.
+template <class Arch>
+[[nodiscard]] constexpr index_t input_row_bytes(Format format, index_t k) noexcept {
+  if (is_quantised(format)) return (k + block_inputs - 1) / block_inputs * (16 * simd::quad_bytes<Arch> + 16);
+  return (k + 1) / 2 * (format == Format::bf16 && simd::has_bf16_dot<Arch> ? 4 : 8);
+}
+
+/// Sixteen floats rounded to bf16, to nearest, ties to even; NaN stays NaN.
+template <class Arch>
+FINTEAM_INLINE inline simd::Lanes<Arch> round_to_bf16(const simd::Lanes<Arch>& x) noexcept {
+  using V = simd::Lanes<Arch>;
+  using Bits = typename V::Bits;
+  const V rounded = V::make([&](std::size_t i) FINTEAM_INLINE {
+    const Bits bits = simd::bits_as<std::uint32_t>(x.part[i]);
+    const Bits odd = simd::shift_right<16>(bits) & Bits(1U);
+    return simd::bits_as<float>((bits + odd + Bits(0x7FFFU)) & Bits(0xFFFF0000U));
+  });
+  return simd::unless_nan(x, rounded);
+}
+
+/// Row r of a tile of `rows` rows, out of value(j), which gives the sixteen elements from j on (0 beyond k).
+template <class Arch>
+class TileRow {
+ public:
+  TileRow(std::byte* tile, index_t rows, index_t r) noexcept : tile_(tile), rows_(rows), r_(r) {}
+
+  template <class Value>
+  void write(Format format, index_t k, Value&& value) const noexcept {
+    if (is_quantised(format)) {
+      const index_t padded = (k + block_inputs - 1) / block_inputs * block_inputs;
+      for (index_t j = 0; j < padded; j += group_inputs) write_group(format, j, value(j), value(j + 16));
+    } else {
+      for (index_t j = 0; j < k; j += 16) {
+        const index_t count = std::min<index_t>(16, k + k % 2 - j);
+        const V v = format == Format::bf16 ? round_to_bf16<Arch>(value(j)) : value(j);
+        if (format == Format::bf16 && simd::has_bf16_dot<Arch>) {
+          write_pairs(v, j, count);
+        } else {
+          write_floats(v, j, count);
+        }
+      }
+    }
+  }
+
+ private:
+  using V = simd::Lanes<Arch>;
+
+  void put(index_t at, std::uint32_t word) const noexcept { std::memcpy(tile_ + at, &word, 4); }
+
+  void write_floats(const V& v, index_t j, index_t count) const noexcept {
+    alignas(64) std::array<float, 16> a;
+    v.store(a.data());
+    for (index_t i = 0; i < count; ++i)
+      std::memcpy(tile_ + ((j + i) * rows_ + r_) * 4, &a[static_cast<std::size_t>(i)], 4);
+  }
+
+  void write_pairs(const V& v, index_t j, index_t count) const noexcept {
+    alignas(64) std::array<float, 16> a;
+    v.store(a.data());
+    for (index_t i = 0; i < count; i += 2) {
+      const auto at = static_cast<std::size_t>(i);
+      put(((j + i) / 2 * rows_ + r_) * 4,
+          std::bit_cast<std::uint32_t>(a[at]) >> 16 | (std::bit_cast<std::uint32_t>(a[at + 1]) & 0xFFFF0000U));
+    }
+  }
+
+  /// As quantise_activations of core/format.hpp, with the same bits.
+  void write_group(Format format, index_t j, const V& first, const V& second) const noexcept {
+    const float most = greatest_magnitude(first, second);
+    const bool none = most < least_magnitude;
+    const float inverse = none ? 0.0F : 127.0F / most;
+    alignas(64) std::array<std::int32_t, 32> q;
+    store_nearest(first, inverse, q.data());
+    store_nearest(second, inverse, q.data() + 16);
+    std::int32_t sum = 0;
+    for (const std::int32_t v : q) sum += v;
+
+    const index_t half = j / group_inputs % 2, quads = 16 * simd::quad_bytes<Arch> * rows_;
+    std::byte* block = tile_ + j / block_inputs * (quads + 16 * rows_);
+    write_quads(q.data(), block + 8 * half * simd::quad_bytes<Arch> * rows_);
+    const float scale = none ? 0.0F : most / 127.0F;
+    const std::uint32_t offset = format == Format::int4_zero
+                                     ? std::bit_cast<std::uint32_t>(static_cast<float>(sum))
+                                     : static_cast<std::uint32_t>(sum * (format == Format::int8 ? -128 : -8));
+    std::memcpy(block + quads + (half * rows_ + r_) * 4, &scale, 4);
+    std::memcpy(block + quads + ((2 + half) * rows_ + r_) * 4, &offset, 4);
+  }
+
+  void write_quads(const std::int32_t* q, std::byte* to) const noexcept {
+    const auto low = [](std::int32_t a, unsigned bits) { return static_cast<std::uint32_t>(a) & ((1U << bits) - 1U); };
+    for (index_t quad = 0; quad < 8; ++quad, q += 4) {
+      std::byte* at = to + (quad * rows_ + r_) * simd::quad_bytes<Arch>;
+      if constexpr (simd::has_byte_dot<Arch>) {
+        const std::uint32_t word = low(q[0], 8) | low(q[1], 8) << 8 | low(q[2], 8) << 16 | low(q[3], 8) << 24;
+        std::memcpy(at, &word, 4);
+      } else {
+        const std::uint32_t even = low(q[0], 16) | low(q[2], 16) << 16, odd = low(q[1], 16) | low(q[3], 16) << 16;
+        std::memcpy(at, &even, 4);
+        std::memcpy(at + 4, &odd, 4);
+      }
+    }
+  }
+
+  static float greatest_magnitude(const V& a, const V& b) noexcept {
+    alignas(64) std::array<std::uint32_t, 32> bits;
+    a.store(reinterpret_cast<float*>(bits.data()));
+    b.store(reinterpret_cast<float*>(bits.data() + 16));
+    std::uint32_t most = 0;
+    for (const std::uint32_t word : bits) most = std::max(most, word & 0x7FFFFFFFU);
+    return std::bit_cast<float>(most);
+  }
+
+  static void store_nearest(const V& x, float inverse, std::int32_t* q) noexcept {
+    const V limit = V::broadcast(127.0F), bottom = V::broadcast(-127.0F);
+    const V near = simd::min(simd::max(x * V::broadcast(inverse), bottom), limit) + V::broadcast(0x1.8p23F);
+    alignas(64) std::array<float, 16> a;
+    near.store(a.data());
+    for (std::size_t i = 0; i < 16; ++i)
+      q[i] = static_cast<std::int32_t>(std::bit_cast<std::uint32_t>(a[i]) - 0x4B400000U);
+  }
+
+  std::byte* tile_;
+  index_t rows_, r_;
+};
+
+}  // namespace detail
+
+/// Room for the rows of one product on a CPU. Moves only.
+template <class Arch>
+class CpuInput {
+ public:
+  CpuInput(index_t rows, index_t k, std::pmr::memory_resource* memory) : buffer_(bytes(rows, k), memory) {}
+
+  [[nodiscard]] index_t rows() const noexcept { return rows_; }
+  /// The tile that begins with row t.
+  [[nodiscard]] const std::byte* tile(index_t t) const noexcept { return buffer_.data() + t * row_bytes_; }
+
+  /// Bytes that rows of k elements may need, in any format.
+  [[nodiscard]] static std::size_t bytes(index_t rows, index_t k) {
+    // 4 bytes an element in the float formats, less in the others once k fills its last block
+    return static_cast<std::size_t>(rows * 4 * ((k + block_inputs - 1) / block_inputs * block_inputs));
+  }
+
+  /// Takes t rows of k: value(row, j) gives sixteen elements from j on, 0 beyond k; start(t) makes a row.
+  template <class Start>
+  void write(const ExecutorRef& executor, Format format, index_t t, index_t k, Start&& start) {
+    using Rows = detail::TileRows<Arch>;
+    rows_ = t;
+    row_bytes_ = detail::input_row_bytes<Arch>(format, k);
+    const index_t tiles = (t + Rows::most - 1) / Rows::most;
+    detail::for_chunks(executor, tiles, detail::chunk_size(executor, tiles, 4 * k * Rows::most),
+                       [&](index_t first, index_t last) {
+                         const index_t end = std::min(t, last * Rows::most);
+                         for (index_t row = first * Rows::most; row < end;) {
+                           const index_t size = Rows::next(end - row);
+                           std::byte* tile = buffer_.data() + row * row_bytes_;
+                           for (index_t r = 0; r < size; ++r, ++row) {
+                             detail::TileRow<Arch>(tile, size, r).write(format, k, start(row));
+                           }
+                         }
+                       });
+  }
+
+ private:
+  index_t rows_ = 0, row_bytes_ = 0;
+  Buffer buffer_;
+};
+
+}  // namespace finteam::inline FINTEAM_ABI
