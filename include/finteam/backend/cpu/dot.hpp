@@ -65,6 +65,12 @@ struct Ints {
   }
 };
 
+template <class Arch>
+FINTEAM_INLINE inline Ints<Arch> operator+(Ints<Arch> a, const Ints<Arch>& b) noexcept {
+  unroll<Ints<Arch>::parts>([&](std::size_t i) FINTEAM_INLINE { a.part[i] = a.part[i] + b.part[i]; });
+  return a;
+}
+
 /// As float, exactly below 2^24; the integers are signed.
 template <class Arch>
 FINTEAM_INLINE inline Lanes<Arch> to_float(const Ints<Arch>& x) noexcept {

@@ -17,13 +17,19 @@
 namespace finteam::inline FINTEAM_ABI {
 namespace detail {
 
-/// Rows of a tile, greatest first: as many sums as the registers hold. t rows are cut greedily, so the cuts depend on t
-/// alone.
+/// Rows and panels of a tile. t rows are cut greedily, so the cuts depend on t alone.
 template <class Arch>
-struct TileRows {
+struct TileShape {
   static constexpr std::size_t parts = simd::Lanes<Arch>::parts;
+
+  /// As many panels as the registers have sums for, but one where few rows of quantised weights pass: those are read
+  /// from memory, best as one stream.
+  [[nodiscard]] static constexpr std::size_t panels(Format format, std::size_t rows) noexcept {
+    return parts == 1 && (rows > 4 || !is_quantised(format)) ? 2 : 1;
+  }
+
   static constexpr auto sizes() noexcept {
-    if constexpr (parts == 1) return std::array<index_t, 6>{12, 8, 4, 3, 2, 1};
+    if constexpr (parts == 1) return std::array<index_t, 5>{6, 4, 3, 2, 1};
     if constexpr (parts == 2) return std::array<index_t, 4>{6, 4, 2, 1};
     if constexpr (parts == 4) return std::array<index_t, 2>{2, 1};
   }
@@ -183,7 +189,7 @@ class CpuInput {
   /// Takes t rows of k: value(row, j) gives sixteen elements from j on, 0 beyond k; start(t) makes a row.
   template <class Start>
   void write(const ExecutorRef& executor, Format format, index_t t, index_t k, Start&& start) {
-    using Rows = detail::TileRows<Arch>;
+    using Rows = detail::TileShape<Arch>;
     rows_ = t;
     row_bytes_ = detail::input_row_bytes<Arch>(format, k);
     const index_t tiles = (t + Rows::most - 1) / Rows::most;
