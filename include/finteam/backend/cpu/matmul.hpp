@@ -7,6 +7,7 @@
 #include <finteam/backend/backend.hpp>
 #include <finteam/backend/cpu/input.hpp>
 
+#include <atomic>
 #include <utility>
 
 namespace finteam::inline FINTEAM_ABI {
@@ -44,9 +45,10 @@ class Tile {
   using V = simd::Lanes<Arch>;
   using Ints = simd::Ints<Arch>;
   using Quads = simd::Quads<Arch>;
+  using Word = typename Ints::Batch;
   static constexpr auto rows = static_cast<index_t>(Rows);
   static constexpr bool dot_pairs = F == Format::bf16 && simd::has_bf16_dot<Arch>;
-  static constexpr index_t quad = simd::quad_bytes<Arch>;
+  static constexpr index_t quad = input_quad_bytes<Arch>(F);
   static constexpr index_t x_block = (16 * quad + 16) * rows;
 
   template <class G>
@@ -98,11 +100,25 @@ class Tile {
     }
   }
 
-  /// Group `Half` of a block: 32 elements of every row, summed exactly, by two chains where one would wait for itself.
+  static constexpr index_t group_bytes = F == Format::int8 ? 512 : 256;
+
+  /// Group `Half` of a block: 32 elements of every row.
   template <index_t Half>
   FINTEAM_INLINE void add_group(const std::byte* x, const std::byte* w, index_t stride) noexcept {
+    if constexpr (simd::has_byte_dot<Arch> && simd::Lanes<Arch>::parts == 1) {
+      add_dots<Half>(x, w, stride);
+    } else {
+      each_panel([&](std::size_t p) FINTEAM_INLINE {
+        simd::unroll<Ints::parts>(
+            [&](std::size_t i) FINTEAM_INLINE { add_column<Half>(x, w + static_cast<index_t>(p) * stride, p, i); });
+      });
+    }
+  }
+
+  /// All panels together, summed exactly by two chains where one would wait for itself.
+  template <index_t Half>
+  FINTEAM_INLINE void add_dots(const std::byte* x, const std::byte* w, index_t stride) noexcept {
     constexpr std::size_t chains = Rows <= 4 ? 2 : 1;
-    constexpr index_t group_bytes = F == Format::int8 ? 512 : 256;
     const std::byte *quads = x + Half * 8 * quad * rows, *offsets = x + (16 * quad + 8 + 4 * Half) * rows;
     Ints exact[chains][Panels][Rows];
     each([&](std::size_t p, std::size_t r) FINTEAM_INLINE {
@@ -153,6 +169,62 @@ class Tile {
         if constexpr (F == Format::int4_zero) sum = simd::fmadd(zeros, number(x + (8 + 4 * Half) * rows + 4 * r), sum);
         sums_[p][r] = simd::fmadd(sum, scales * number(x + 4 * Half * rows + 4 * r), sums_[p][r]);
       });
+    });
+  }
+
+  /// One register of outputs at a time, where a dot product is several instructions: part i of panel p, at w.
+  template <index_t Half>
+  FINTEAM_INLINE void add_column(const std::byte* x, const std::byte* w, std::size_t p, std::size_t i) noexcept {
+    const std::byte *quads = x + Half * 8 * quad * rows, *scales = x + (16 * quad + 4 * Half) * rows;
+    const std::byte* column = w + Half * group_bytes + static_cast<index_t>(i * V::width) * 4;
+    constexpr bool sums_in_16_bits = quad == 4 && !simd::has_byte_dot<Arch>;
+    Word exact[Rows];
+    simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
+      exact[r] = Word(sums_in_16_bits || F == Format::int4_zero ? 0U : simd::word(scales + 8 * rows + 4 * r));
+    });
+    simd::unroll<static_cast<std::size_t>(group_bytes / 64)>([&](std::size_t line) FINTEAM_INLINE {
+      std::atomic_signal_fence(std::memory_order_seq_cst);  // or the next column's loads are shared, on the stack
+      const Word bytes = Word::load_unaligned(reinterpret_cast<const std::uint32_t*>(column + 64 * line));
+      if constexpr (F == Format::int8) {
+        add_bytes(bytes, quads + static_cast<index_t>(line * Rows) * quad, exact);
+      } else {
+        const Word mask(0x0F0F0F0FU);
+        add_bytes(bytes & mask, quads + static_cast<index_t>(line * Rows) * quad, exact);
+        add_bytes(simd::shift_right<4>(bytes) & mask, quads + static_cast<index_t>((line + 4) * Rows) * quad, exact);
+      }
+    });
+    const auto of_weights = simd::load_bf16<Arch>(w + 2 * group_bytes + 32 * Half).part[i];
+    simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
+      const auto number = [&](index_t at) FINTEAM_INLINE {
+        return typename V::Batch(std::bit_cast<float>(simd::word(scales + at * rows + 4 * static_cast<index_t>(r))));
+      };
+      if constexpr (sums_in_16_bits) {
+        const Word offset(F == Format::int4_zero ? 0U : simd::word(scales + 8 * rows + 4 * r));
+        exact[r] = simd::dot16<Arch>(exact[r], Word(0x00010001U), offset);
+      }
+      auto sum = simd::to_float<Arch>(exact[r]);
+      if constexpr (F == Format::int4_zero) {
+        const auto zeros = V::zero().part[i] - simd::load_bf16<Arch>(w + 2 * group_bytes + 32 * Half + 64).part[i];
+        sum = simd::fmadd(zeros, number(8), sum);
+      }
+      auto& total = sums_[p][r].part[i];
+      total = simd::fmadd(sum, of_weights * number(0), total);
+    });
+  }
+
+  /// exact[r] += Σ_4 bytes · x[r]
+  FINTEAM_INLINE static void add_bytes(const Word& bytes, const std::byte* x, Word (&exact)[Rows]) noexcept {
+    const Word mask(0x00FF00FFU), even = bytes & mask, odd = simd::shift_right<8>(bytes) & mask;
+    simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
+      const std::byte* at = x + static_cast<index_t>(r) * quad;
+      if constexpr (simd::has_byte_dot<Arch>) {
+        exact[r] = simd::add_dots<Arch>(bytes, Word(simd::word(at)), exact[r]);
+      } else if constexpr (quad == 4) {
+        exact[r] = simd::dot8<Arch>(bytes, Word(simd::word(at)), exact[r]);
+      } else {
+        exact[r] = simd::dot16<Arch>(even, Word(simd::word(at)), exact[r]);
+        exact[r] = simd::dot16<Arch>(odd, Word(simd::word(at + 4)), exact[r]);
+      }
     });
   }
 
