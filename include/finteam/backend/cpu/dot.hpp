@@ -149,7 +149,7 @@ template <class Arch>
 FINTEAM_INLINE inline xsimd::batch<std::uint32_t, Arch> dot8(const xsimd::batch<std::uint32_t, Arch>& a,
                                                              const xsimd::batch<std::uint32_t, Arch>& b,
                                                              const xsimd::batch<std::uint32_t, Arch>& c) noexcept {
-  using Batch = xsimd::batch<std::uint32_t, Arch>;
+  using Batch [[maybe_unused]] = xsimd::batch<std::uint32_t, Arch>;
 #if defined(__AVX512BW__)
   if constexpr (Batch::size == 16) return Batch(opaque(_mm512_add_epi16(c, _mm512_maddubs_epi16(a, b))));
 #endif
