@@ -3,6 +3,8 @@
 
 #include <finteam/core/error.hpp>
 
+#include <sys/resource.h>
+
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -53,6 +55,13 @@ double peer_tokens_per_s(const Run& run, const Work& work) {
   auto begin = text.find_last_not_of("0123456789.+-eE", end);
   begin = text.find_first_of(digits, begin == std::string::npos ? 0 : begin);
   return std::strtod(text.c_str() + begin, nullptr);
+}
+
+/// How often another process has taken a core from one of our threads so far.
+long preemptions() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_nivcsw;
 }
 
 /// The fields that depend on the samples, for those of them that `chosen` allows.
@@ -120,15 +129,18 @@ Sample Sampler::take(index_t parts, index_t repeats, const std::function<void(in
     sum.seconds += span;
     sum.read_gbps += span * std::max(last_.read_gbps, after.read_gbps);
     sum.peak_gops += span * std::max(last_.peak_gops, after.peak_gops);
-    if (die_of(after.one_way_ns) != sum.die) sum.die = Die::moved;
+    if (die_of(after.one_way_ns) != die_of(last_.one_way_ns)) sum.die = Die::moved;
     last_ = after;
     span = 0;
   };
   for (index_t r = 0; r < repeats; ++r) {
     for (index_t i = 0; i < parts; ++i) {
+      const long before = preemptions();
       const double start = now();
       part(i);
-      span += now() - start;
+      const double took = now() - start;
+      if (static_cast<double>(preemptions() - before) > 2 + 20 * took) sum.die = Die::moved;
+      span += took;
       if (span > 0.5) close();
     }
   }
@@ -160,14 +172,15 @@ Json row(const Run& run, const Work& work, const Samples& samples, const Samples
 void measure(Run& run, Peak peak, const std::vector<Step>& steps, double probe_bytes) {
   const Options& o = run.options;
   // A peer runs for seconds, so ours should see as many moves of the cores as it does.
-  const double least_seconds = o.peer.empty() ? std::min(0.02, o.seconds) : 1;
+  const double least_seconds = std::min(o.peer.empty() ? 0.02 : 1.0, o.seconds);
   const std::size_t least_samples = o.peer.empty() ? 3 : 5;
   Sampler sampler(run.pool, probe_bytes > 0 ? probe_bytes : steps.front().work.bytes, peak);
   std::vector<index_t> repeats;
   for (const Step& step : steps) {
     const double start = now();
-    for (index_t i = 0; i < step.parts; ++i) step.part(i);
-    repeats.push_back(std::max<index_t>(1, static_cast<index_t>(std::ceil(least_seconds / (now() - start)))));
+    step.part(0);
+    const double whole = (now() - start) * static_cast<double>(step.parts);
+    repeats.push_back(std::max<index_t>(1, static_cast<index_t>(std::ceil(least_seconds / whole))));
   }
   std::vector<Samples> samples(steps.size());
   std::vector<std::vector<double>> theirs(steps.size()), ratios(steps.size());

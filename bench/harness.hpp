@@ -99,9 +99,9 @@ struct Step {
 /// of the seconds.
 Json row(const Run& run, const Work& work, const Samples& samples, const Samples* one = nullptr);
 
-/// Times the steps in turns, each after one call that does not count, and adds their rows; those after the first have
-/// a ratio_to_one to the first. The reading probe reads what the first step reads, or `probe_bytes`. With a peer, its
-/// command runs after each sample of a reported step, told what by the environment (FINTEAM_BENCH_NAME, _SHAPE,
+/// Times the steps in turns, each after a first part that does not count, and adds their rows; those after the first
+/// have a ratio_to_one to the first. The reading probe reads what the first step reads, or `probe_bytes`. With a peer,
+/// its command runs after each sample of a reported step, told what by the environment (FINTEAM_BENCH_NAME, _SHAPE,
 /// _WEIGHTS, _SEQUENCES, _PROMPT, _THREADS).
 void measure(Run& run, Peak peak, const std::vector<Step>& steps, double probe_bytes = 0);
 

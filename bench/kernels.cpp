@@ -4,18 +4,27 @@
 #include "model.hpp"
 #include "shape.hpp"
 
+#include <set>
+
 namespace bench {
 namespace {
 
 /// The blocks' products together, at one number of rows: sums over the rows of the single products.
 struct Sum {
   double bytes = 0, flops = 0, seconds = 0, read = 0, peak = 0;
+  std::set<std::string> dies;
 
   void add(double times, const Json& row) {
     const auto of = [&](const char* field) { return row[field].get<double>(); };
     const double s = times * of("seconds_per_step");
     bytes += times * of("bytes_per_step"), flops += times * of("flops_per_step"), seconds += s;
     read += s * of("read_gbps"), peak += s * of("peak_gops");
+    dies.insert(row["die"].get<std::string>());
+  }
+  [[nodiscard]] Die die() const {
+    return dies == std::set<std::string>{"same"}  ? Die::same
+           : dies == std::set<std::string>{"two"} ? Die::two
+                                                  : Die::moved;
   }
 };
 
@@ -44,7 +53,7 @@ void products(Run& run, const std::vector<index_t>& all_rows) {
   }
   for (std::size_t i = 0; i < all_rows.size(); ++i) {
     const Sum& s = sums[i];
-    const Samples sample = {{s.seconds, s.read / s.seconds, s.peak / s.seconds, Die::moved}};
+    const Samples sample = {{s.seconds, s.read / s.seconds, s.peak / s.seconds, s.die()}};
     run.add(row(run,
                 {.name = "products",
                  .sequences = all_rows[i],

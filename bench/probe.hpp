@@ -65,7 +65,7 @@ enum class Die : std::uint8_t {
   same,   ///< one die, or one thread only
   two,    ///< two dies, or sockets: 80 ns or more
   core,   ///< two threads of one core: 22 ns or less
-  moved,  ///< the probes before and after do not agree
+  moved,  ///< the probes before and after do not agree, or another process took a core meanwhile
 };
 
 constexpr std::string_view name(Die die) {
