@@ -15,20 +15,44 @@ using namespace finteam;
 
 // --- formats ---------------------------------------------------------------------------------------------------------
 
-std::vector<std::string> weight_formats() { return {"bf16"}; }
+namespace {
+
+constexpr std::array all_weights = {Weights::int4, Weights::int8, Weights::bf16, Weights::int4_zero, Weights::stored};
+
+Weights weights_of(const std::string& text) {
+  return *std::find_if(all_weights.begin(), all_weights.end(), [&](Weights w) { return name(w) == text; });
+}
+
+/// Of a matrix that a file holds in bf16.
+Format format_of(const std::string& weights) {
+  const RawTensor bf16{nullptr, DType::bf16, {}};
+  return finteam::format_of(weights_of(weights), {&bf16, 1});
+}
+
+}  // namespace
+
+std::vector<std::string> weight_formats() {
+  std::vector<std::string> names;
+  for (const Weights w : all_weights) names.emplace_back(name(w));
+  return names;
+}
 std::vector<std::string> cache_formats() { return {"f32"}; }
 
-Peak peak_of(const std::string&) { return Peak::f32; }  // bf16 weights are widened in registers
+Peak peak_of(const std::string& weights) {
+  const Format format = format_of(weights);
+  return is_quantised(format) ? Peak::int8 : format == Format::bf16 ? Peak::bf16 : Peak::f32;
+}
 
-double packed_bytes(index_t n, index_t k, const std::string&) {
-  return static_cast<double>((n + 15) / 16 * ((k + 1) / 2) * 64);
+double packed_bytes(index_t n, index_t k, const std::string& weights) {
+  return static_cast<double>((n + panel_outputs - 1) / panel_outputs * panel_bytes(format_of(weights), k));
 }
 
 double cache_bytes(const Config& c, const std::string&) { return 2.0 * 4.0 * static_cast<double>(c.g * c.e); }
 
 std::vector<Product> block_products(const Config& c) {
-  return {{"q_proj", c.h * c.e, c.d}, {"k_proj", c.g * c.e, c.d}, {"v_proj", c.g * c.e, c.d},
-          {"o_proj", c.d, c.h * c.e}, {"gate_proj", c.f, c.d},    {"up_proj", c.f, c.d},
+  return {{"qkv_proj", (c.h + 2 * c.g) * c.e, c.d},
+          {"o_proj", c.d, c.h * c.e},
+          {"gate_up_proj", 2 * c.f, c.d},
           {"down_proj", c.d, c.f}};
 }
 
@@ -38,11 +62,12 @@ bool has_packed_files() { return false; }
 
 namespace {
 
-OpenOptions open_options(const Run&, bool /*from_packed*/) { return {}; }
+OpenOptions open_options(const Run& run, bool /*from_packed*/) { return {.weights = weights_of(run.options.weights)}; }
 
 /// y = x · w, as a decoder does it.
-void multiply(Cpu& b, MatrixView<const float> x, const Cpu::Matrix& w, MatrixView<float> y) {
-  b.matmul(x, w, Write::overwrite, y);
+void multiply(Cpu& b, MatrixView<const float> x, const Cpu::Matrix& w, Cpu::Input& input, MatrixView<float> y) {
+  b.prepare(x, w, input);
+  b.matmul(input, w, Write::overwrite, y);
 }
 
 CacheLimits cache_limits(const Run&, const Config& c, index_t layers, index_t sequences, index_t tokens) {
@@ -169,7 +194,8 @@ void Expert::step(index_t sequences, index_t first, index_t count, index_t logit
   }
   const auto t = static_cast<index_t>(e.rows.size());
   (void)e.decoder.forward(e.b, e.cache, e.rows, e.scratch, e.hidden.view().rows(0, t));
-  if (logits > 0) e.decoder.logits(e.b, e.hidden.view().rows(t - logits, logits), e.logits.view().rows(0, logits));
+  if (logits > 0)
+    e.decoder.logits(e.b, e.hidden.view().rows(t - logits, logits), e.scratch, e.logits.view().rows(0, logits));
 }
 
 void Expert::check() {
@@ -187,6 +213,7 @@ struct ProductBench::Engine {
   Cpu b;
   std::vector<Cpu::Matrix> copies;
   Tensor<float, 2> x, y;
+  Cpu::Input input;
   std::size_t next = 0;
 };
 
@@ -195,18 +222,23 @@ ProductBench::ProductBench(const Run& run, const Product& p, index_t most_rows) 
   RandomValues(0.0F).fill(3, 0, values.data(), values.size());
   const index_t extents[] = {p.n, p.k};
   const RawTensor raw{reinterpret_cast<const std::byte*>(values.data()), DType::bf16, extents};
-  engine_ = std::make_unique<Engine>(
-      Engine{Cpu(run.pool), {}, random_tensor<2>({most_rows, p.k}, 4), Tensor<float, 2>({most_rows, p.n}), 0});
+  engine_ = std::make_unique<Engine>(Engine{Cpu(run.pool),
+                                            {},
+                                            random_tensor<2>({most_rows, p.k}, 4),
+                                            Tensor<float, 2>({most_rows, p.n}),
+                                            Cpu::Input(most_rows, p.k, std::pmr::get_default_resource()),
+                                            0});
   const double bytes = packed_bytes(p.n, p.k, run.options.weights);
   for (double held = 0; held < cold_bytes(run); held += bytes) {
-    engine_->copies.push_back(engine_->b.matrix(raw, std::pmr::get_default_resource()));
+    engine_->copies.push_back(
+        engine_->b.matrix({&raw, 1}, Join::stacked, weights_of(run.options.weights), std::pmr::get_default_resource()));
   }
 }
 ProductBench::~ProductBench() = default;
 
 void ProductBench::run(index_t rows) {
   Engine& e = *engine_;
-  multiply(e.b, e.x.view().rows(0, rows), e.copies[e.next++ % e.copies.size()], e.y.view().rows(0, rows));
+  multiply(e.b, e.x.view().rows(0, rows), e.copies[e.next++ % e.copies.size()], e.input, e.y.view().rows(0, rows));
 }
 
 void ProductBench::check(index_t rows) {
