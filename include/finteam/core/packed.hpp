@@ -19,6 +19,9 @@
 
 namespace finteam::inline FINTEAM_ABI {
 
+/// Raise it whenever the bytes that a weight is packed into change, here or in format.hpp: files hold them.
+inline constexpr int packing_version = 1;
+
 /// Outputs in one panel.
 inline constexpr index_t panel_outputs = 16;
 
@@ -122,10 +125,29 @@ class PackedMatrix {
     data_ = buffer_.data();
   }
 
-  /// The panels of a matrix [n, k] that lie at `data`, which outlives this. Shapes as above, checked by the caller.
+  /// The panels of a matrix [n, k] that lie at `data`, which outlives this.
+  /// Throws Error(limit_exceeded) if the size overflows.
   PackedMatrix(std::array<index_t, 2> shape, Join join, Format format, const std::byte* data)
       : PackedMatrix(shape, join, format) {
     data_ = data;
+  }
+
+  /// The shape [n, k] that parts make together. Throws Error(mismatch) as above.
+  [[nodiscard]] static std::array<index_t, 2> shape_of(std::span<const RawTensor> parts, Join join) {
+    index_t rows = 0;
+    for (const RawTensor& part : parts) {
+      if (part.shape.size() != 2) {
+        throw Error(Code::mismatch, "matrix", "2 extents", detail::shape_string(part.shape));
+      }
+      const bool joins = part.shape[1] == parts[0].shape[1] &&
+                         (join == Join::stacked || (parts.size() == 2 && part.shape[0] == parts[0].shape[0]));
+      if (!joins) {
+        throw Error(Code::mismatch, "matrix", "parts that join " + detail::shape_string(parts[0].shape),
+                    detail::shape_string(part.shape));
+      }
+      rows = join == Join::paired || part.shape[0] < 0 ? part.shape[0] : rows + part.shape[0];
+    }
+    return {rows, parts[0].shape[1]};
   }
 
   /// Packs one tensor on the calling thread.
@@ -188,23 +210,6 @@ class PackedMatrix {
     const bool fits = rows_ >= 0 && cols_ >= 0 &&
                       detail::checked_bytes(std::span<const index_t>(padded), 8 * panel_outputs * block_inputs, b);
     if (!fits) throw Error(Code::limit_exceeded, "matrix", "a size that fits in memory", detail::shape_string(shape));
-  }
-
-  static std::array<index_t, 2> shape_of(std::span<const RawTensor> parts, Join join) {
-    index_t rows = 0;
-    for (const RawTensor& part : parts) {
-      if (part.shape.size() != 2) {
-        throw Error(Code::mismatch, "matrix", "2 extents", detail::shape_string(part.shape));
-      }
-      const bool joins = part.shape[1] == parts[0].shape[1] &&
-                         (join == Join::stacked || (parts.size() == 2 && part.shape[0] == parts[0].shape[0]));
-      if (!joins) {
-        throw Error(Code::mismatch, "matrix", "parts that join " + detail::shape_string(parts[0].shape),
-                    detail::shape_string(part.shape));
-      }
-      rows = join == Join::paired || part.shape[0] < 0 ? part.shape[0] : rows + part.shape[0];
-    }
-    return {rows, parts[0].shape[1]};
   }
 
   /// A row of a tensor.
