@@ -19,6 +19,9 @@
 
 namespace finteam::inline FINTEAM_ABI {
 
+/// Raise it whenever the bytes that a weight is packed into change, here or in format.hpp: files hold them.
+inline constexpr int packing_version = 1;
+
 /// Outputs in one panel.
 inline constexpr index_t panel_outputs = 16;
 
@@ -44,38 +47,46 @@ enum class Join : std::uint8_t {
 
 namespace detail {
 
-/// Row `lane` of a panel, from k floats. The panel's bytes were zero before its first lane.
-inline void pack_lane(Format format, std::byte* panel, index_t lane, const float* row, index_t k) noexcept {
+/// Row `lane` of the panel at `to`, from its k elements at `from` on: a panel of whole pairs, where k allows. The
+/// panel's bytes were zero where it has no element.
+inline void pack_pairs(std::byte* to, index_t lane, const std::byte* from, index_t k) noexcept {
+  to += lane * 4;
+  for (index_t j = 0; j < k / 2; ++j) std::memcpy(to + j * (panel_outputs * 4), from + 4 * j, 4);
+  if (k % 2 != 0) std::memcpy(to + k / 2 * (panel_outputs * 4), from + 2 * (k - 1), 2);
+}
+
+/// The same for an integer format: group j / 32 of row `lane`.
+inline void pack_group(Format format, std::byte* to, index_t lane, index_t j, const WeightGroup& group) noexcept {
+  const index_t half = j / group_inputs % 2, words = format == Format::int8 ? 8 : 4;
+  std::array<std::uint8_t, group_inputs> q = group.q;
+  if (format != Format::int8) {
+    for (std::size_t i = 0; i < 16; ++i) q[i] = static_cast<std::uint8_t>(q[i] | q[i + 16] << 4);
+  }
+  std::byte* block = to + j / block_inputs * block_bytes(format);
+  std::byte* quads = block + half * words * (panel_outputs * 4) + lane * 4;
+  for (index_t i = 0; i < words; ++i) std::memcpy(quads + i * (panel_outputs * 4), q.data() + 4 * i, 4);
+  const bf16 scale = to_bf16(group.scale), zero = to_bf16(group.zero);
+  std::byte* scales = block + 2 * words * (panel_outputs * 4) + (half * panel_outputs + lane) * 2;
+  std::memcpy(scales, &scale, 2);
+  if (format == Format::int4_zero) std::memcpy(scales + 4 * panel_outputs, &zero, 2);
+}
+
+/// The same from k floats, in any format.
+inline void pack_floats(Format format, std::byte* to, index_t lane, const float* row, index_t k) noexcept {
   if (format == Format::f32) {
-    for (index_t j = 0; j < k; ++j) std::memcpy(panel + (j * panel_outputs + lane) * 4, row + j, 4);
-    return;
-  }
-  if (!is_quantised(format)) {
-    for (index_t j = 0; j < k; ++j) {
-      const bf16 value = to_bf16(row[j]);
-      std::memcpy(panel + ((j / 2 * panel_outputs + lane) * 2 + j % 2) * 2, &value, 2);
+    for (index_t j = 0; j < k; ++j) std::memcpy(to + (j * panel_outputs + lane) * 4, row + j, 4);
+  } else if (is_quantised(format)) {
+    for (index_t j = 0; j < k; j += group_inputs) {
+      const auto count = static_cast<std::size_t>(std::min(group_inputs, k - j));
+      pack_group(format, to, lane, j, quantise_weights(format, {row + j, count}));
     }
-    return;
-  }
-  const bool four_bits = format != Format::int8;
-  const index_t quad_bytes = panel_outputs * 4, group_bytes = quad_bytes * (four_bits ? 4 : 8);
-  for (index_t j = 0; j < k; j += group_inputs) {
-    const auto count = static_cast<std::size_t>(std::min(group_inputs, k - j));
-    const WeightGroup group = quantise_weights(format, {row + j, count});
-    std::byte* block = panel + j / block_inputs * block_bytes(format);
-    const index_t half = j / group_inputs % 2;
-    std::byte* to = block + half * group_bytes + lane * 4;
-    for (index_t quad = 0; quad < (four_bits ? 4 : 8); ++quad) {
-      for (index_t i = 0; i < 4; ++i) {
-        std::uint8_t q = group.q[static_cast<std::size_t>(4 * quad + i)];
-        if (four_bits) q = static_cast<std::uint8_t>(q | (group.q[static_cast<std::size_t>(4 * quad + 16 + i)] << 4));
-        to[quad * quad_bytes + i] = static_cast<std::byte>(q);
-      }
+  } else {
+    for (index_t j = 0; j < k; j += group_inputs) {
+      std::array<bf16, group_inputs> pairs;
+      const index_t count = std::min(group_inputs, k - j);
+      for (index_t i = 0; i < count; ++i) pairs[static_cast<std::size_t>(i)] = to_bf16(row[j + i]);
+      pack_pairs(to + j * (panel_outputs * 2), lane, reinterpret_cast<const std::byte*>(pairs.data()), count);
     }
-    const bf16 scale = to_bf16(group.scale), zero = to_bf16(group.zero);
-    std::byte* scales = block + 2 * group_bytes + (half * panel_outputs + lane) * 2;
-    std::memcpy(scales, &scale, 2);
-    if (format == Format::int4_zero) std::memcpy(scales + 4 * panel_outputs, &zero, 2);
   }
 }
 
@@ -114,10 +125,29 @@ class PackedMatrix {
     data_ = buffer_.data();
   }
 
-  /// The panels of a matrix [n, k] that lie at `data`, which outlives this. Shapes as above, checked by the caller.
+  /// The panels of a matrix [n, k] that lie at `data`, which outlives this.
+  /// Throws Error(limit_exceeded) if the size overflows.
   PackedMatrix(std::array<index_t, 2> shape, Join join, Format format, const std::byte* data)
       : PackedMatrix(shape, join, format) {
     data_ = data;
+  }
+
+  /// The shape [n, k] that parts make together. Throws Error(mismatch) as above.
+  [[nodiscard]] static std::array<index_t, 2> shape_of(std::span<const RawTensor> parts, Join join) {
+    index_t rows = 0;
+    for (const RawTensor& part : parts) {
+      if (part.shape.size() != 2) {
+        throw Error(Code::mismatch, "matrix", "2 extents", detail::shape_string(part.shape));
+      }
+      const bool joins = part.shape[1] == parts[0].shape[1] &&
+                         (join == Join::stacked || (parts.size() == 2 && part.shape[0] == parts[0].shape[0]));
+      if (!joins) {
+        throw Error(Code::mismatch, "matrix", "parts that join " + detail::shape_string(parts[0].shape),
+                    detail::shape_string(part.shape));
+      }
+      rows = join == Join::paired || part.shape[0] < 0 ? part.shape[0] : rows + part.shape[0];
+    }
+    return {rows, parts[0].shape[1]};
   }
 
   /// Packs one tensor on the calling thread.
@@ -151,17 +181,22 @@ class PackedMatrix {
   /// time.
   void pack(index_t i, std::span<const RawTensor> parts) noexcept {
     std::byte* to = buffer_.data() + i * panel_bytes();
-    std::fill_n(to, panel_bytes(), std::byte{0});
     const index_t pairs = join_ == Join::paired ? 2 : 1, first = i / pairs * panel_outputs;
-    for (index_t lane = 0; lane < std::min(panel_outputs, rows_ - first); ++lane) {
+    const index_t lanes = std::min(panel_outputs, rows_ - first);
+    if (lanes < panel_outputs || cols_ % block_inputs != 0) std::fill_n(to, panel_bytes(), std::byte{0});
+    std::array<Lane, panel_outputs> rows;
+    for (index_t lane = 0; lane < lanes; ++lane) {
       std::size_t part = pairs == 2 ? static_cast<std::size_t>(i % 2) : 0;
       index_t at = first + lane;
       while (pairs == 1 && at >= parts[part].shape[0]) at -= parts[part++].shape[0];
       const RawTensor& raw = parts[part];
-      if (raw.dtype == DType::bf16 && (format_ == Format::bf16 || format_ == Format::bf16_wide)) {
-        copy_lane(to + lane * 4, raw.data + 2 * at * cols_);
-      } else {
-        convert_lane(to, lane, raw, at * cols_);
+      rows[static_cast<std::size_t>(lane)] = {raw.data + at * cols_ * static_cast<index_t>(bytes_of(raw.dtype)),
+                                              raw.dtype};
+    }
+    // A few blocks of every row at a time: their panel stays in the first cache while its lines fill lane by lane.
+    for (index_t j = 0; j < cols_; j += piece) {
+      for (index_t lane = 0; lane < lanes; ++lane) {
+        pack_piece(to, lane, rows[static_cast<std::size_t>(lane)], j, std::min(piece, cols_ - j));
       }
     }
   }
@@ -177,38 +212,23 @@ class PackedMatrix {
     if (!fits) throw Error(Code::limit_exceeded, "matrix", "a size that fits in memory", detail::shape_string(shape));
   }
 
-  static std::array<index_t, 2> shape_of(std::span<const RawTensor> parts, Join join) {
-    index_t rows = 0;
-    for (const RawTensor& part : parts) {
-      if (part.shape.size() != 2) {
-        throw Error(Code::mismatch, "matrix", "2 extents", detail::shape_string(part.shape));
-      }
-      const bool joins = part.shape[1] == parts[0].shape[1] &&
-                         (join == Join::stacked || (parts.size() == 2 && part.shape[0] == parts[0].shape[0]));
-      if (!joins) {
-        throw Error(Code::mismatch, "matrix", "parts that join " + detail::shape_string(parts[0].shape),
-                    detail::shape_string(part.shape));
-      }
-      rows = join == Join::paired || part.shape[0] < 0 ? part.shape[0] : rows + part.shape[0];
-    }
-    return {rows, parts[0].shape[1]};
-  }
+  /// A row of a tensor.
+  struct Lane {
+    const std::byte* data;
+    DType dtype;
+  };
+  static constexpr index_t piece = 4 * block_inputs;
 
-  /// The row that begins at element `first` of raw, by way of float, a piece of whole blocks at a time.
-  void convert_lane(std::byte* to, index_t lane, const RawTensor& raw, index_t first) const noexcept {
-    std::array<float, 16 * block_inputs> piece;
-    constexpr auto most = static_cast<index_t>(piece.size());
-    for (index_t j = 0; j < cols_; j += most) {
-      const index_t count = std::min(most, cols_ - j);
-      load_elements(raw.data, raw.dtype, first + j, count, piece.data());
-      detail::pack_lane(format_, to + FINTEAM_ABI::panel_bytes(format_, j), lane, piece.data(), count);
+  /// The elements j … j + count - 1 of a row, count ≤ piece.
+  void pack_piece(std::byte* panel, index_t lane, const Lane& row, index_t j, index_t count) const noexcept {
+    std::byte* to = panel + FINTEAM_ABI::panel_bytes(format_, j);
+    if (row.dtype == DType::bf16 && (format_ == Format::bf16 || format_ == Format::bf16_wide)) {
+      detail::pack_pairs(to, lane, row.data + 2 * j, count);
+    } else {
+      std::array<float, piece> floats;
+      load_elements(row.data, row.dtype, j, count, floats.data());
+      detail::pack_floats(format_, to, lane, floats.data(), count);
     }
-  }
-
-  /// A row of bf16 into its lane, pair by pair.
-  void copy_lane(std::byte* to, const std::byte* from) const noexcept {
-    for (index_t j = 0; j < cols_ / 2; ++j) std::memcpy(to + j * (panel_outputs * 4), from + 4 * j, 4);
-    if (cols_ % 2 != 0) std::memcpy(to + cols_ / 2 * (panel_outputs * 4), from + 2 * (cols_ - 1), 2);
   }
 
   index_t rows_ = 0;
