@@ -64,27 +64,36 @@ long preemptions() {
   return usage.ru_nivcsw;
 }
 
+double by_bytes(const Work& work, const Sample& s) {
+  return s.read_gbps > 0 ? work.bytes / s.seconds / 1e9 / s.read_gbps : 0;
+}
+double by_flops(const Work& work, const Sample& s) {
+  return s.peak_gops > 0 ? work.flops / s.seconds / 1e9 / s.peak_gops : 0;
+}
+double fraction(const Work& work, const Sample& s) { return std::max(by_bytes(work, s), by_flops(work, s)); }
+
 /// The fields that depend on the samples, for those of them that `chosen` allows.
 Json summary(const Work& work, const Samples& samples, const Samples* one, const std::function<bool(Die)>& chosen) {
-  std::vector<double> seconds, read, peak, ratios;
+  Samples own;
+  std::vector<double> seconds, ratios;
   for (std::size_t i = 0; i < samples.size(); ++i) {
     if (!chosen(samples[i].die)) continue;
+    own.push_back(samples[i]);
     seconds.push_back(samples[i].seconds);
-    read.push_back(samples[i].read_gbps);
-    peak.push_back(samples[i].peak_gops);
     if (one != nullptr && chosen((*one)[i].die)) ratios.push_back(samples[i].seconds / (*one)[i].seconds);
   }
-  const double s = median(seconds), r = median(read), p = median(peak);
-  const double by_bytes = r > 0 ? work.bytes / s / 1e9 / r : 0, by_flops = p > 0 ? work.flops / s / 1e9 / p : 0;
-  Json fields = {{"samples", seconds.size()},
-                 {"seconds_per_step", s},
-                 {"seconds_least", *std::min_element(seconds.begin(), seconds.end())},
-                 {"seconds_most", *std::max_element(seconds.begin(), seconds.end())},
-                 {"tokens_per_s", work.tokens / s},
-                 {"read_gbps", r},
-                 {"peak_gops", p},
-                 {"limit", by_bytes > by_flops ? "read" : "arithmetic"},
-                 {"fraction", std::max(by_bytes, by_flops)}};
+  std::ranges::sort(own, {}, [&](const Sample& s) { return fraction(work, s); });
+  const Sample& s = own[(own.size() - 1) / 2];
+  Json fields = {{"samples", own.size()},
+                 {"seconds_per_step", s.seconds},
+                 {"seconds_median", median(seconds)},
+                 {"seconds_least", quantile(seconds, 0)},
+                 {"seconds_most", quantile(seconds, 1)},
+                 {"tokens_per_s", work.tokens / s.seconds},
+                 {"read_gbps", s.read_gbps},
+                 {"peak_gops", s.peak_gops},
+                 {"limit", by_bytes(work, s) > by_flops(work, s) ? "read" : "arithmetic"},
+                 {"fraction", fraction(work, s)}};
   if (!ratios.empty()) fields["ratio_to_one"] = median(ratios);
   return fields;
 }

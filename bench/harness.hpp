@@ -93,10 +93,10 @@ struct Step {
   index_t parts = 1;
 };
 
-/// The fields of a row: the median over the samples of the die that most of them have (moved: if there are too few
-/// others), and the same for each die under "by_die". fraction = the greater of bytes / time / read_gbps and
-/// flops / time / peak_gops. With `one`, as many samples taken in turns, ratio_to_one is the median of the quotients
-/// of the seconds.
+/// The fields of a row. fraction = the greater of bytes / time / read_gbps and flops / time / peak_gops; the row is the
+/// sample of the median fraction (the machine itself changes meanwhile, so a median time would not belong to a median
+/// bandwidth), of the die that most samples have (moved: if there are too few others). "by_die" has the same for each
+/// die. With `one`, as many samples taken in turns, ratio_to_one is the median of the quotients of the seconds.
 Json row(const Run& run, const Work& work, const Samples& samples, const Samples* one = nullptr);
 
 /// Times the steps in turns, each after a first part that does not count, and adds their rows; those after the first

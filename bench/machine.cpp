@@ -2,10 +2,13 @@
 // bit), a cache line from thread to thread; told apart by where the threads are?
 #include "harness.hpp"
 
+#include <map>
+
 namespace bench {
 namespace {
 
-/// Probes one pool for as long as a row may take. A row's step is a billion bytes or operations.
+/// Probes one pool for as long as a row may take. A row's step is a billion bytes or operations, its limit the best of
+/// all probes on that die, so its fraction says how steady the machine is.
 void probe_pool(Run& run, finteam::ThreadPool& pool) {
   Probe probe(pool, 1e18);
   std::vector<double> ways;
@@ -21,12 +24,17 @@ void probe_pool(Run& run, finteam::ThreadPool& pool) {
     }
   } while (now() - begin < run.options.seconds);
 
+  for (Samples* samples : {&read, &peak[0], &peak[1], &peak[2]}) {
+    std::map<Die, Sample> best;
+    for (const Sample& x : *samples) {
+      best[x.die].read_gbps = std::max(best[x.die].read_gbps, x.read_gbps);
+      best[x.die].peak_gops = std::max(best[x.die].peak_gops, x.peak_gops);
+    }
+    for (Sample& x : *samples) x = {x.seconds, best[x.die].read_gbps, best[x.die].peak_gops, x.die};
+  }
+
   const auto add = [&](const std::string& name, double bytes, double flops, const Samples& samples) {
-    const Json more = {{"shape", "-"},
-                       {"weights", "-"},
-                       {"threads", pool.concurrency()},
-                       {"one_way_ns", median(ways)},
-                       {"fraction", 1.0}};
+    const Json more = {{"shape", "-"}, {"weights", "-"}, {"threads", pool.concurrency()}, {"one_way_ns", median(ways)}};
     run.add(
         row(run, {.name = name, .sequences = 0, .tokens = 0, .bytes = bytes, .flops = flops, .more = more}, samples));
   };

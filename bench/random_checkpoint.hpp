@@ -158,6 +158,12 @@ inline void write_random_weights(const std::filesystem::path& path, const fintea
   const auto room = std::make_unique_for_overwrite<std::byte[]>(bytes(*largest));
   for (auto& t : tensors) t.data = {room.get(), bytes(t)};
 
+  const double need = 2 * (block_weights(c) + head_weights(c) * (c.tie_word_embeddings ? 1 : 2)) + 1e9;
+  if (const auto have = std::filesystem::space(path.parent_path()).available; static_cast<double>(have) < need) {
+    throw finteam::Error(finteam::Code::limit_exceeded, path.string(),
+                         std::to_string(need / 1e9) + " GB of free disk (--models names another folder)",
+                         std::to_string(static_cast<double>(have) / 1e9) + " GB");
+  }
   StreamedFile file(path);
   const std::string header = finteam::safetensors_header(tensors);
   file.write(header.data(), header.size());
