@@ -1,7 +1,9 @@
+#include <finteam/core/hash.hpp>
 #include <finteam/core/packed.hpp>
 
 #include "catch.hpp"
 #include "inputs.hpp"
+#include "random.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -187,4 +189,27 @@ TEST_CASE("paired and stacked parts keep their rows", "[backend]") {
   const inputs::File other({20, 7}, DType::f32, 3);
   const std::array<RawTensor, 2> wrong{a.raw(), other.raw()};
   REQUIRE_THROWS_AS(PackedMatrix(wrong, Join::stacked, Format::f32, std::pmr::get_default_resource()), Error);
+}
+
+TEST_CASE("packed bytes are those of packing version 1 on every instruction set and compiler", "[backend]") {
+  // Files keep them: whoever changes these hashes raises packing_version.
+  REQUIRE(packing_version == 1);
+  const index_t n = 21, k = 211;
+  test::Random random(17);
+  std::vector<float> values(static_cast<std::size_t>(n * k));
+  for (std::size_t i = 0; i < values.size(); ++i) {  // exact in float
+    const auto x = static_cast<std::int32_t>(random.below(1 << 16) * (random.below(9) == 0 ? 5 : 1)) - (1 << 15);
+    values[i] = static_cast<float>(x) * (i / 32 % 5 == 4 ? 0x1p-40F : 0x1p-18F);
+  }
+  const std::array<index_t, 2> shape{n, k};
+  const RawTensor raw{reinterpret_cast<const std::byte*>(values.data()), DType::f32, shape};
+  const auto hash = [&](Weights weights) {
+    const PackedMatrix w(raw, weights);
+    return xxh64({w.panel(0), w.bytes()});
+  };
+  CHECK(hash(Weights::stored) == 0x5437FAB9FBE00367U);
+  CHECK(hash(Weights::bf16) == 0xC6A161CAD62437A8U);
+  CHECK(hash(Weights::int8) == 0xA56CCCDF479E7429U);
+  CHECK(hash(Weights::int4) == 0xBF75AD53CCC57BB0U);
+  CHECK(hash(Weights::int4_zero) == 0x0C90882BE6CF479EU);
 }

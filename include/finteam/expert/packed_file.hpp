@@ -202,6 +202,7 @@ class PackedFile {
       for (const auto& part : w->entry.parts) checkpoint_.release(part.name);
       progress.add(w->source_bytes());
     }
+    checkpoint_.release();
     file.write(std::as_bytes(std::span(checksums)));
     file.commit();
   }

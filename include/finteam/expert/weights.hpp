@@ -110,6 +110,7 @@ template <Backend B>
         return done(w, backend.matrix(w.tensors, w.entry.join, w.weights, options.memory));
       },
       [&](const SourceWeight& w) { return done(w, backend.vector(w.tensors.front(), options.memory)); });
+  checkpoint.release();
   progress.finish();  // what was passed over counts as done
   return loaded;
 }

@@ -113,6 +113,11 @@ class Checkpoint {
         {raw->data, static_cast<std::size_t>(raw->size()) * bytes_of(raw->dtype)});
   }
 
+  /// The same for all tensors: those of a neighbour may have come along with a tensor's.
+  void release() const noexcept {
+    for (const Safetensors& shard : shards_) shard.file().release(shard.data());
+  }
+
   /// What errors call this checkpoint: "micro/model.safetensors".
   [[nodiscard]] const std::string& where() const noexcept { return where_; }
   /// What errors call a tensor: "micro/model-00001-of-00002.safetensors: model.norm.weight".
