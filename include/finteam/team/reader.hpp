@@ -19,6 +19,7 @@ struct SessionLimits {
   index_t label_bytes = 128;  ///< longest label
   index_t rows = 128;      ///< most rows of one step: a prompt's chunk; the tokens of all labels of a question together
   index_t text_bytes = 0;  ///< longest text, with its instruction; 0: 16 for each token
+  CacheFormat cache = CacheFormat::f32;  ///< how keys and values are kept
   std::pmr::memory_resource* memory =
       std::pmr::get_default_resource();  ///< for caches and scratch; outlives the session
 };
@@ -141,7 +142,8 @@ class Reader {
             .head_dim = c.e,
             .sequences = limits.labels + 1,
             .tokens = limits.tokens,
-            .pages = pages(limits.tokens) + 2 * limits.labels + pages(limits.rows)};
+            .pages = pages(limits.tokens) + 2 * limits.labels + pages(limits.rows),
+            .format = limits.cache};
   }
 
   /// One row for each token of each label but its last, each label on its own fork.

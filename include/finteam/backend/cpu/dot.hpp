@@ -63,6 +63,10 @@ struct Ints {
                       FINTEAM_INLINE { made.part[i] = Batch::load_unaligned(words + i * Lanes<Arch>::width); });
     return made;
   }
+  FINTEAM_INLINE void store(std::byte* p) const noexcept {
+    auto* words = reinterpret_cast<std::uint32_t*>(p);
+    unroll<parts>([&](std::size_t i) FINTEAM_INLINE { part[i].store_unaligned(words + i * Lanes<Arch>::width); });
+  }
 };
 
 /// As float, exactly below 2^24; the integers are signed.
@@ -155,6 +159,32 @@ struct Quads<Arch, false> {
   }
 };
 
+/// c + the four products of unsigned bytes in a and signed ones in b, in every word. Only where has_byte_dot.
+template <class Arch>
+FINTEAM_INLINE inline xsimd::batch<std::uint32_t, Arch> add_dots(const xsimd::batch<std::uint32_t, Arch>& a,
+                                                                 const xsimd::batch<std::uint32_t, Arch>& b,
+                                                                 const xsimd::batch<std::uint32_t, Arch>& c) noexcept {
+  using Batch [[maybe_unused]] = xsimd::batch<std::uint32_t, Arch>;
+#if defined(__AVX512VNNI__)
+  if constexpr (Batch::size == 16) {
+    const __m512i sum = c, bytes = a, with = b;
+    return Batch(_mm512_dpbusd_epi32(sum, bytes, with));
+  }
+#endif
+#if (defined(__AVX512VNNI__) && defined(__AVX512VL__)) || defined(__AVXVNNI__)
+  if constexpr (Batch::size == 8) {
+    const __m256i sum = c, bytes = a, with = b;
+#if defined(__AVX512VNNI__)
+    return Batch(_mm256_dpbusd_epi32(sum, bytes, with));
+#else
+    return Batch(_mm256_dpbusd_avx_epi32(sum, bytes, with));
+#endif
+  }
+#endif
+  (void)b, (void)c;
+  return a;  // never: has_byte_dot is false
+}
+
 /// c[i] + Σ_j w[i,j] · x[j] over four bytes j: w unsigned, x signed, at `x` in the form of quad_bytes. Exact.
 template <class Arch>
 FINTEAM_INLINE inline Ints<Arch> dot(const Quads<Arch>& w, const std::byte* x, Ints<Arch> c) noexcept {
@@ -166,24 +196,49 @@ FINTEAM_INLINE inline Ints<Arch> dot(const Quads<Arch>& w, const std::byte* x, I
     });
   } else {
     const Batch quad(word(x));
+    unroll<Ints<Arch>::parts>([&](std::size_t i)
+                                  FINTEAM_INLINE { c.part[i] = add_dots<Arch>(w.bytes.part[i], quad, c.part[i]); });
+  }
+  return c;
+}
+
+/// Four signed bytes for each of sixteen outputs, ready for `dot_unsigned`.
+template <class Arch, bool = has_byte_dot<Arch>>
+struct SignedQuads {
+  Ints<Arch> bytes;
+
+  FINTEAM_INLINE static SignedQuads load(const std::byte* p) noexcept { return {Ints<Arch>::load(p)}; }
+};
+
+template <class Arch>
+struct SignedQuads<Arch, false> {
+  Ints<Arch> even, odd;
+
+  FINTEAM_INLINE static SignedQuads load(const std::byte* p) noexcept {
+    const Ints<Arch> bytes = Ints<Arch>::load(p);
+    SignedQuads made;
     unroll<Ints<Arch>::parts>([&](std::size_t i) FINTEAM_INLINE {
-#if defined(__AVX512VNNI__)
-      if constexpr (Batch::size == 16) {
-        const __m512i sum = c.part[i], bytes = w.bytes.part[i], x4 = quad;
-        c.part[i] = _mm512_dpbusd_epi32(sum, bytes, x4);
-      }
-#endif
-#if (defined(__AVX512VNNI__) && defined(__AVX512VL__)) || defined(__AVXVNNI__)
-      if constexpr (Batch::size == 8) {
-        const __m256i sum = c.part[i], bytes = w.bytes.part[i], x4 = quad;
-#if defined(__AVX512VNNI__)
-        c.part[i] = _mm256_dpbusd_epi32(sum, bytes, x4);
-#else
-        c.part[i] = _mm256_dpbusd_avx_epi32(sum, bytes, x4);
-#endif
-      }
-#endif
+      const auto words = bits_as<std::int16_t>(bytes.part[i]);
+      made.even.part[i] = bits_as<std::uint32_t>((words << 8) >> 8);
+      made.odd.part[i] = bits_as<std::uint32_t>(words >> 8);
     });
+    return made;
+  }
+};
+
+/// c[i] + Σ_j w[i,j] · x[j] over four bytes j: w signed, x unsigned, at `x` in the form of quad_bytes. Exact.
+template <class Arch>
+FINTEAM_INLINE inline Ints<Arch> dot_unsigned(const SignedQuads<Arch>& w, const std::byte* x, Ints<Arch> c) noexcept {
+  using Batch = typename Ints<Arch>::Batch;
+  if constexpr (!has_byte_dot<Arch>) {
+    const Batch even(word(x)), odd(word(x + 4));
+    unroll<Ints<Arch>::parts>([&](std::size_t i) FINTEAM_INLINE {
+      c.part[i] = dot16<Arch>(w.odd.part[i], odd, dot16<Arch>(w.even.part[i], even, c.part[i]));
+    });
+  } else {
+    const Batch quad(word(x));
+    unroll<Ints<Arch>::parts>([&](std::size_t i)
+                                  FINTEAM_INLINE { c.part[i] = add_dots<Arch>(quad, w.bytes.part[i], c.part[i]); });
   }
   return c;
 }
@@ -199,6 +254,19 @@ FINTEAM_INLINE inline Lanes<Arch> dot_bf16(const Ints<Arch>& w, std::uint32_t x,
   (void)w, (void)x;
 #endif
   return c;
+}
+
+/// The bf16 numbers nearest to a[0] … a[15], b[0] … b[15], in that order; subnormals become zero. Only where
+/// has_bf16_dot.
+template <class Arch>
+FINTEAM_INLINE inline Ints<Arch> pack_bf16(const Lanes<Arch>& a, const Lanes<Arch>& b) noexcept {
+  Ints<Arch> pairs = Ints<Arch>::broadcast(0);
+#if defined(__AVX512BF16__)
+  pairs.part[0] = std::bit_cast<__m512i>(_mm512_cvtne2ps_pbh(b.part[0], a.part[0]));
+#else
+  (void)a, (void)b;
+#endif
+  return pairs;
 }
 
 }  // namespace finteam::inline FINTEAM_ABI::detail::simd
