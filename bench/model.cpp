@@ -19,6 +19,12 @@ namespace {
 
 constexpr std::array all_weights = {Weights::int4, Weights::int8, Weights::bf16, Weights::int4_zero, Weights::stored};
 
+constexpr std::array all_caches = {CacheFormat::bf16, CacheFormat::int8, CacheFormat::f32};
+
+CacheFormat cache_of(const std::string& text) {
+  return *std::find_if(all_caches.begin(), all_caches.end(), [&](CacheFormat f) { return name(f) == text; });
+}
+
 Weights weights_of(const std::string& text) {
   return *std::find_if(all_weights.begin(), all_weights.end(), [&](Weights w) { return name(w) == text; });
 }
@@ -36,7 +42,11 @@ std::vector<std::string> weight_formats() {
   for (const Weights w : all_weights) names.emplace_back(name(w));
   return names;
 }
-std::vector<std::string> cache_formats() { return {"f32"}; }
+std::vector<std::string> cache_formats() {
+  std::vector<std::string> names;
+  for (const CacheFormat f : all_caches) names.emplace_back(name(f));
+  return names;
+}
 
 Peak peak_of(const std::string& weights) {
   const Format format = format_of(weights);
@@ -47,7 +57,9 @@ double packed_bytes(index_t n, index_t k, const std::string& weights) {
   return static_cast<double>((n + panel_outputs - 1) / panel_outputs * panel_bytes(format_of(weights), k));
 }
 
-double cache_bytes(const Config& c, const std::string&) { return 2.0 * 4.0 * static_cast<double>(c.g * c.e); }
+double cache_bytes(const Config& c, const std::string& cache) {
+  return static_cast<double>(c.g * KvPage::bytes(cache_of(cache), c.e)) / page_tokens;
+}
 
 std::vector<Product> block_products(const Config& c) {
   return {{"qkv_proj", (c.h + 2 * c.g) * c.e, c.d},
@@ -58,11 +70,15 @@ std::vector<Product> block_products(const Config& c) {
 
 Product head_product(const Config& c) { return {"lm_head", c.v, c.d}; }
 
-bool has_packed_files() { return false; }
+bool has_packed_files() { return true; }
 
 namespace {
 
-OpenOptions open_options(const Run& run, bool /*from_packed*/) { return {.weights = weights_of(run.options.weights)}; }
+OpenOptions open_options(const Run& run, bool from_packed) {
+  OpenOptions options{.weights = weights_of(run.options.weights)};
+  if (from_packed) options.packed = run.options.models / "packed";
+  return options;
+}
 
 /// y = x · w, as a decoder does it.
 void multiply(Cpu& b, MatrixView<const float> x, const Cpu::Matrix& w, Cpu::Input& input, MatrixView<float> y) {
@@ -70,13 +86,14 @@ void multiply(Cpu& b, MatrixView<const float> x, const Cpu::Matrix& w, Cpu::Inpu
   b.matmul(input, w, Write::overwrite, y);
 }
 
-CacheLimits cache_limits(const Run&, const Config& c, index_t layers, index_t sequences, index_t tokens) {
+CacheLimits cache_limits(const Run& run, const Config& c, index_t layers, index_t sequences, index_t tokens) {
   return {.layers = layers,
           .kv_heads = c.g,
           .head_dim = c.e,
           .sequences = sequences,
           .tokens = tokens,
-          .pages = sequences * KvCache<Cpu>::pages_for(tokens)};
+          .pages = sequences * KvCache<Cpu>::pages_for(tokens),
+          .format = cache_of(run.options.cache)};
 }
 
 // --- what does not change --------------------------------------------------------------------------------------------
@@ -165,7 +182,7 @@ struct Expert::Engine {
         team(open_team(checkpoint_folder(run), open_options(run, true), b)),
         decoder(team.roles()[0].decoder),
         c(decoder.config()),
-        cache(b, cache_limits(run, c, c.layers, sequences, tokens)),
+        cache(b, cache_limits(run, c, c.layers, sequences, tokens), huge_pages()),
         scratch(b, c, most_rows),
         hidden({most_rows, c.d}),
         logits({sequences, c.v}) {
@@ -231,7 +248,7 @@ ProductBench::ProductBench(const Run& run, const Product& p, index_t most_rows) 
   const double bytes = packed_bytes(p.n, p.k, run.options.weights);
   for (double held = 0; held < cold_bytes(run); held += bytes) {
     engine_->copies.push_back(
-        engine_->b.matrix({&raw, 1}, Join::stacked, weights_of(run.options.weights), std::pmr::get_default_resource()));
+        engine_->b.matrix({&raw, 1}, Join::stacked, weights_of(run.options.weights), huge_pages()));
   }
 }
 ProductBench::~ProductBench() = default;
@@ -271,7 +288,7 @@ AttentionBench::AttentionBench(const Run& run, index_t tokens) {
                                             b,
                                             layers,
                                             tokens,
-                                            KvCache<Cpu>(b, cache_limits(run, c, layers, 1, tokens)),
+                                            KvCache<Cpu>(b, cache_limits(run, c, layers, 1, tokens), huge_pages()),
                                             random_tensor<3>({tokens, c.h, c.e}, 5),
                                             Tensor<float, 3>({tokens, c.h, c.e}),
                                             {},

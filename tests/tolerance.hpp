@@ -1,6 +1,7 @@
 // Every tolerance of the tests, with its reason. A test that compares numbers takes its bound from here.
 #pragma once
 
+#include <finteam/backend/kv_page.hpp>
 #include <finteam/core/dtype.hpp>
 
 namespace tolerance {
@@ -23,6 +24,20 @@ struct Bound {
     case finteam::DType::f32: return {1e-5, 1e-5};
     case finteam::DType::bf16: return {1e-5, 1e-5};
     case finteam::DType::f16: return {1e-5, 1e-5};
+  }
+  return {0, 0};
+}
+
+/// Attention in float against attention in double over the same stored keys and values, of magnitude up to 4. A weight
+/// that is rounded to bf16 is off by 2^-9 of itself; the total is that of the rounded ones, so an output is off by at
+/// most 2^-8 of the greatest value. A weight that is rounded to 8 bits is off by at most half a step, 1/510 of its
+/// page's greatest; with up to 32 of them in either direction, six standard deviations (0.29 steps each) are 0.039
+/// of the greatest value. vdpbf16ps takes subnormals as zero, which is far below either.
+[[nodiscard]] constexpr Bound attention(finteam::CacheFormat format) {
+  switch (format) {
+    case finteam::CacheFormat::f32: return {1e-5, 1e-5};
+    case finteam::CacheFormat::bf16: return {4 * 0x1p-8, 1e-5};
+    case finteam::CacheFormat::int8: return {4 * 0.039, 1e-5};
   }
   return {0, 0};
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <finteam/backend/backend.hpp>
+#include <finteam/backend/fp_environment.hpp>
 
 #include "inputs.hpp"
 
@@ -37,17 +38,28 @@ inline finteam::TensorView<float, 3> heads(std::vector<float>& v, index_t h, ind
   return {v.data(), {static_cast<index_t>(v.size()) / (h * e), h, e}};
 }
 
-/// A cache of `rows` sequences whose pages lie scattered, filled to `length` with random keys and values, NaN
-/// elsewhere.
+inline constexpr std::array<finteam::CacheFormat, 3> cache_formats{
+    finteam::CacheFormat::f32, finteam::CacheFormat::bf16, finteam::CacheFormat::int8};
+
+/// A cache of `rows` sequences whose pages lie scattered, filled to their positions with random keys and values. Every
+/// other slot is what another sequence may have left: NaN as keys, great numbers as values.
 struct Cache {
   static constexpr index_t pages_each = 3;
-  finteam::Tensor<float, 4> k, v;
+  finteam::CacheFormat format;
+  index_t g, e;
+  finteam::Tensor<std::byte, 3> heads;
   std::vector<std::int32_t> pages;
   std::vector<finteam::Site> sites;
 
-  Cache(index_t rows, index_t g, index_t e, std::vector<std::int32_t> positions)
-      : k({rows * pages_each, g, e, finteam::page_tokens}), v({rows * pages_each, g, finteam::page_tokens, e}) {
-    for (index_t i = 0; i < k.size(); ++i) k.data()[i] = v.data()[i] = std::bit_cast<float>(0x7FC00000U);
+  Cache(finteam::CacheFormat cache_format, index_t rows, index_t kv_heads, index_t width,
+        std::vector<std::int32_t> positions)
+      : format(cache_format), g(kv_heads), e(width), heads({g, rows * pages_each, finteam::KvPage::bytes(format, e)}) {
+    const auto width_of = static_cast<std::size_t>(e);
+    const std::vector<float> key(width_of, std::bit_cast<float>(0x7FC00000U)), value(width_of, 1e30F);
+    for (index_t i = 0; i < g * rows * pages_each * finteam::page_tokens; ++i) {
+      const index_t page = i / finteam::page_tokens;
+      layer().page(page / g, page % g).write(i % finteam::page_tokens, key.data(), value.data());
+    }
     for (index_t r = 0; r < rows; ++r) {
       for (index_t p = 0; p < pages_each; ++p) pages.push_back(static_cast<std::int32_t>(p * rows + (r + p) % rows));
     }
@@ -57,19 +69,27 @@ struct Cache {
     }
   }
   Cache(const Cache&) = delete;
-  finteam::CacheLayer<Host> layer() { return {k.view(), v.view()}; }
+  finteam::CacheLayer<Host> layer() { return {heads.view(), format, e}; }
 
-  /// Fills every row's sequence up to and with its position, by plain stores.
+  /// The page that holds a position, and its slot.
+  finteam::KvPage page(const finteam::Site& site, index_t position, index_t head) {
+    return layer().page(site.pages[position / finteam::page_tokens], head);
+  }
+  static index_t slot(index_t position) { return position % finteam::page_tokens; }
+
+  /// Fills every row's sequence up to and with its position, not by way of a backend.
   void fill(std::uint64_t seed) {
+    const finteam::FpEnvironment environment;  // rounding is part of the format
     inputs::Random random{seed};
+    std::vector<float> k(static_cast<std::size_t>(e)), v(k.size());
     for (const auto& site : sites) {
       for (index_t p = 0; p <= site.position; ++p) {
-        const index_t page = site.pages[p / finteam::page_tokens], slot = p % finteam::page_tokens;
-        for (index_t g = 0; g < k.extent(1); ++g) {
-          for (index_t i = 0; i < k.extent(2); ++i) {
-            k.view()(page, g, i, slot) = random.value();
-            v.view()(page, g, slot, i) = random.value();
+        for (index_t head = 0; head < g; ++head) {
+          for (std::size_t i = 0; i < k.size(); ++i) {
+            k[i] = random.value();
+            v[i] = random.value();
           }
+          page(site, p, head).write(slot(p), k.data(), v.data());
         }
       }
     }
@@ -159,24 +179,27 @@ std::vector<Output> run(B& backend, const Shape& s, Batch batch, Kept how, std::
   backend.rope(matrix(cosine, s.e / 2), matrix(sine, s.e / 2), heads(rotated, s.h, s.e));
   keep("rope", rotated);
 
-  Cache cache(s.rows, s.g, s.e, {0, 31, 32, 33, 63, 64, 65, 7});
-  cache.fill(seed + 8);
-  const std::span<const finteam::Site> sites(cache.sites.data() + batch.first, static_cast<std::size_t>(batch.count));
-  std::vector<float> k = input(s.g * s.e, 9), v = input(s.g * s.e, 10);
-  backend.cache_write(sites, heads(k, s.g, s.e), heads(v, s.g, s.e), cache.layer());
-  std::vector<float> written;
-  for (const auto& site : sites) {
-    const index_t page = site.pages[site.position / finteam::page_tokens], slot = site.position % finteam::page_tokens;
-    for (index_t i = 0; i < s.g * s.e; ++i) {
-      written.push_back(cache.k.view()(page, i / s.e, i % s.e, slot));
-      written.push_back(cache.v.view()(page, i / s.e, slot, i % s.e));
+  for (const finteam::CacheFormat format : cache_formats) {
+    Cache cache(format, s.rows, s.g, s.e, {0, 31, 32, 33, 63, 64, 65, 7});
+    cache.fill(seed + 8);
+    const std::span<const finteam::Site> sites(cache.sites.data() + batch.first, static_cast<std::size_t>(batch.count));
+    std::vector<float> k = input(s.g * s.e, 9), v = input(s.g * s.e, 10);
+    backend.cache_write(sites, heads(k, s.g, s.e), heads(v, s.g, s.e), cache.layer());
+    std::vector<float> written;
+    for (const auto& site : sites) {
+      const finteam::FpEnvironment environment;
+      for (index_t i = 0; i < s.g * s.e; ++i) {
+        const auto page = cache.page(site, site.position, i / s.e);
+        written.push_back(page.key(Cache::slot(site.position), i % s.e));
+        written.push_back(page.value(Cache::slot(site.position), i % s.e));
+      }
     }
-  }
-  keep("cache_write", written);
+    keep("cache_write " + std::string(name(format)), written);
 
-  std::vector<float> attended(q.size(), 7.0F);
-  backend.attention(sites, heads(q, s.h, s.e), cache.layer(), 0.3F, heads(attended, s.h, s.e));
-  keep("attention", attended);
+    std::vector<float> attended(q.size(), 7.0F);
+    backend.attention(sites, heads(q, s.h, s.e), cache.layer(), 0.3F, heads(attended, s.h, s.e));
+    keep("attention " + std::string(name(format)), attended);
+  }
 
   backend.prepare_normed(matrix(x, s.d), norm.view(), 1e-5F, stacked, in);
   backend.matmul(in, stacked, finteam::Write::overwrite, matrix(three, 2 * s.f + s.n));
@@ -188,7 +211,8 @@ std::vector<Output> run(B& backend, const Shape& s, Batch batch, Kept how, std::
 inline const std::vector<Shape>& shapes() {
   static const std::vector<Shape> all = {
       {1, 64, 128, 4, 2, 32, 48},  {2, 33, 17, 2, 1, 6, 17},     {3, 96, 40, 6, 2, 16, 65},  {7, 50, 31, 3, 3, 10, 100},
-      {9, 129, 64, 8, 2, 64, 160}, {19, 160, 100, 4, 4, 34, 31}, {8, 16, 16, 2, 1, 128, 16}, {4, 1, 1, 1, 1, 2, 1}};
+      {9, 129, 64, 8, 2, 64, 160}, {19, 160, 100, 4, 4, 34, 31}, {8, 16, 16, 2, 1, 128, 16}, {4, 1, 1, 1, 1, 2, 1},
+      {3, 8, 8, 4, 2, 590, 8},     {4, 8, 8, 27, 1, 18, 8}};
   return all;
 }
 

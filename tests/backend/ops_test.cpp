@@ -90,36 +90,50 @@ TEMPLATE_TEST_CASE("rope turns the pair (i, i + e/2)", "[backend]", Reference, C
   REQUIRE(x == Row{-3, 2, 1, 4, -30, 20, 10, 40});
 }
 
-TEMPLATE_TEST_CASE("cache_write puts a position into its page and slot", "[backend]", Reference, Cpu) {
+TEMPLATE_TEST_CASE("cache_write puts a position into its page and slot, and nothing elsewhere", "[backend]", Reference,
+                   Cpu) {
   TestType backend;
-  Tensor<float, 4> k({6, 1, 2, page_tokens}), v({6, 1, page_tokens, 2});
+  const CacheFormat format = GENERATE(from_range(op_cases::cache_formats));
+  Tensor<std::byte, 3> heads({1, 6, KvPage::bytes(format, 2)});
+  const CacheLayer<Host> cache{heads.view(), format, 2};
   const std::array<std::int32_t, 2> pages = {5, 2};
   const std::array<Site, 2> sites = {Site{pages.data(), 33}, Site{pages.data(), 31}};
-  Row keys = {1, 2, 3, 4}, values = {5, 6, 7, 8};
-  backend.cache_write(sites, op_cases::heads(keys, 1, 2), op_cases::heads(values, 1, 2), {k.view(), v.view()});
-  REQUIRE(k.view()(2, 0, 0, 1) == 1);
-  REQUIRE(k.view()(2, 0, 1, 1) == 2);
-  REQUIRE(k.view()(5, 0, 0, 31) == 3);
-  REQUIRE(k.view()(5, 0, 1, 31) == 4);
-  REQUIRE(v.view()(2, 0, 1, 0) == 5);
-  REQUIRE(v.view()(2, 0, 1, 1) == 6);
-  REQUIRE(v.view()(5, 0, 31, 0) == 7);
-  REQUIRE(v.view()(5, 0, 31, 1) == 8);
-  int written = 0;
-  for (index_t i = 0; i < k.size(); ++i) written += (k.data()[i] != 0) + (v.data()[i] != 0);
-  REQUIRE(written == 8);
+  Row keys = {1, -1, 3, 3}, values = {5, 5, -7, 7};  // the greatest of a group, so exact in 8 bits too, up to a scale's
+  backend.cache_write(sites, op_cases::heads(keys, 1, 2), op_cases::heads(values, 1, 2), cache);
+  for (index_t page = 0; page < 6; ++page) {
+    for (index_t slot = 0; slot < page_tokens; ++slot) {
+      for (index_t i = 0; i < 2; ++i) {
+        const std::size_t at = static_cast<std::size_t>(i) + (page == 5 ? 2 : 0);
+        const bool there = (page == 2 && slot == 1) || (page == 5 && slot == 31);
+        const tolerance::Bound stored{0, format == CacheFormat::int8 ? 0x1p-8 : 0};  // a key's scale is bf16
+        REQUIRE(stored.holds(cache.page(page, 0).key(slot, i), there ? keys[at] : 0));
+        REQUIRE(stored.holds(cache.page(page, 0).value(slot, i), there ? values[at] : 0));
+      }
+    }
+  }
+}
+
+TEMPLATE_TEST_CASE("cache_copy copies one page of every head, and no other", "[backend]", Reference, Cpu) {
+  TestType backend;
+  const CacheFormat format = GENERATE(from_range(op_cases::cache_formats));
+  op_cases::Cache cache(format, 1, 2, 6, {65});
+  cache.fill(4);
+  backend.cache_copy(cache.layer(), cache.pages[0], cache.pages[2]);
+  for (index_t head = 0; head < 2; ++head) {
+    const auto page = [&](std::size_t i) { return cache.layer().page(cache.pages[i], head); };
+    const auto bytes = static_cast<std::size_t>(KvPage::bytes(format, 6));
+    REQUIRE(std::memcmp(page(0).keys(), page(2).keys(), bytes) == 0);
+    REQUIRE(std::memcmp(page(0).keys(), page(1).keys(), bytes) != 0);
+  }
 }
 
 TEMPLATE_TEST_CASE("attention weighs values by the softmax of scaled scores, two heads to a group", "[backend]",
                    Reference, Cpu) {
   TestType backend;
-  op_cases::Cache cache(1, 1, 2, {1});
-  const std::int32_t page = cache.pages[0];
+  const CacheFormat format = GENERATE(from_range(op_cases::cache_formats));
+  op_cases::Cache cache(format, 1, 1, 2, {1});
   const auto put = [&](index_t slot, std::array<float, 2> key, std::array<float, 2> value) {
-    for (const index_t i : {0, 1}) {
-      cache.k.view()(page, 0, i, slot) = key[static_cast<std::size_t>(i)];
-      cache.v.view()(page, 0, slot, i) = value[static_cast<std::size_t>(i)];
-    }
+    cache.layer().page(cache.pages[0], 0).write(slot, key.data(), value.data());
   };
   put(0, {1, 0}, {4, -8});
   put(1, {0, 1}, {8, 16});
@@ -127,25 +141,54 @@ TEMPLATE_TEST_CASE("attention weighs values by the softmax of scaled scores, two
   Row q = {2 * log3, 0, 0, 0}, y(4, 7.0F);  // head 0: weights 3/4 and 1/4; head 1: 1/2 and 1/2
   backend.attention(cache.sites, op_cases::heads(q, 2, 2), cache.layer(), 0.5F, op_cases::heads(y, 2, 2));
   const Row expected = {5, -2, 6, 4};
-  for (std::size_t i = 0; i < 4; ++i) REQUIRE(tolerance::op(DType::f32).holds(y[i], expected[i]));
+  // rounded scores: 2^-9 of log 3 for a query, as much for a key's scale
+  const double slack = format == CacheFormat::f32 ? 0 : 24 * 0x1p-8;
+  for (std::size_t i = 0; i < 4; ++i) {
+    REQUIRE(tolerance::Bound{slack + 1e-5, 1e-5}.holds(y[i], expected[i]));
+  }
 }
 
 TEMPLATE_TEST_CASE("attention to a single position is its value, exactly", "[backend]", Reference, Cpu) {
   TestType backend;
-  op_cases::Cache cache(1, 1, 18, {0});
+  const CacheFormat format = GENERATE(from_range(op_cases::cache_formats));
+  op_cases::Cache cache(format, 1, 1, 18, {0});
   cache.fill(3);
   Row q = inputs::values(18, 4), y(18);
   backend.attention(cache.sites, op_cases::heads(q, 1, 18), cache.layer(), 0.7F, op_cases::heads(y, 1, 18));
-  for (index_t i = 0; i < 18; ++i) REQUIRE(y[static_cast<std::size_t>(i)] == cache.v.view()(cache.pages[0], 0, 0, i));
+  for (index_t i = 0; i < 18; ++i) {
+    const float value = cache.layer().page(cache.pages[0], 0).value(0, i);
+    // in 8 bits a scale becomes 255 steps: two roundings
+    const tolerance::Bound bound{0, format == CacheFormat::int8 ? 2.4e-7 : 0};
+    REQUIRE(bound.holds(y[static_cast<std::size_t>(i)], value));
+  }
 }
 
 TEMPLATE_TEST_CASE("attention survives scores that would overflow exp", "[backend]", Reference, Cpu) {
   TestType backend;
-  op_cases::Cache cache(1, 1, 2, {65});
+  const CacheFormat format = GENERATE(from_range(op_cases::cache_formats));
+  op_cases::Cache cache(format, 1, 1, 2, {65});
   cache.fill(5);
   Row q = {3000, -2000}, y(2);
   backend.attention(cache.sites, op_cases::heads(q, 1, 2), cache.layer(), 1.0F, op_cases::heads(y, 1, 2));
   for (const float value : y) REQUIRE(std::isfinite(value));
+}
+
+TEMPLATE_TEST_CASE("a key, a value or a query that is not finite makes what sees it not finite", "[backend]", Reference,
+                   Cpu) {
+  TestType backend;
+  const CacheFormat format = GENERATE(from_range(op_cases::cache_formats));
+  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+    for (const int where : {0, 1, 2}) {
+      op_cases::Cache cache(format, 1, 1, 4, {40});
+      cache.fill(6);
+      Row k = inputs::values(4, 7), v = inputs::values(4, 8), q = inputs::values(4, 9), y(4);
+      (where == 0 ? k : where == 1 ? v : q)[2] = bad;
+      const Site site{cache.pages.data(), 20};
+      backend.cache_write({&site, 1}, op_cases::heads(k, 1, 4), op_cases::heads(v, 1, 4), cache.layer());
+      backend.attention(cache.sites, op_cases::heads(q, 1, 4), cache.layer(), 1.0F, op_cases::heads(y, 1, 4));
+      for (const float value : y) REQUIRE_FALSE(std::isfinite(value));
+    }
+  }
 }
 
 TEMPLATE_TEST_CASE("matmul_swiglu is gate times its sigmoid times up, and saturates without NaN", "[backend]",

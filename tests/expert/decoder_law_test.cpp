@@ -21,7 +21,7 @@ using Ids = std::vector<std::int32_t>;
 /// A decoder with a cache of four sequences of up to 160 tokens.
 template <Backend B>
 struct Bench {
-  explicit Bench(const test::Golden& golden, B backend = {})
+  explicit Bench(const test::Golden& golden, B backend = {}, CacheFormat format = CacheFormat::f32)
       : b(backend),
         config(golden.config),
         decoder(Decoder<B>::load(b, golden.checkpoint, config)),
@@ -30,7 +30,8 @@ struct Bench {
                   .head_dim = config.e,
                   .sequences = 4,
                   .tokens = 160,
-                  .pages = 20}),
+                  .pages = 20,
+                  .format = format}),
         scratch(b, config, 160),
         hidden({160, config.d}) {}
 
@@ -86,9 +87,10 @@ Ids prompt(const Config& config, std::size_t n, std::uint64_t seed) { return tes
 
 TEST_CASE("a prompt read at once, token by token, or in any chunks gives the same bits", "[law3]") {
   const auto name = GENERATE(as<std::string>{}, "llama3", "llama31", "mqa", "f16");
-  CAPTURE(name);
+  const auto format = GENERATE(CacheFormat::f32, CacheFormat::bf16, CacheFormat::int8);
+  CAPTURE(name, finteam::name(format));
   const test::Golden golden(name);
-  Bench<Cpu> bench(golden);
+  Bench<Cpu> bench(golden, {}, format);
   const Ids ids = prompt(golden.config, 101, 11);
   const auto whole = last_row(bench, ids, ids.size());
   for (const std::size_t chunk : {1UL, 2UL, 3UL, 7UL, 31UL, 32UL, 33UL, 64UL, 100UL}) {
@@ -137,7 +139,7 @@ TEST_CASE("a sequence alone and in a batch with others gives the same bits", "[l
 
 TEST_CASE("what follows a fork has the bits of a sequence that was never forked", "[law2][law3]") {
   const test::Golden golden("llama31");
-  Bench<Cpu> bench(golden);
+  Bench<Cpu> bench(golden, {}, GENERATE(CacheFormat::f32, CacheFormat::bf16, CacheFormat::int8));
   const Ids ids = prompt(golden.config, 90, 31);
   const auto plain = last_row(bench, ids, ids.size());
 

@@ -12,6 +12,12 @@ namespace {
 
 constexpr CacheLimits limits{.layers = 2, .kv_heads = 2, .head_dim = 4, .sequences = 4, .tokens = 100, .pages = 9};
 
+CacheLimits in_format(CacheFormat format) {
+  CacheLimits l = limits;
+  l.format = format;
+  return l;
+}
+
 /// Writes distinct keys and values at [first, last) of a sequence.
 void write(Reference& b, KvCache<Reference>& cache, std::int32_t sequence, std::int32_t first, std::int32_t last,
            std::uint64_t seed) {
@@ -33,8 +39,8 @@ std::vector<float> content(KvCache<Reference>& cache, std::int32_t sequence) {
       const index_t page = cache.site(sequence, p).pages[p / page_tokens], slot = p % page_tokens;
       for (index_t g = 0; g < 2; ++g) {
         for (index_t i = 0; i < 4; ++i) {
-          all.push_back(cache.layer(l).k(page, g, i, slot));
-          all.push_back(cache.layer(l).v(page, g, slot, i));
+          all.push_back(cache.layer(l).page(page, g).key(slot, i));
+          all.push_back(cache.layer(l).page(page, g).value(slot, i));
         }
       }
     }
@@ -46,7 +52,7 @@ std::vector<float> content(KvCache<Reference>& cache, std::int32_t sequence) {
 
 TEST_CASE("a fork holds what its sequence holds, and the two then grow apart", "[layer][law2]") {
   Reference b;
-  KvCache<Reference> cache(b, limits);
+  KvCache<Reference> cache(b, in_format(GENERATE(CacheFormat::f32, CacheFormat::bf16, CacheFormat::int8)));
   const auto trunk = cache.open();
   cache.extend(trunk, 70);
   write(b, cache, trunk, 0, 70, 1);

@@ -6,6 +6,7 @@
 // row i of the inputs, the weights, the backend and the instruction set, and on nothing else.
 #pragma once
 
+#include <finteam/backend/kv_page.hpp>
 #include <finteam/core/packed.hpp>
 
 #include <concepts>
@@ -15,9 +16,6 @@
 #include <string_view>
 
 namespace finteam::inline FINTEAM_ABI {
-
-/// Tokens in one page of a key/value cache. Attention splits at absolute multiples of it.
-inline constexpr index_t page_tokens = 32;
 
 /// What an op does with its output argument.
 enum class Write : std::uint8_t { overwrite, accumulate };
@@ -29,11 +27,17 @@ struct Site {
   std::int32_t position = 0;
 };
 
-/// One layer of a paged cache. k keeps its slots innermost, so that one load brings one element of many keys.
+/// One layer of a paged cache: the pages of each head, one after the other. Zero bytes when it is made.
 template <class Space>
 struct CacheLayer {
-  TensorView<float, 4, Space> k;  ///< [pages, g, e, page_tokens]
-  TensorView<float, 4, Space> v;  ///< [pages, g, page_tokens, e]
+  TensorView<std::byte, 3, Space> heads;  ///< [g, pages, KvPage::bytes(format, e)]
+  CacheFormat format = CacheFormat::f32;
+  index_t e = 0;
+
+  [[nodiscard]] index_t g() const noexcept { return heads.extent(0); }
+  [[nodiscard]] KvPage page(index_t page, index_t head) const noexcept requires(std::is_same_v<Space, Host>) {
+    return {&heads(head, page, 0), format, e};
+  }
 };
 
 namespace detail {
@@ -54,9 +58,9 @@ inline void require_rank(const RawTensor& raw, std::size_t rank, const char* wha
 
 /// Page `from` of a layer in host memory over page `to`.
 inline void copy_page(const CacheLayer<Host>& cache, std::int32_t from, std::int32_t to) noexcept {
-  for (const auto& pages : {cache.k, cache.v}) {
-    const auto source = pages.row(from), target = pages.row(to);
-    std::memcpy(target.data(), source.data(), static_cast<std::size_t>(source.size()) * sizeof(float));
+  for (index_t head = 0; head < cache.g(); ++head) {
+    const auto source = cache.heads.row(head).row(from).span(), target = cache.heads.row(head).row(to).span();
+    std::memcpy(target.data(), source.data(), source.size());
   }
 }
 
@@ -108,14 +112,15 @@ concept Backend = requires(B& b, const typename B::Matrix& w, typename B::Input&
   /// cosine, sine [t, e/2], x [t, heads, e], in place. Source: Su et al. 2021, in the half-split order of transformers.
   b.rope(x, x, y3);
 
-  /// Writes each row's keys and values at its site. k, v [t, g, e].
+  /// Writes each row's keys and values at its site, as KvPage::write has them. k, v [t, g, e].
   b.cache_write(sites, x3, x3, cache);
 
   /// Copies the keys and values of page 0 to page 1 (any two pages).
   b.cache_copy(cache, std::int32_t{0}, std::int32_t{1});
 
   /// y[t,h,:] = Σ_p softmax_p(scale · q[t,h,:]·k[p,h',:]) v[p,h',:], p = 0 … position, h' = h / (h_count / g).
-  /// q [t, h, e], y [t, h, e], overwritten. Reads keys and values as they are stored.
+  /// q [t, h, e], y [t, h, e], overwritten. Reads keys and values as they are stored, and rounds scale · q as the
+  /// inputs of a product with the keys' format are rounded.
   b.attention(sites, x3, cache, 1.0F, y3);
 };
 

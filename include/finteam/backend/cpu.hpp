@@ -115,7 +115,11 @@ class BasicCpu {
   void cache_write(std::span<const Site> sites, TensorView<const float, 3> k, TensorView<const float, 3> v,
                    CacheLayer<Host> cache) const {
     for_rows(k.extent(0), 8 * k.extent(1) * k.extent(2), [&](index_t t) {
-      detail::cache_write_row(sites[static_cast<std::size_t>(t)], k.row(t), v.row(t), cache);
+      const Site& site = sites[static_cast<std::size_t>(t)];
+      for (index_t g = 0; g < k.extent(1); ++g) {
+        cache.page(site.pages[site.position / page_tokens], g)
+            .write(site.position % page_tokens, &k(t, g, 0), &v(t, g, 0));
+      }
     });
   }
 
@@ -127,15 +131,7 @@ class BasicCpu {
   /// y[t,h,:] = Σ_p softmax_p(scale · q[t,h,:]·k[p,h',:]) v[p,h',:]
   void attention(std::span<const Site> sites, TensorView<const float, 3> q, CacheLayer<Host> cache, float scale,
                  TensorView<float, 3> y) const {
-    const index_t heads = q.extent(1), group = heads / cache.k.extent(1);
-    index_t positions = 0;
-    for (const Site& site : sites) positions += site.position + 1;
-    const index_t work = positions / std::max<index_t>(q.extent(0), 1) * 2 * q.extent(2) / 16 + 64;
-    for_rows(q.extent(0) * heads, work, [&](index_t i) {
-      const index_t t = i / heads, h = i % heads;
-      detail::attention_head<Arch>(sites[static_cast<std::size_t>(t)], &q(t, h, 0), q.extent(2), cache, h / group,
-                                   scale, &y(t, h, 0));
-    });
+    detail::AttentionJob<Arch>(sites, q, cache, scale, y).run(executor_);
   }
 
  private:

@@ -152,14 +152,12 @@ class Reference {
   /// Writes row t's keys and values at sites[t].
   void cache_write(std::span<const Site> sites, TensorView<const float, 3> k, TensorView<const float, 3> v,
                    CacheLayer<Host> cache) const {
+    const FpEnvironment environment;
     for (index_t t = 0; t < k.extent(0); ++t) {
       const Site& site = sites[static_cast<std::size_t>(t)];
-      const index_t page = site.pages[site.position / page_tokens], slot = site.position % page_tokens;
       for (index_t g = 0; g < k.extent(1); ++g) {
-        for (index_t i = 0; i < k.extent(2); ++i) {
-          cache.k(page, g, i, slot) = k(t, g, i);
-          cache.v(page, g, slot, i) = v(t, g, i);
-        }
+        cache.page(site.pages[site.position / page_tokens], g)
+            .write(site.position % page_tokens, &k(t, g, 0), &v(t, g, 0));
       }
     }
   }
@@ -174,7 +172,7 @@ class Reference {
     const FpEnvironment environment;
     for (index_t t = 0; t < q.extent(0); ++t) {
       for (index_t h = 0; h < q.extent(1); ++h) {
-        attend(sites[static_cast<std::size_t>(t)], q.row(t).row(h), cache, h * cache.k.extent(1) / q.extent(1), scale,
+        attend(sites[static_cast<std::size_t>(t)], q.row(t).row(h), cache, h * cache.g() / q.extent(1), scale,
                y.row(t).row(h));
       }
     }
@@ -215,13 +213,18 @@ class Reference {
   static void attend(const Site& site, VectorView<const float> q, CacheLayer<Host> cache, index_t g, float scale,
                      VectorView<float> y) {
     std::vector<double> weights(static_cast<std::size_t>(site.position) + 1);
-    const auto at = [&](std::size_t p) { return site.pages[p / page_tokens]; };
+    std::vector<float> scaled;
+    for (const float x : q.span()) scaled.push_back(x * scale);
+    each_group(scaled, cache.e, [&](std::span<float> group) { round_activations(key_format(cache.format), group); });
+    const auto at = [&](std::size_t p) { return cache.page(site.pages[p / page_tokens], g); };
+    const auto slot = [](std::size_t p) { return static_cast<index_t>(p) % page_tokens; };
     for (std::size_t p = 0; p < weights.size(); ++p) {
       double dot = 0;
-      for (index_t i = 0; i < q.extent(0); ++i) {
-        dot = std::fma(static_cast<double>(q(i)), static_cast<double>(cache.k(at(p), g, i, p % page_tokens)), dot);
+      for (index_t i = 0; i < cache.e; ++i) {
+        const double element = scaled[static_cast<std::size_t>(i)];
+        dot = std::fma(element, static_cast<double>(at(p).key(slot(p), i)), dot);
       }
-      weights[p] = dot * static_cast<double>(scale);
+      weights[p] = dot;
     }
     const double greatest = *std::max_element(weights.begin(), weights.end());
     double total = 0;
@@ -229,7 +232,7 @@ class Reference {
     for (index_t i = 0; i < y.extent(0); ++i) {
       double sum = 0;
       for (std::size_t p = 0; p < weights.size(); ++p) {
-        sum = std::fma(weights[p], static_cast<double>(cache.v(at(p), g, p % page_tokens, i)), sum);
+        sum = std::fma(weights[p], static_cast<double>(at(p).value(slot(p), i)), sum);
       }
       y(i) = static_cast<float>(sum / total);
     }

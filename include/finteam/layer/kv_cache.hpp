@@ -19,9 +19,9 @@ struct CacheLimits {
   index_t sequences = 1;  ///< sequences alive at once
   index_t tokens = 0;     ///< longest sequence
   index_t pages = 0;      ///< pages in all; at least enough for one longest sequence
+  CacheFormat format = CacheFormat::f32;
 };
 
-/// Pages [layer][page]: keys [g, e, page_tokens], values [g, page_tokens, e], float.
 template <Backend B>
 class KvCache {
  public:
@@ -34,10 +34,8 @@ class KvCache {
                   std::to_string(limits.pages) + " pages");
     }
     for (index_t l = 0; l < limits.layers; ++l) {
-      keys_.push_back(
-          backend.template tensor<float, 4>({limits.pages, limits.kv_heads, limits.head_dim, page_tokens}, memory));
-      values_.push_back(
-          backend.template tensor<float, 4>({limits.pages, limits.kv_heads, page_tokens, limits.head_dim}, memory));
+      layers_.push_back(backend.template tensor<std::byte, 3>(
+          {limits.kv_heads, limits.pages, KvPage::bytes(limits.format, limits.head_dim)}, memory));
     }
     references_.assign(static_cast<std::size_t>(limits.pages), 0);
     tables_.assign(static_cast<std::size_t>(limits.sequences * pages_per_sequence_), 0);
@@ -130,14 +128,14 @@ class KvCache {
   }
   /// Keys and values of layer l, all pages.
   [[nodiscard]] CacheLayer<typename B::Space> layer(index_t l) noexcept {
-    return {keys_[static_cast<std::size_t>(l)].view(), values_[static_cast<std::size_t>(l)].view()};
+    return {layers_[static_cast<std::size_t>(l)].view(), limits_.format, limits_.head_dim};
   }
   /// Pages that no sequence uses.
   [[nodiscard]] index_t free_pages() const noexcept { return static_cast<index_t>(free_.size()); }
 
  private:
   static constexpr index_t closed = -1;
-  using Pages = decltype(std::declval<B&>().template tensor<float, 4>({}, nullptr));
+  using Pages = decltype(std::declval<B&>().template tensor<std::byte, 3>({}, nullptr));
 
   [[nodiscard]] std::int32_t* table(std::int32_t sequence) noexcept {
     return tables_.data() + sequence * pages_per_sequence_;
@@ -145,7 +143,7 @@ class KvCache {
 
   CacheLimits limits_;
   index_t pages_per_sequence_;
-  std::vector<Pages> keys_, values_;      // by layer
+  std::vector<Pages> layers_;
   std::vector<std::int32_t> references_;  // by page
   std::vector<std::int32_t> tables_;      // [sequences, pages_per_sequence]
   std::vector<index_t> lengths_;          // by sequence; `closed` if free

@@ -1,6 +1,7 @@
 // What a session is made for.
 #pragma once
 
+#include <finteam/backend/kv_page.hpp>
 #include <finteam/core/error.hpp>
 #include <finteam/core/huge_pages.hpp>
 #include <finteam/text/tokenizer.hpp>
@@ -19,6 +20,7 @@ struct SessionLimits {
   index_t label_bytes = 128;  ///< longest label
   index_t rows = 128;      ///< most rows of one step: a prompt's chunk; the tokens of all labels of a question together
   index_t text_bytes = 0;  ///< longest text, with its instruction; 0: 16 for each token
+  CacheFormat cache = CacheFormat::f32;              ///< how keys and values are kept; bf16 and int8 round queries, too
   std::pmr::memory_resource* memory = huge_pages();  ///< for caches and scratch; outlives the session
 };
 

@@ -27,9 +27,9 @@ struct Plan {
 
 namespace detail {
 
-/// Bytes of the keys and values of one token in all layers.
-[[nodiscard]] inline std::uint64_t cache_token_bytes(const Config& c) {
-  return 2 * static_cast<std::uint64_t>(c.layers * c.g * c.e) * sizeof(float);
+/// Bytes of the keys and values of one page of tokens in all layers.
+[[nodiscard]] inline std::uint64_t cache_page_bytes(const Config& c, CacheFormat format) {
+  return static_cast<std::uint64_t>(c.layers * c.g * KvPage::bytes(format, c.e));
 }
 
 }  // namespace detail
@@ -49,9 +49,9 @@ namespace detail {
       plan.largest_tensor = std::max(plan.largest_tensor, w.source_bytes());
     }
     plan.weights += plan.roles.back().weights;
-    const std::uint64_t token = detail::cache_token_bytes(c);
-    plan.cache_per_1000_tokens += 1000 * token;
-    plan.cache += static_cast<std::uint64_t>(Reader<Cpu>::cache_limits(c, limits).pages * page_tokens) * token;
+    const std::uint64_t page = detail::cache_page_bytes(c, limits.cache);
+    plan.cache_per_1000_tokens += 1000 * page / page_tokens;
+    plan.cache += static_cast<std::uint64_t>(Reader<Cpu>::cache_limits(c, limits).pages) * page;
     plan.scratch += StepScratch<Cpu>::bytes(c, limits.rows) +
                     4 * static_cast<std::uint64_t>(limits.rows * c.d + Reader<Cpu>::logit_rows * c.v);
   }

@@ -41,7 +41,8 @@ class Reader {
             .head_dim = c.e,
             .sequences = limits.labels + 1,
             .tokens = limits.tokens,
-            .pages = pages(limits.tokens) + 2 * limits.labels + pages(limits.rows)};
+            .pages = pages(limits.tokens) + 2 * limits.labels + pages(limits.rows),
+            .format = limits.cache};
   }
 
   /// limits.tokens and limits.rows are at least 1 here.

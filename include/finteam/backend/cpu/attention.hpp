@@ -1,10 +1,13 @@
-// Attention of one head of one row over its pages, with a running softmax: no memory beyond one page's scores.
-// The bits depend on the row's query, its keys and values and its position: pages are taken whole, in order (law 3).
+// Attention over pages, a tile of queries at a time: the queries of a key/value head and of neighbouring rows share
+// what is read. Scores and outputs are products of the kernels in matmul.hpp with a page's panels; between them runs a
+// softmax that keeps no more than one page's weights.
+// The bits depend on the row's query, its keys and values and its position: pages are taken whole, in order, and a slot
+// that a row does not see has the weight zero (law 3).
 // Source of the running softmax: Milakov & Gimelshein 2018, algorithm 3; over blocks as in Dao et al. 2022.
 #pragma once
 
-#include <finteam/backend/backend.hpp>
-#include <finteam/backend/cpu/simd.hpp>
+#include <finteam/backend/cpu/elementwise.hpp>
+#include <finteam/backend/cpu/matmul.hpp>
 
 #include <algorithm>
 #include <array>
@@ -13,92 +16,394 @@
 namespace finteam::inline FINTEAM_ABI {
 namespace detail {
 
-/// scores[p] = Σ_i (scale · q[i]) · k[i,p], i in order; k [e, page_tokens]. Returns the greatest of the first `count`;
-/// the others become -inf.
-template <class Arch>
-float page_scores(const float* q, float scale, index_t e, const float* k, index_t stride, index_t count,
-                  float* scores) noexcept {
+/// One query: where it reads, where it writes, and how many positions it sees.
+struct Query {
+  const float* q = nullptr;
+  float* y = nullptr;
+  index_t length = 0;
+};
+
+/// The weights of 32 slots for Rows queries, as products with a page's values read them: a row's after another's.
+template <class Arch, CacheFormat F, std::size_t Rows>
+struct PageWeights {
+  static constexpr bool dot_pairs = F == CacheFormat::bf16 && simd::has_bf16_dot<Arch>;
+  static constexpr bool bytes = F == CacheFormat::int8;
+  static constexpr std::size_t row_bytes = bytes ? 8 * simd::quad_bytes<Arch> : dot_pairs ? 64 : 128;
   using V = simd::Lanes<Arch>;
-  static_assert(page_tokens == 32);
-  V low = V::zero(), high = V::zero();
-  for (index_t i = 0; i < e; ++i) {
-    const V element = V::broadcast(q[i] * scale);
-    low = simd::fmadd(element, V::load(k + i * stride), low);
-    high = simd::fmadd(element, V::load(k + i * stride + 16), high);
-  }
-  low.store(scores);
-  high.store(scores + 16);
-  if (count < page_tokens) {
-    std::fill(scores + count, scores + page_tokens, -std::numeric_limits<float>::infinity());
-    low = V::load(scores);
-    high = V::load(scores + 16);
-  }
-  return simd::greatest(simd::max(low, high));
-}
 
-/// y = y · keep + Σ_p weights[p] · v[p,:] over the first `count` slots in order, for Blocks · 16 elements (or `rest` <
-/// 16).
-template <class Arch, std::size_t Blocks>
-void add_values(const float* weights, index_t count, const float* v, index_t stride, float keep, float* y) noexcept {
-  using V = simd::Lanes<Arch>;
-  V sums[Blocks];
-  const V kept = V::broadcast(keep);
-  simd::unroll<Blocks>([&](std::size_t b) FINTEAM_INLINE { sums[b] = V::load(y + b * 16) * kept; });
-  for (index_t p = 0; p < count; ++p) {
-    const V weight = V::broadcast(weights[p]);
-    const float* row = v + p * stride;
-    simd::unroll<Blocks>([&](std::size_t b)
-                             FINTEAM_INLINE { sums[b] = simd::fmadd(weight, V::load(row + b * 16), sums[b]); });
-  }
-  simd::unroll<Blocks>([&](std::size_t b) FINTEAM_INLINE { sums[b].store(y + b * 16); });
-}
+  alignas(64) std::array<std::byte, Rows * row_bytes> numbers;
+  alignas(64) std::array<float, bytes ? 16 : 0> scales;  ///< what a row's bytes are multiplied with
 
-/// The same for the last e mod 16 elements.
-inline void add_values_tail(const float* weights, index_t count, const float* v, index_t stride, float keep,
-                            index_t elements, float* y) noexcept {
-  for (index_t i = 0; i < elements; ++i) {
-    float sum = y[i] * keep;
-    for (index_t p = 0; p < count; ++p) sum = simd::fmadd(weights[p], v[p * stride + i], sum);
-    y[i] = sum;
-  }
-}
+  [[nodiscard]] const std::byte* row(std::size_t r) const noexcept { return numbers.data() + r * row_bytes; }
 
-/// y[:] = Σ_p softmax_p(scale · q·k[p,:]) v[p,:], p = 0 … position, for group g of the cache. q, y [e].
-template <class Arch>
-void attention_head(const Site& site, const float* q, index_t e, const CacheLayer<Host>& cache, index_t g, float scale,
-                    float* y) noexcept {
-  using V = simd::Lanes<Arch>;
-  alignas(64) std::array<float, page_tokens> scores;
-  constexpr std::size_t blocks = V::parts == 1 ? 8 : 4 / V::parts;
-  float greatest = -std::numeric_limits<float>::infinity(), total = 0;
-  std::fill(y, y + e, 0.0F);
-  const index_t length = index_t{site.position} + 1;
-  for (index_t start = 0; start < length; start += page_tokens) {
-    const index_t page = site.pages[start / page_tokens], count = std::min(page_tokens, length - start);
-    const float page_greatest =
-        page_scores<Arch>(q, scale, e, &cache.k(page, g, 0, 0), cache.k.stride(2), count, scores.data());
-    const float now = simd::max(page_greatest, greatest);
-    const float keep = simd::exp(greatest - now);
-    const V low = simd::exp(V::load(scores.data()) - V::broadcast(now));
-    const V high = simd::exp(V::load(scores.data() + 16) - V::broadcast(now));
-    low.store(scores.data());
-    high.store(scores.data() + 16);
-    total = simd::fmadd(total, keep, simd::sum(low + high));
-    greatest = now;
-
-    const float* v = &cache.v(page, g, 0, 0);
-    const index_t stride = cache.v.stride(2);
-    index_t i = 0;
-    for (; i + index_t{16 * blocks} <= e; i += index_t{16 * blocks}) {
-      add_values<Arch, blocks>(scores.data(), count, v + i, stride, keep, y + i);
+  /// Takes row r's weights in a float format; returns sixteen sums of two of them, as they count.
+  FINTEAM_INLINE V put(std::size_t r, V low, V high) noexcept {
+    std::byte* to = numbers.data() + r * row_bytes;
+    if constexpr (dot_pairs) {
+      const auto pairs = simd::pack_bf16<Arch>(low, high);
+      pairs.store(to);
+      return simd::low_bf16<Arch>(pairs.part) + simd::high_bf16<Arch>(pairs.part);
+    } else {
+      if constexpr (F == CacheFormat::bf16) {
+        low = round_to_bf16<Arch>(low);
+        high = round_to_bf16<Arch>(high);
+      }
+      low.store(reinterpret_cast<float*>(to));
+      high.store(reinterpret_cast<float*>(to) + 16);
     }
-    for (; i + 16 <= e; i += 16) add_values<Arch, 1>(scores.data(), count, v + i, stride, keep, y + i);
-    add_values_tail(scores.data(), count, v + i, stride, keep, e - i, y + i);
+    return low + high;
   }
-  index_t i = 0;
-  for (; i + 16 <= e; i += 16) (V::load(y + i) / V::broadcast(total)).store(y + i);
-  for (; i < e; ++i) y[i] /= total;
-}
+
+  /// Takes row r's weights, none negative, as bytes: round(inverse · weight), at most 255. Quad i holds the slots 2i,
+  /// 2i + 1, 2i + 16, 2i + 17. A NaN may become any number: its row's total is NaN.
+  FINTEAM_INLINE void put_bytes(std::size_t r, const V& low, const V& high, float inverse) noexcept {
+    const V factor = V::broadcast(inverse), magic = V::broadcast(0x1.8p23F);
+    const V first = simd::fmadd(low, factor, magic), second = simd::fmadd(high, factor, magic);
+    simd::Ints<Arch> pairs;
+    simd::unroll<V::parts>([&](std::size_t i) FINTEAM_INLINE {
+      using Words = typename simd::Ints<Arch>::Batch;
+      pairs.part[i] = (simd::bits_as<std::uint32_t>(first.part[i]) & Words(0xFFU)) +
+                      simd::shift_left<16>(simd::bits_as<std::uint32_t>(second.part[i]));
+    });
+    std::byte* to = numbers.data() + r * row_bytes;
+    if constexpr (simd::has_byte_dot<Arch>) {
+      alignas(64) std::array<std::uint64_t, 8> twos;
+      std::array<std::uint32_t, 8> quads;
+      pairs.store(reinterpret_cast<std::byte*>(twos.data()));
+      for (std::size_t i = 0; i < 8; ++i) quads[i] = static_cast<std::uint32_t>(twos[i] | twos[i] >> 24);
+      std::memcpy(to, quads.data(), sizeof quads);
+    } else {
+      pairs.store(to);
+    }
+  }
+};
+
+/// y[r][16p … 16p + 16) = y[r][…] · keep[r] + Σ_s weights[r,s] · value of slot s, for `Panels` panels of a page's
+/// values.
+template <class Arch, CacheFormat F, std::size_t Rows, std::size_t Panels>
+class ValueTile {
+ public:
+  using Weights = PageWeights<Arch, F, Rows>;
+
+  /// y[r] + offset is where the panels' elements are; `count` of them, less than 16 · Panels only for one panel.
+  [[gnu::noinline]] static void run(const Weights& weights, const std::byte* panels, const float* keep, float* const* y,
+                                    index_t offset, index_t count) noexcept {
+    ValueTile tile;
+    const auto load = [&](std::size_t p, std::size_t r) FINTEAM_INLINE {
+      const float* at = y[r] + offset + 16 * p;
+      return (count >= 16 ? V::load(at) : V::load(at, count)) * V::broadcast(keep[r]);
+    };
+    if constexpr (F == CacheFormat::int8) {
+      Ints exact[Panels][Rows];
+      add_bytes(weights, panels, exact);
+      each([&](std::size_t p, std::size_t r) FINTEAM_INLINE {
+        tile.sums_[p][r] = simd::fmadd(simd::to_float<Arch>(exact[p][r]), V::broadcast(weights.scales[r]), load(p, r));
+      });
+    } else {
+      each([&](std::size_t p, std::size_t r) FINTEAM_INLINE { tile.sums_[p][r] = load(p, r); });
+      for (index_t s = 0; s < page_tokens; s += F == CacheFormat::f32 ? 1 : 2, panels += 128)
+        tile.add(weights, panels, s);
+    }
+    each([&](std::size_t p, std::size_t r) FINTEAM_INLINE {
+      float* at = y[r] + offset + 16 * p;
+      if (count >= 16) {
+        tile.sums_[p][r].store(at);
+      } else {
+        tile.sums_[p][r].store(at, count);
+      }
+    });
+  }
+
+ private:
+  using V = simd::Lanes<Arch>;
+  using Ints = simd::Ints<Arch>;
+  template <class G>
+  FINTEAM_INLINE static void each(G&& g) noexcept {
+    simd::unroll<Panels>([&](std::size_t p)
+                             FINTEAM_INLINE { simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE { g(p, r); }); });
+  }
+
+  /// Slot s, in bf16 slots s and s + 1.
+  FINTEAM_INLINE void add(const Weights& weights, const std::byte* panels, index_t s) noexcept {
+    if constexpr (F == CacheFormat::f32) {
+      add_slot(weights, s,
+               [&](std::size_t p) FINTEAM_INLINE { return V::load(reinterpret_cast<const float*>(panels + 64 * p)); });
+    } else {
+      Ints pairs[Panels];
+      simd::unroll<Panels>([&](std::size_t p) FINTEAM_INLINE { pairs[p] = Ints::load(panels + 64 * p); });
+      if constexpr (Weights::dot_pairs) {
+        each([&](std::size_t p, std::size_t r) FINTEAM_INLINE {
+          sums_[p][r] = simd::dot_bf16<Arch>(pairs[p], simd::word(weights.row(r) + 2 * s), sums_[p][r]);
+        });
+      } else {
+        add_slot(weights, s, [&](std::size_t p) FINTEAM_INLINE { return simd::low_bf16<Arch>(pairs[p].part); });
+        add_slot(weights, s + 1, [&](std::size_t p) FINTEAM_INLINE { return simd::high_bf16<Arch>(pairs[p].part); });
+      }
+    }
+  }
+  template <class Value>
+  FINTEAM_INLINE void add_slot(const Weights& weights, index_t s, Value&& value) noexcept {
+    V values[Panels];
+    simd::unroll<Panels>([&](std::size_t p) FINTEAM_INLINE { values[p] = value(p); });
+    simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
+      const V weight = V::broadcast(std::bit_cast<float>(simd::word(weights.row(r) + 4 * s)));
+      simd::unroll<Panels>([&](std::size_t p)
+                               FINTEAM_INLINE { sums_[p][r] = simd::fmadd(weight, values[p], sums_[p][r]); });
+    });
+  }
+
+  /// exact[p][r] = Σ_s bytes of the weights · bytes of the values
+  FINTEAM_INLINE static void add_bytes(const Weights& weights, const std::byte* panels,
+                                       Ints (&exact)[Panels][Rows]) noexcept {
+    each([&](std::size_t p, std::size_t r) FINTEAM_INLINE { exact[p][r] = Ints::broadcast(0); });
+    simd::unroll<8>([&](std::size_t i) FINTEAM_INLINE {
+      simd::SignedQuads<Arch> bytes[Panels];
+      simd::unroll<Panels>([&](std::size_t p)
+                               FINTEAM_INLINE { bytes[p] = simd::SignedQuads<Arch>::load(panels + 64 * (2 * i + p)); });
+      simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
+        const std::byte* quad = weights.row(r) + static_cast<index_t>(i) * simd::quad_bytes<Arch>;
+        simd::unroll<Panels>(
+            [&](std::size_t p) FINTEAM_INLINE { exact[p][r] = simd::dot_unsigned<Arch>(bytes[p], quad, exact[p][r]); });
+      });
+    });
+  }
+
+  V sums_[Panels][Rows];
+};
+
+/// Rows queries of one sequence and one head of the cache, which share the pages that they read.
+template <class Arch, CacheFormat F, std::size_t Rows>
+class AttentionTile {
+ public:
+  AttentionTile(const std::array<Query, Rows>& queries, index_t e, float scale) noexcept : e_(e), scale_(scale) {
+    greatest_.fill(-std::numeric_limits<float>::infinity());
+    for (std::size_t r = 0; r < Rows; ++r) {
+      q_[r] = queries[r].q;
+      y_[r] = queries[r].y;
+      seen_[r] = queries[r].length;
+      std::fill(y_[r], y_[r] + e, 0.0F);
+      longest_ = std::max(longest_, seen_[r]);
+    }
+    prepare(0);
+  }
+
+  void run(const std::int32_t* pages, const CacheLayer<Host>& cache, index_t head) noexcept {
+    for (index_t start = 0; start < longest_; start += page_tokens) {
+      const KvPage page = cache.page(pages[start / page_tokens], head);
+      scores(page);
+      soften(page, start);
+      add_values(page);
+    }
+    const V zero = V::zero();
+    for (std::size_t r = 0; r < Rows; ++r) {
+      const V total = V::broadcast(total_[r]);
+      // + 0: a zero's sign may have come from a slot that the row does not see
+      index_t i = 0;
+      for (; i + 16 <= e_; i += 16) ((V::load(y_[r] + i) + zero) / total).store(y_[r] + i);
+      if (i < e_) ((V::load(y_[r] + i, e_ - i) + zero) / total).store(y_[r] + i, e_ - i);
+    }
+  }
+
+ private:
+  using V = simd::Lanes<Arch>;
+  static constexpr auto rows = static_cast<index_t>(Rows);
+  static constexpr Format keys = key_format(F);
+  static constexpr Format kernel =
+      keys == Format::bf16 && !simd::has_bf16_dot<Arch> ? Format::bf16_wide : keys;  // as MatmulJob chooses
+  /// Panels that go together: as many sums as hide the latency of a multiply-add.
+  static constexpr std::size_t together = Rows * V::parts <= 4 ? 2 : 1;
+  /// Elements of a query that are prepared at once. Wider heads are prepared anew for every page.
+  static constexpr index_t piece = 256;
+
+  /// Elements first … first + piece of the queries, as products with the keys read them.
+  void prepare(index_t first) noexcept {
+    const V scale = V::broadcast(scale_);
+    const index_t k = std::min(piece, e_ - first);
+    for (index_t r = 0; r < rows; ++r) {
+      const float* q = q_[static_cast<std::size_t>(r)] + first;
+      TileRow<Arch>(inputs_.data(), rows, r).write(keys, k, [&](index_t j) { return load_row<Arch>(q, j, k) * scale; });
+    }
+  }
+
+  /// scores_[half][r][0 … 16) = scale · q[r] · key of the slot
+  void scores(const KvPage& page) noexcept {
+    products(page, 0, scores_.data());
+    if (e_ <= piece) return;
+    for (index_t first = piece; first < e_; first += piece) {
+      decltype(scores_) more;
+      prepare(first);
+      products(page, first, more.data());
+      for (std::size_t i = 0; i < more.size(); ++i) scores_[i] += more[i];
+    }
+    prepare(0);
+  }
+  void products(const KvPage& page, index_t first, float* to) const noexcept {
+    constexpr index_t stride = is_quantised(keys) ? block_bytes(keys) : 64;
+    const std::byte* panels = page.keys() + KvPage::key_bytes(F, first);
+    for (std::size_t p = 0; p < 2; p += together) {
+      Tile<Arch, kernel, Rows, together, 2>::run(inputs_.data(), panels + static_cast<index_t>(p) * stride, stride,
+                                                 std::min(piece, e_ - first), to + p * Rows * 16);
+    }
+  }
+
+  /// Scores become weights; greatest scores and totals move on.
+  void soften(const KvPage& page, index_t start) noexcept {
+    alignas(64) std::array<float, 16> of_page{};
+    for (std::size_t r = 0; r < Rows; ++r) {
+      for (index_t s = std::max<index_t>(seen_[r] - start, 0); s < page_tokens; ++s) {
+        half(s / 16, r)[s % 16] = -std::numeric_limits<float>::infinity();
+      }
+      of_page[r] = simd::greatest(simd::max(V::load(half(0, r)), V::load(half(1, r))));
+    }
+    const V before = V::load(greatest_.data()), now = simd::max(V::load(of_page.data()), before);
+    const V keep = simd::exp(before - now);
+    now.store(greatest_.data());
+    keep.store(keep_.data());
+    for (std::size_t r = 0; r < Rows; ++r) {
+      const V most = V::broadcast(greatest_[r]);
+      const V low = simd::exp(V::load(half(0, r)) - most), high = simd::exp(V::load(half(1, r)) - most);
+      if constexpr (F == CacheFormat::int8) {
+        of_page[r] = simd::sum(low + high);
+        (low * V::load(page.scales())).store(half(0, r));
+        (high * V::load(page.scales() + 16)).store(half(1, r));
+      } else {
+        of_page[r] = simd::sum(weights_.put(r, low, high));
+      }
+    }
+    simd::fmadd(V::load(total_.data()), keep, V::load(of_page.data())).store(total_.data());
+    if constexpr (F == CacheFormat::int8) quantise();
+  }
+  [[nodiscard]] float* half(index_t i, std::size_t r) noexcept {
+    return &scores_[(static_cast<std::size_t>(i) * Rows + r) * 16];
+  }
+
+  /// Weights that the scales of the values are already part of, as bytes: a row's greatest becomes 255.
+  void quantise() noexcept {
+    alignas(64) std::array<float, 16> inverse{};
+    for (std::size_t r = 0; r < Rows; ++r) {
+      inverse[r] = simd::greatest(simd::max(V::load(half(0, r)), V::load(half(1, r))));
+    }
+    const V most = V::load(inverse.data()), least = V::broadcast(least_magnitude), zero = V::zero();
+    simd::where_less(most, least, zero, most / V::broadcast(255.0F)).store(weights_.scales.data());
+    simd::where_less(most, least, zero, V::broadcast(255.0F) / most).store(inverse.data());
+    for (std::size_t r = 0; r < Rows; ++r) {
+      weights_.put_bytes(r, V::load(half(0, r)), V::load(half(1, r)), inverse[r]);
+    }
+  }
+
+  void add_values(const KvPage& page) noexcept {
+    const std::byte* panels = page.values();
+    const auto run = [&]<std::size_t Panels>(std::integral_constant<std::size_t, Panels>, index_t i) {
+      ValueTile<Arch, F, Rows, Panels>::run(weights_, panels + i % 32 * 4, keep_.data(), y_.data(), i,
+                                            std::min<index_t>(16 * Panels, e_ - i));
+    };
+    for (index_t i = 0; i < e_; i += 32, panels += KvPage::value_panel_bytes(F)) {
+      if (together == 2 && i + 32 <= e_) {
+        run(std::integral_constant<std::size_t, together>(), i);
+      } else {
+        for (index_t j = i; j < std::min(i + 32, e_); j += 16) run(std::integral_constant<std::size_t, 1>(), j);
+      }
+    }
+  }
+
+  std::array<const float*, Rows> q_;
+  std::array<float*, Rows> y_;
+  std::array<index_t, Rows> seen_;
+  index_t e_, longest_ = 0;
+  float scale_;
+  alignas(64) std::array<float, 16> greatest_, total_{}, keep_;
+  alignas(64) std::array<float, 2 * Rows * 16> scores_;
+  PageWeights<Arch, F, Rows> weights_;
+  alignas(64) std::array<std::byte, Rows * piece * 4> inputs_;
+};
+
+/// Queries of a tile, greatest first: all heads of a group, for as many rows as the registers have sums for.
+template <class Arch>
+struct QueryTiles {
+  static constexpr auto sizes() noexcept {
+    constexpr std::size_t parts = simd::Lanes<Arch>::parts;
+    if constexpr (parts == 1) return std::array<index_t, 6>{12, 8, 4, 3, 2, 1};
+    if constexpr (parts == 2) return std::array<index_t, 4>{6, 4, 2, 1};
+    if constexpr (parts == 4) return std::array<index_t, 2>{2, 1};
+  }
+  static constexpr index_t most = sizes()[0];
+  [[nodiscard]] static constexpr index_t next(index_t left) noexcept { return next_tile(sizes(), left); }
+};
+
+/// One call of attention, as the tasks of an executor see it.
+template <class Arch>
+class AttentionJob {
+ public:
+  AttentionJob(std::span<const Site> sites, TensorView<const float, 3> q, const CacheLayer<Host>& cache, float scale,
+               TensorView<float, 3> y) noexcept
+      : sites_(sites), q_(q), cache_(cache), scale_(scale), y_(y), group_(q.extent(1) / cache.g()) {}
+
+  void run(const ExecutorRef& executor) const {
+    // As many neighbouring rows as fill a tile; head by head, so that one head's pages stay in the cache.
+    const index_t rows = q_.extent(0), size = std::max<index_t>(most / group_, 1), parts = (rows + size - 1) / size;
+    index_t positions = 0;
+    for (const Site& site : sites_) positions += site.position + 1;
+    const index_t units = parts * cache_.g(), work = positions * group_ * cache_.e / 8 / std::max<index_t>(parts, 1);
+    for_chunks(executor, units, executor.concurrency() > 1 ? worthwhile_work / (work + 1) + 1 : units,
+               [&](index_t first, index_t last) {
+                 for (index_t i = first; i < last; ++i) {
+                   unit(i / parts, i % parts * size, std::min(rows, (i % parts + 1) * size));
+                 }
+               });
+  }
+
+ private:
+  static constexpr index_t most = QueryTiles<Arch>::most;
+
+  /// Rows [first, last) of one head of the cache, sequence by sequence.
+  void unit(index_t head, index_t first, index_t last) const noexcept {
+    while (first < last) {
+      index_t end = first + 1;
+      while (end < last && site(end).pages == site(first).pages) ++end;
+      switch (cache_.format) {
+        case CacheFormat::f32: tiles<CacheFormat::f32>(head, first, end); break;
+        case CacheFormat::bf16: tiles<CacheFormat::bf16>(head, first, end); break;
+        case CacheFormat::int8: tiles<CacheFormat::int8>(head, first, end); break;
+      }
+      first = end;
+    }
+  }
+
+  template <CacheFormat F>
+  void tiles(index_t head, index_t first, index_t last) const noexcept {
+    const index_t begin = first * group_, end = last * group_;
+    for (index_t i = begin; i < end;) {
+      const index_t count = QueryTiles<Arch>::next(end - i);
+      [&]<std::size_t... I>(std::index_sequence<I...>) {
+        constexpr auto sizes = QueryTiles<Arch>::sizes();
+        ((count == sizes[I] ? tile<F, static_cast<std::size_t>(sizes[I])>(head, i) : void()), ...);
+      }
+      (std::make_index_sequence<QueryTiles<Arch>::sizes().size()>{});
+      i += count;
+    }
+  }
+
+  /// Queries i, i + 1, … of all rows: group_ for each row.
+  template <CacheFormat F, std::size_t Rows>
+  [[gnu::noinline]] void tile(index_t head, index_t i) const noexcept {
+    std::array<Query, Rows> queries;
+    for (std::size_t r = 0; r < Rows; ++r) {
+      const index_t t = (i + static_cast<index_t>(r)) / group_,
+                    h = head * group_ + (i + static_cast<index_t>(r)) % group_;
+      queries[r] = {&q_(t, h, 0), &y_(t, h, 0), index_t{site(t).position} + 1};
+    }
+    AttentionTile<Arch, F, Rows>(queries, cache_.e, scale_).run(site(i / group_).pages, cache_, head);
+  }
+
+  [[nodiscard]] const Site& site(index_t t) const noexcept { return sites_[static_cast<std::size_t>(t)]; }
+
+  std::span<const Site> sites_;
+  TensorView<const float, 3> q_;
+  const CacheLayer<Host>& cache_;
+  float scale_;
+  TensorView<float, 3> y_;
+  index_t group_;
+};
 
 }  // namespace detail
 }  // namespace finteam::inline FINTEAM_ABI

@@ -76,6 +76,10 @@ struct Ints {
                       FINTEAM_INLINE { made.part[i] = Batch::load_unaligned(words + i * Lanes<Arch>::width); });
     return made;
   }
+  FINTEAM_INLINE void store(std::byte* p) const noexcept {
+    auto* words = reinterpret_cast<std::uint32_t*>(p);
+    unroll<parts>([&](std::size_t i) FINTEAM_INLINE { part[i].store_unaligned(words + i * Lanes<Arch>::width); });
+  }
 };
 
 template <class Arch>
@@ -249,6 +253,47 @@ FINTEAM_INLINE inline Ints<Arch> dot(const Quads<Arch>& w, const std::byte* x, I
   return c;
 }
 
+/// Four signed bytes for each of sixteen outputs, ready for `dot_unsigned`.
+template <class Arch, bool = has_byte_dot<Arch>>
+struct SignedQuads {
+  Ints<Arch> bytes;
+
+  FINTEAM_INLINE static SignedQuads load(const std::byte* p) noexcept { return {Ints<Arch>::load(p)}; }
+};
+
+template <class Arch>
+struct SignedQuads<Arch, false> {
+  Ints<Arch> even, odd;
+
+  FINTEAM_INLINE static SignedQuads load(const std::byte* p) noexcept {
+    const Ints<Arch> bytes = Ints<Arch>::load(p);
+    SignedQuads made;
+    unroll<Ints<Arch>::parts>([&](std::size_t i) FINTEAM_INLINE {
+      const auto words = bits_as<std::int16_t>(bytes.part[i]);
+      made.even.part[i] = bits_as<std::uint32_t>((words << 8) >> 8);
+      made.odd.part[i] = bits_as<std::uint32_t>(words >> 8);
+    });
+    return made;
+  }
+};
+
+/// c[i] + Σ_j w[i,j] · x[j] over four bytes j: w signed, x unsigned, at `x` in the form of quad_bytes. Exact.
+template <class Arch>
+FINTEAM_INLINE inline Ints<Arch> dot_unsigned(const SignedQuads<Arch>& w, const std::byte* x, Ints<Arch> c) noexcept {
+  using Batch = typename Ints<Arch>::Batch;
+  if constexpr (!has_byte_dot<Arch>) {
+    const Batch even(word(x)), odd(word(x + 4));
+    unroll<Ints<Arch>::parts>([&](std::size_t i) FINTEAM_INLINE {
+      c.part[i] = dot16<Arch>(w.odd.part[i], odd, dot16<Arch>(w.even.part[i], even, c.part[i]));
+    });
+  } else {
+    const Batch quad(word(x));
+    unroll<Ints<Arch>::parts>([&](std::size_t i)
+                                  FINTEAM_INLINE { c.part[i] = add_dots<Arch>(quad, w.bytes.part[i], c.part[i]); });
+  }
+  return c;
+}
+
 /// c[i] + w[i,0] · x[0] + w[i,1] · x[1], as vdpbf16ps rounds it. w: sixteen pairs of bf16, x: one pair.
 /// Only where has_bf16_dot.
 template <class Arch>
@@ -260,6 +305,19 @@ FINTEAM_INLINE inline Lanes<Arch> dot_bf16(const Ints<Arch>& w, std::uint32_t x,
   (void)w, (void)x;
 #endif
   return c;
+}
+
+/// The bf16 numbers nearest to a[0] … a[15], b[0] … b[15], in that order; subnormals become zero. Only where
+/// has_bf16_dot.
+template <class Arch>
+FINTEAM_INLINE inline Ints<Arch> pack_bf16(const Lanes<Arch>& a, const Lanes<Arch>& b) noexcept {
+  Ints<Arch> pairs = Ints<Arch>::broadcast(0);
+#if defined(__AVX512BF16__)
+  pairs.part[0] = std::bit_cast<__m512i>(_mm512_cvtne2ps_pbh(b.part[0], a.part[0]));
+#else
+  (void)a, (void)b;
+#endif
+  return pairs;
 }
 
 }  // namespace finteam::inline FINTEAM_ABI::detail::simd

@@ -1,4 +1,4 @@
-// The ops that go over rows element by element: RMS norm, rotary positions, cache writes.
+// The ops that go over rows element by element: RMS norm, rotary positions.
 // Vector lanes and scalar tails run the same operations, so an element's bits do not depend on where in a row it lies.
 #pragma once
 
@@ -7,7 +7,6 @@
 #include <finteam/backend/cpu/simd.hpp>
 
 #include <cmath>
-#include <cstring>
 
 namespace finteam::inline FINTEAM_ABI {
 namespace detail {
@@ -61,17 +60,6 @@ void rope_head(const float* cosine, const float* sine, index_t half, float* x) n
     b.store(x + half + i);
   }
   for (; i < half; ++i) rotate(x[i], x[half + i], cosine[i], sine[i]);
-}
-
-/// One row's keys and values, [g, e] each, at its site.
-inline void cache_write_row(const Site& site, TensorView<const float, 2> k, TensorView<const float, 2> v,
-                            CacheLayer<Host> cache) noexcept {
-  const index_t page = site.pages[site.position / page_tokens], slot = site.position % page_tokens;
-  for (index_t g = 0; g < k.extent(0); ++g) {
-    float* keys = &cache.k(page, g, 0, slot);
-    for (index_t i = 0; i < k.extent(1); ++i) keys[i * cache.k.stride(2)] = k(g, i);
-    std::memcpy(&cache.v(page, g, slot, 0), &v(g, 0), sizeof(float) * static_cast<std::size_t>(v.extent(1)));
-  }
 }
 
 }  // namespace detail

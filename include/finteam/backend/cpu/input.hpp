@@ -18,6 +18,15 @@
 namespace finteam::inline FINTEAM_ABI {
 namespace detail {
 
+/// The greatest of `sizes`, which fall, that is not above `left`. Cuts made so depend on nothing else.
+template <std::size_t N>
+[[nodiscard]] constexpr index_t next_tile(const std::array<index_t, N>& sizes, index_t left) noexcept {
+  for (const index_t size : sizes) {
+    if (size <= left) return size;
+  }
+  return 0;
+}
+
 /// Rows and panels of a tile. t rows are cut greedily, so the cuts depend on t alone.
 template <class Arch>
 struct TileShape {
@@ -36,12 +45,7 @@ struct TileShape {
   }
   static constexpr index_t most = sizes()[0];
 
-  [[nodiscard]] static constexpr index_t next(index_t left) noexcept {
-    for (const index_t size : sizes()) {
-      if (size <= left) return size;
-    }
-    return 0;
-  }
+  [[nodiscard]] static constexpr index_t next(index_t left) noexcept { return next_tile(sizes(), left); }
 };
 
 /// Bytes of four activations against a matrix of this format. Products with four bits need no more than bytes where

@@ -14,7 +14,9 @@ namespace finteam::inline FINTEAM_ABI {
 namespace detail {
 
 /// sums[p][r][0 … 16) = Σ_j x[r,j] · w[p·16 + i, j] for one tile: Rows rows of an input, Panels panels `stride` apart.
-template <class Arch, Format F, std::size_t Rows, std::size_t Panels = TileShape<Arch>::panels(F, Rows)>
+/// Panels may be interleaved, line by line or block by block.
+template <class Arch, Format F, std::size_t Rows, std::size_t Panels = TileShape<Arch>::panels(F, Rows),
+          index_t Interleaved = 1>
 class Tile {
  public:
   [[gnu::noinline]] static void run(const std::byte* x, const std::byte* w, index_t stride, index_t k,
@@ -22,19 +24,19 @@ class Tile {
     Tile tile;
     each([&](std::size_t p, std::size_t r) FINTEAM_INLINE { tile.sums_[p][r] = V::zero(); });
     if constexpr (is_quantised(F)) {
-      for (index_t j = 0; j < k; j += block_inputs, w += block_bytes(F), x += x_block) {
-        if constexpr (Panels == 1 && block_bytes(F) < 1024) fetch_ahead(w);
+      for (index_t j = 0; j < k; j += block_inputs, w += step, x += x_block) {
+        if constexpr (Panels == 1 && block_bytes(F) < 1024 && Interleaved == 1) fetch_ahead(w);
         tile.template add_group<0>(x, w, stride);
         tile.template add_group<1>(x, w, stride);
       }
     } else if constexpr (F == Format::f32) {
-      for (index_t j = 0; j < k; ++j, w += 64, x += 4 * rows) {
+      for (index_t j = 0; j < k; ++j, w += step, x += 4 * rows) {
         tile.add(x, [&](std::size_t p) FINTEAM_INLINE {
           return V::load(reinterpret_cast<const float*>(w + static_cast<index_t>(p) * stride));
         });
       }
     } else {
-      for (index_t j = 0; j < k; j += 2, w += 64, x += (dot_pairs ? 4 : 8) * rows) {
+      for (index_t j = 0; j < k; j += 2, w += step, x += (dot_pairs ? 4 : 8) * rows) {
         tile.add_pairs(x, w, stride);
       }
     }
@@ -50,6 +52,7 @@ class Tile {
   static constexpr bool dot_pairs = F == Format::bf16 && simd::has_bf16_dot<Arch>;
   static constexpr index_t quad = input_quad_bytes<Arch>(F);
   static constexpr index_t x_block = (16 * quad + 16) * rows;
+  static constexpr index_t step = (is_quantised(F) ? block_bytes(F) : 64) * Interleaved;
 
   template <class G>
   FINTEAM_INLINE static void each(G&& g) noexcept {

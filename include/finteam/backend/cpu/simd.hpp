@@ -174,15 +174,53 @@ FINTEAM_INLINE inline Lanes<Arch> where_less(const Lanes<Arch>& x, const Lanes<A
 }
 inline float where_less(float x, float y, float a, float b) noexcept { return x < y ? a : b; }
 
-/// The greater and the lesser; b if either is NaN. (GCC 12 warns inside its own _mm512_max_ps, so not that.)
-template <class V>
-FINTEAM_INLINE inline V max(const V& a, const V& b) noexcept {
-  return where_less(b, a, a, b);
+/// The greater; b if either is NaN. (GCC 12 warns inside its own _mm512_max_ps, so the zero-masked form.)
+template <class Arch>
+FINTEAM_INLINE inline xsimd::batch<float, Arch> greater(const xsimd::batch<float, Arch>& a,
+                                                        const xsimd::batch<float, Arch>& b) noexcept {
+  using Batch = xsimd::batch<float, Arch>;
+#if defined(__AVX512F__)
+  if constexpr (Batch::size == 16) return Batch(_mm512_maskz_max_ps(0xFFFFU, a, b));
+#endif
+#if defined(__AVX__)
+  if constexpr (Batch::size == 8) return Batch(_mm256_max_ps(a, b));
+#endif
+#if defined(__x86_64__)
+  if constexpr (Batch::size == 4) return Batch(_mm_max_ps(a, b));
+#else
+  return xsimd::select(b < a, a, b);
+#endif
 }
-template <class V>
-FINTEAM_INLINE inline V min(const V& a, const V& b) noexcept {
-  return where_less(a, b, a, b);
+/// The lesser; b if either is NaN.
+template <class Arch>
+FINTEAM_INLINE inline xsimd::batch<float, Arch> lesser(const xsimd::batch<float, Arch>& a,
+                                                       const xsimd::batch<float, Arch>& b) noexcept {
+  using Batch = xsimd::batch<float, Arch>;
+#if defined(__AVX512F__)
+  if constexpr (Batch::size == 16) return Batch(_mm512_maskz_min_ps(0xFFFFU, a, b));
+#endif
+#if defined(__AVX__)
+  if constexpr (Batch::size == 8) return Batch(_mm256_min_ps(a, b));
+#endif
+#if defined(__x86_64__)
+  if constexpr (Batch::size == 4) return Batch(_mm_min_ps(a, b));
+#else
+  return xsimd::select(a < b, a, b);
+#endif
 }
+
+/// The greater and the lesser; b if either is NaN.
+template <class Arch>
+FINTEAM_INLINE inline Lanes<Arch> max(const Lanes<Arch>& a, const Lanes<Arch>& b) noexcept {
+  return Lanes<Arch>::make([&](std::size_t i) FINTEAM_INLINE { return greater(a.part[i], b.part[i]); });
+}
+template <class Arch>
+FINTEAM_INLINE inline Lanes<Arch> min(const Lanes<Arch>& a, const Lanes<Arch>& b) noexcept {
+  return Lanes<Arch>::make([&](std::size_t i) FINTEAM_INLINE { return lesser(a.part[i], b.part[i]); });
+}
+inline float max(float a, float b) noexcept { return b < a ? a : b; }
+inline float min(float a, float b) noexcept { return a < b ? a : b; }
+inline float greater(float a, float b) noexcept { return max(a, b); }
 
 /// x where x is a number, else NaN as it came; y where x is a number.
 template <class Arch>
@@ -242,26 +280,58 @@ FINTEAM_INLINE inline V silu(const V& z) noexcept {
   return z / (constant<V>(1.0F) + exp(constant<V>(0.0F) - z));
 }
 
-/// The sum of sixteen floats, always by the same tree.
-template <class Arch>
-[[nodiscard]] inline float sum(const Lanes<Arch>& x) noexcept {
+/// x[0] … x[15] folded by f, always by the same tree: i with i + 8, then i + 4, i + 2, i + 1.
+template <class Arch, class F>
+[[nodiscard]] FINTEAM_INLINE inline float fold(const Lanes<Arch>& x, F&& f) noexcept {
+#if defined(__x86_64__)
+  Lanes<Arch> y = x;
+  for (std::size_t n = Lanes<Arch>::parts / 2; n != 0; n /= 2) {
+    for (std::size_t i = 0; i < n; ++i) y.part[i] = f(y.part[i], y.part[i + n]);
+  }
+  const auto four = [&](__m128 v) FINTEAM_INLINE {
+    using Four = xsimd::batch<float, xsimd::sse2>;
+    const __m128 two = f(Four(v), Four(_mm_movehl_ps(v, v)));
+    return f(_mm_cvtss_f32(two), _mm_cvtss_f32(_mm_shuffle_ps(two, two, 1)));
+  };
+#if defined(__AVX__)
+  const auto eight = [&](__m256 v) FINTEAM_INLINE {
+    using Four = xsimd::batch<float, xsimd::sse2>;
+    return four(f(Four(_mm256_castps256_ps128(v)), Four(_mm256_extractf128_ps(v, 1))));
+  };
+#endif
+#if defined(__AVX512F__)
+  if constexpr (Lanes<Arch>::width == 16) {
+    // zero-masked: GCC 12 warns inside its own cast to __m256
+    using Eight = xsimd::batch<float, xsimd::avx>;
+    const __m512d v = _mm512_castps_pd(y.part[0]);
+    return eight(f(Eight(_mm256_castpd_ps(_mm512_maskz_extractf64x4_pd(0xFU, v, 0))),
+                   Eight(_mm256_castpd_ps(_mm512_maskz_extractf64x4_pd(0xFU, v, 1)))));
+  }
+#endif
+#if defined(__AVX__)
+  if constexpr (Lanes<Arch>::width == 8) return eight(y.part[0]);
+#endif
+  if constexpr (Lanes<Arch>::width == 4) return four(y.part[0]);
+#else
   alignas(64) std::array<float, 16> a;
   x.store(a.data());
   for (std::size_t half = 8; half != 0; half /= 2) {
-    for (std::size_t i = 0; i < half; ++i) a[i] += a[i + half];
+    for (std::size_t i = 0; i < half; ++i) a[i] = f(a[i], a[i + half]);
   }
   return a[0];
+#endif
+}
+
+/// The sum of sixteen floats, always by the same tree.
+template <class Arch>
+[[nodiscard]] FINTEAM_INLINE inline float sum(const Lanes<Arch>& x) noexcept {
+  return fold(x, [](const auto& a, const auto& b) FINTEAM_INLINE { return a + b; });
 }
 
 /// The greatest of sixteen floats.
 template <class Arch>
-[[nodiscard]] inline float greatest(const Lanes<Arch>& x) noexcept {
-  alignas(64) std::array<float, 16> a;
-  x.store(a.data());
-  for (std::size_t half = 8; half != 0; half /= 2) {
-    for (std::size_t i = 0; i < half; ++i) a[i] = max(a[i], a[i + half]);
-  }
-  return a[0];
+[[nodiscard]] FINTEAM_INLINE inline float greatest(const Lanes<Arch>& x) noexcept {
+  return fold(x, [](const auto& a, const auto& b) FINTEAM_INLINE { return greater(a, b); });
 }
 
 /// The first of sixteen pairs of bf16, widened exactly. The pairs are the words of Lanes<Arch>::parts registers.
