@@ -3,12 +3,11 @@
 // Not here: trust. The file must say of which source it is, in which formats; every length, shape and byte is checked.
 #pragma once
 
+#include <finteam/backend/backend.hpp>
 #include <finteam/backend/executor.hpp>
 #include <finteam/core/hash.hpp>
 #include <finteam/expert/weight_table.hpp>
 #include <finteam/file/safetensors_writer.hpp>
-
-#include <finteam/backend/backend.hpp>
 
 #include <algorithm>
 #include <concepts>
@@ -28,26 +27,6 @@ concept PacksPanels = Backend<B> && std::same_as<typename B::Matrix, PackedMatri
 };
 
 namespace detail {
-
-/// Tells how far loading is: never less than before.
-class LoadProgress {
- public:
-  LoadProgress(const Progress& tell, std::uint64_t total) : tell_(tell), total_(total) {}
-  void add(std::uint64_t bytes) { reach(done_ += bytes); }
-  /// Begins again, quietly until it gets further than before.
-  void restart() noexcept { done_ = 0; }
-  void finish() { reach(total_); }
-
- private:
-  void reach(std::uint64_t done) {
-    if (done <= told_) return;
-    told_ = done;
-    if (tell_) tell_(done, total_);
-  }
-
-  const Progress& tell_;
-  std::uint64_t total_, done_ = 0, told_ = 0;
-};
 
 /// A hash of bytes that many threads find together: XXH64 over the hashes of pieces of 4 MiB. Pages of `file`, in which
 /// the bytes lie, are brought in on the way.
