@@ -789,10 +789,10 @@ struct Grid {
 
 }  // namespace finteam::inline FINTEAM_ABI
 
-// ---- finteam/core/packed.hpp ---------------------------------------------------------------------------------------
+// ---- finteam/core/panel.hpp ----------------------------------------------------------------------------------------
 // The panel layout of law 3: a weight [n, k] in panels of 16 outputs, with k running inside a panel. One layout serves
 // the matrix-vector kernel, the matrix-matrix kernel and the look-up of a row. Not here: arithmetic
-// (backend/cpu/matmul.hpp), what a quantised number means (format.hpp).
+// (backend/cpu/matmul.hpp), what a quantised number means (format.hpp), whole matrices (packed.hpp).
 //
 // f32              [k][16]
 // bf16, bf16_wide  [k/2][16][2]
@@ -824,23 +824,17 @@ inline constexpr index_t block_inputs = 2 * group_inputs;
   return (f == Format::f32 ? k : (k + 1) / 2) * (panel_outputs * 4);
 }
 
-/// How a matrix is made of several tensors [n_i, k], for one product that reads them all.
-enum class Join : std::uint8_t {
-  stacked,  ///< [Σ n_i, k]: the rows of one after those of another
-  paired,   ///< two tensors [n, k], panel by panel in turn: for outputs that are combined with each other
-};
-
 namespace detail {
 
-/// Row `lane` of the panel at `to`, from its k elements at `from` on: a panel of whole pairs, where k allows. The
-/// panel's bytes were zero where it has no element.
+/// Row `lane` of the bf16 panel at `to`, from the k bf16 at `from`, pair by pair. Here and below: where the panel has
+/// more room than elements, its bytes were zero before.
 inline void pack_pairs(std::byte* to, index_t lane, const std::byte* from, index_t k) noexcept {
   to += lane * 4;
   for (index_t j = 0; j < k / 2; ++j) std::memcpy(to + j * (panel_outputs * 4), from + 4 * j, 4);
   if (k % 2 != 0) std::memcpy(to + k / 2 * (panel_outputs * 4), from + 2 * (k - 1), 2);
 }
 
-/// The same for an integer format: group j / 32 of row `lane`.
+/// The inputs j … j + 31 of row `lane` of an integer format's panel.
 inline void pack_group(Format format, std::byte* to, index_t lane, index_t j, const WeightGroup& group) noexcept {
   const index_t half = j / group_inputs % 2, words = format == Format::int8 ? 8 : 4;
   std::array<std::uint8_t, group_inputs> q = group.q;
@@ -856,7 +850,7 @@ inline void pack_group(Format format, std::byte* to, index_t lane, index_t j, co
   if (format == Format::int4_zero) std::memcpy(scales + 4 * panel_outputs, &zero, 2);
 }
 
-/// The same from k floats, in any format.
+/// Row `lane` of a panel of any format, from k floats.
 inline void pack_floats(Format format, std::byte* to, index_t lane, const float* row, index_t k) noexcept {
   if (format == Format::f32) {
     for (index_t j = 0; j < k; ++j) std::memcpy(to + (j * panel_outputs + lane) * 4, row + j, 4);
@@ -895,6 +889,20 @@ inline void pack_floats(Format format, std::byte* to, index_t lane, const float*
 }
 
 }  // namespace detail
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/core/packed.hpp ---------------------------------------------------------------------------------------
+// A weight [n, k] in panels (panel.hpp), made of one tensor or of several that one product reads.
+// Not here: arithmetic (backend/cpu/matmul.hpp).
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// How a matrix is made of several tensors [n_i, k], for one product that reads them all.
+enum class Join : std::uint8_t {
+  stacked,  ///< [Σ n_i, k]: the rows of one after those of another
+  paired,   ///< two tensors [n, k], panel by panel in turn: for outputs that are combined with each other
+};
 
 /// A weight [n, k] in panels, in memory of its own or in somebody else's. Moves only.
 class PackedMatrix {
@@ -1026,6 +1034,156 @@ class PackedMatrix {
 
 }  // namespace finteam::inline FINTEAM_ABI
 
+// ---- finteam/backend/kv_page.hpp -----------------------------------------------------------------------------------
+// One page of one key/value head: 32 keys, then 32 values, laid out so that the kernels of weights serve attention and
+// that a sequence's pages are read in one stream. All that is known about the layout is here.
+// Not here: sequences (layer/kv_cache.hpp).
+//
+// Both are panels of 32 outputs: keys are a matrix [32 slots, e], values a matrix [e, 32 slots], e to the next 32.
+//        keys                                    values, for each 32 elements
+// f32    [e][32]                                 [32 slots][32]
+// bf16   [e/2][32][2]                            [16 pairs of slots][32][2]
+// int8   for each 64 elements two panels of 16   scales [32 slots] float, then for each 32 elements signed bytes
+//        slots, as core/packed.hpp has them      [8][32][4]: slots 2i, 2i + 1, 2i + 16 and 2i + 17 together
+// (that order of slots lets weights be packed without a shuffle). Whatever lies beyond e stays zero, as it was when the
+// cache was made. A page begins at a multiple of 64 bytes.
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// Tokens in one page of a key/value cache. Attention splits at absolute multiples of it.
+inline constexpr index_t page_tokens = 32;
+
+/// How keys and values are stored, and what they are multiplied with.
+enum class CacheFormat : std::uint8_t {
+  f32,   ///< float; float queries and weights
+  bf16,  ///< bf16; queries and weights rounded to bf16; 2 bytes a number
+  int8,  ///< 8 bits: keys with a scale for every 32, values for every slot; queries and weights in 8 bits, too
+};
+
+/// The format's name, for files and messages.
+[[nodiscard]] constexpr std::string_view name(CacheFormat f) noexcept {
+  return f == CacheFormat::f32 ? "f32" : f == CacheFormat::bf16 ? "bf16" : "int8";
+}
+
+/// How a product with the keys takes them, and rounds the queries.
+[[nodiscard]] constexpr Format key_format(CacheFormat f) noexcept {
+  return f == CacheFormat::f32 ? Format::f32 : f == CacheFormat::bf16 ? Format::bf16 : Format::int8;
+}
+
+/// A view of one page of one head of width e. Stored values are always finite: a value that is not makes its own key
+/// NaN instead, so that a row that sees the slot is NaN, and one that does not may multiply it by zero.
+class KvPage {
+ public:
+  KvPage(std::byte* data, CacheFormat format, index_t e) noexcept : data_(data), e_(e), format_(format) {}
+
+  /// Bytes of a page; a multiple of 64.
+  [[nodiscard]] static constexpr index_t bytes(CacheFormat f, index_t e) noexcept {
+    return key_bytes(f, e) + scale_bytes(f) + (e + 31) / 32 * value_panel_bytes(f);
+  }
+  /// Bytes of 32 keys of width e.
+  [[nodiscard]] static constexpr index_t key_bytes(CacheFormat f, index_t e) noexcept {
+    return 2 * panel_bytes(key_format(f), e);
+  }
+  /// Bytes of 32 elements of 32 values.
+  [[nodiscard]] static constexpr index_t value_panel_bytes(CacheFormat f) noexcept {
+    return page_tokens * 32 * (f == CacheFormat::f32 ? 4 : f == CacheFormat::bf16 ? 2 : 1);
+  }
+
+  [[nodiscard]] std::byte* keys() const noexcept { return data_; }
+  /// The panels, without the scales.
+  [[nodiscard]] std::byte* values() const noexcept { return data_ + key_bytes(format_, e_) + scale_bytes(format_); }
+  /// int8: what the bytes of each slot's value are multiplied with. [32]
+  [[nodiscard]] float* scales() const noexcept { return reinterpret_cast<float*>(data_ + key_bytes(format_, e_)); }
+
+  /// Element i of the key in a slot, as it counts.
+  [[nodiscard]] float key(index_t slot, index_t i) const noexcept {
+    if (format_ != CacheFormat::int8) return load(key_at(slot, i));
+    return detail::panel_element(Format::int8, key_block(slot, i), slot % 16, i % block_inputs);
+  }
+  /// Element i of the value in a slot, as it counts.
+  [[nodiscard]] float value(index_t slot, index_t i) const noexcept {
+    const std::byte* at = value_at(slot, i);
+    return format_ != CacheFormat::int8 ? load(at) : scales()[slot] * static_cast<float>(static_cast<std::int8_t>(*at));
+  }
+
+  /// Puts a key and a value, [e] each, into a slot. Distinct slots may be written at the same time.
+  void write(index_t slot, const float* key, const float* value) const noexcept {
+    std::uint32_t bits = 0;
+    for (index_t i = 0; i < e_; ++i) bits = std::max(bits, std::bit_cast<std::uint32_t>(value[i]) & 0x7FFFFFFFU);
+    const bool finite = bits <= (format_ == CacheFormat::f32 ? 0x7F7FFFFFU : 0x7F7F7FFFU);  // once rounded, too
+    const float nan = std::numeric_limits<float>::quiet_NaN();
+    write_key(slot, key, e_);
+    if (!finite) write_key(slot, &nan, 1);
+    write_value(slot, value, finite ? std::bit_cast<float>(bits) : 0.0F);
+  }
+
+ private:
+  [[nodiscard]] static constexpr index_t scale_bytes(CacheFormat f) noexcept {
+    return f == CacheFormat::int8 ? page_tokens * 4 : 0;
+  }
+
+  // The float formats.
+  [[nodiscard]] std::byte* key_at(index_t slot, index_t i) const noexcept {
+    return data_ + (format_ == CacheFormat::f32 ? (i * 32 + slot) * 4 : ((i / 2 * 32 + slot) * 2 + i % 2) * 2);
+  }
+  [[nodiscard]] float load(const std::byte* at) const noexcept {
+    return load_element(at, format_ == CacheFormat::f32 ? DType::f32 : DType::bf16, 0);
+  }
+  void store(float x, std::byte* at) const noexcept {
+    const bf16 rounded = to_bf16(x);
+    if (format_ == CacheFormat::f32) {
+      std::memcpy(at, &x, 4);
+    } else {
+      std::memcpy(at, &rounded, 2);
+    }
+  }
+
+  /// int8: the panel that holds elements i / 64 · 64 … of the slot.
+  [[nodiscard]] std::byte* key_block(index_t slot, index_t i) const noexcept {
+    return data_ + (i / block_inputs * 2 + slot / 16) * block_bytes(Format::int8);
+  }
+  [[nodiscard]] std::byte* value_at(index_t slot, index_t i) const noexcept {
+    std::byte* panel = values() + i / 32 * value_panel_bytes(format_);
+    const index_t lane = i % 32;
+    if (format_ == CacheFormat::f32) return panel + (slot * 32 + lane) * 4;
+    if (format_ == CacheFormat::bf16) return panel + ((slot / 2 * 32 + lane) * 2 + slot % 2) * 2;
+    return panel + (slot % 16 / 2 * 32 + lane) * 4 + slot / 16 * 2 + slot % 2;
+  }
+
+  /// The first `count` elements of a key.
+  void write_key(index_t slot, const float* key, index_t count) const noexcept {
+    if (format_ != CacheFormat::int8) {
+      for (index_t i = 0; i < count; ++i) store(key[i], key_at(slot, i));
+      return;
+    }
+    for (index_t i = 0; i < count; i += block_inputs) {
+      detail::pack_floats(Format::int8, key_block(slot, i), slot % 16, key + i, std::min(block_inputs, count - i));
+    }
+  }
+
+  /// `most` is the greatest magnitude; 0: zeros are written, whatever the value is.
+  void write_value(index_t slot, const float* value, float most) const noexcept {
+    const bool none = most < detail::least_magnitude;
+    const float inverse = none ? 0.0F : 127.0F / most;
+    if (format_ == CacheFormat::int8) scales()[slot] = none ? 0.0F : most / 127.0F;
+    for (index_t i = 0; i < e_; ++i) {
+      const float x = most == 0.0F ? 0.0F : value[i];
+      if (format_ != CacheFormat::int8) {
+        store(x, value_at(slot, i));
+      } else {
+        const float q = std::min(std::max(x * inverse, -127.0F), 127.0F);  // so no compiler fuses this product
+        *value_at(slot, i) = static_cast<std::byte>(detail::nearest(q));
+      }
+    }
+  }
+
+  std::byte* data_;
+  index_t e_;
+  CacheFormat format_;
+};
+
+}  // namespace finteam::inline FINTEAM_ABI
+
 // ---- finteam/backend/backend.hpp -----------------------------------------------------------------------------------
 // The Backend concept: memory and the operations of a decoder, with their shapes. `Decoder<Backend>` is written once
 // over it. Not here: implementations (reference.hpp, cpu.hpp). A backend is a light object that is passed by reference.
@@ -1035,9 +1193,6 @@ class PackedMatrix {
 // row i of the inputs, the weights, the backend and the instruction set, and on nothing else.
 
 namespace finteam::inline FINTEAM_ABI {
-
-/// Tokens in one page of a key/value cache. Attention splits at absolute multiples of it.
-inline constexpr index_t page_tokens = 32;
 
 /// What an op does with its output argument.
 enum class Write : std::uint8_t { overwrite, accumulate };
@@ -1049,11 +1204,17 @@ struct Site {
   std::int32_t position = 0;
 };
 
-/// One layer of a paged cache. k keeps its slots innermost, so that one load brings one element of many keys.
+/// One layer of a paged cache: the pages of each head, one after the other. Zero bytes when it is made.
 template <class Space>
 struct CacheLayer {
-  TensorView<float, 4, Space> k;  ///< [pages, g, e, page_tokens]
-  TensorView<float, 4, Space> v;  ///< [pages, g, page_tokens, e]
+  TensorView<std::byte, 3, Space> heads;  ///< [g, pages, KvPage::bytes(format, e)]
+  CacheFormat format = CacheFormat::f32;
+  index_t e = 0;
+
+  [[nodiscard]] index_t g() const noexcept { return heads.extent(0); }
+  [[nodiscard]] KvPage page(index_t page, index_t head) const noexcept requires(std::is_same_v<Space, Host>) {
+    return {&heads(head, page, 0), format, e};
+  }
 };
 
 namespace detail {
@@ -1074,9 +1235,9 @@ inline void require_rank(const RawTensor& raw, std::size_t rank, const char* wha
 
 /// Page `from` of a layer in host memory over page `to`.
 inline void copy_page(const CacheLayer<Host>& cache, std::int32_t from, std::int32_t to) noexcept {
-  for (const auto& pages : {cache.k, cache.v}) {
-    const auto source = pages.row(from), target = pages.row(to);
-    std::memcpy(target.data(), source.data(), static_cast<std::size_t>(source.size()) * sizeof(float));
+  for (index_t head = 0; head < cache.g(); ++head) {
+    const auto source = cache.heads.row(head).row(from).span(), target = cache.heads.row(head).row(to).span();
+    std::memcpy(target.data(), source.data(), source.size());
   }
 }
 
@@ -1128,411 +1289,18 @@ concept Backend = requires(B& b, const typename B::Matrix& w, typename B::Input&
   /// cosine, sine [t, e/2], x [t, heads, e], in place. Source: Su et al. 2021, in the half-split order of transformers.
   b.rope(x, x, y3);
 
-  /// Writes each row's keys and values at its site. k, v [t, g, e].
+  /// Writes each row's keys and values at its site, as KvPage::write has them. k, v [t, g, e].
   b.cache_write(sites, x3, x3, cache);
 
   /// Copies the keys and values of page 0 to page 1 (any two pages).
   b.cache_copy(cache, std::int32_t{0}, std::int32_t{1});
 
   /// y[t,h,:] = Σ_p softmax_p(scale · q[t,h,:]·k[p,h',:]) v[p,h',:], p = 0 … position, h' = h / (h_count / g).
-  /// q [t, h, e], y [t, h, e], overwritten. Reads keys and values as they are stored.
+  /// q [t, h, e], y [t, h, e], overwritten. Reads keys and values as they are stored, and rounds scale · q as the
+  /// inputs of a product with the keys' format are rounded.
   b.attention(sites, x3, cache, 1.0F, y3);
 };
 
-}  // namespace finteam::inline FINTEAM_ABI
-
-// ---- finteam/backend/cpu/simd.hpp ----------------------------------------------------------------------------------
-// Sixteen float lanes on any x86-64 or ARM vector unit, and the scalar functions with the same bits. The only header
-// that includes xsimd (8.1 and later) or computes with intrinsics.
-//
-// Two kinds of arithmetic, and nothing between (law 3): a product that feeds a sum is an explicit fmadd, fused wherever
-// the build has fused multiply-add (so not left to xsimd 8.1, whose AVX-512 fma rounds twice); everything else is one
-// rounding per operator, in expressions that a compiler has no way to contract.
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
-// Kernels keep their sums in registers only if every lambda is inlined, which GCC 12 must be told. Not under the
-// address sanitiser, whose bookkeeping for inlined temporaries makes a file compile for minutes.
-#if defined(__SANITIZE_ADDRESS__)
-#define FINTEAM_INLINE
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define FINTEAM_INLINE
-#endif
-#endif
-#ifndef FINTEAM_INLINE
-#define FINTEAM_INLINE __attribute__((always_inline))
-#endif
-
-namespace finteam::inline FINTEAM_ABI {
-
-/// The widest xsimd architecture that the compiler's flags allow.
-using DefaultArch = xsimd::default_arch;
-
-namespace detail::simd {
-
-/// f(0), …, f(N - 1), unrolled, so that arrays indexed by the argument live in registers.
-template <std::size_t N, class F>
-FINTEAM_INLINE inline void unroll(F&& f) {
-#if defined(__clang__)
-#pragma unroll
-#else
-#pragma GCC unroll 16
-#endif
-  for (std::size_t i = 0; i < N; ++i) f(i);
-}
-
-/// a · b + c, rounded once where the instruction set has it (never contracted elsewhere: there is nothing to contract
-/// to).
-FINTEAM_INLINE inline float fmadd(float a, float b, float c) noexcept {
-#if defined(__FMA__) || defined(__AVX512F__) || defined(FP_FAST_FMAF)
-  return std::fma(a, b, c);
-#else
-  return a * b + c;
-#endif
-}
-
-/// a · b + c for one register.
-template <class Arch>
-FINTEAM_INLINE inline xsimd::batch<float, Arch> fmadd(const xsimd::batch<float, Arch>& a,
-                                                      const xsimd::batch<float, Arch>& b,
-                                                      const xsimd::batch<float, Arch>& c) noexcept {
-  using Batch = xsimd::batch<float, Arch>;
-#if defined(__AVX512F__)
-  if constexpr (Batch::size == 16) return Batch(_mm512_fmadd_ps(a, b, c));
-#endif
-#if defined(__FMA__)
-  if constexpr (Batch::size == 8) return Batch(_mm256_fmadd_ps(a, b, c));
-  if constexpr (Batch::size == 4) return Batch(_mm_fmadd_ps(a, b, c));
-#elif defined(__x86_64__)
-  if constexpr (Batch::size < 16) return a * b + c;
-#else
-  return xsimd::fma(a, b, c);
-#endif
-}
-
-/// The same bits as another type; xsimd 10 changed the function's template argument.
-template <class To, class From, class Arch>
-FINTEAM_INLINE inline xsimd::batch<To, Arch> bits_as(const xsimd::batch<From, Arch>& x) noexcept {
-#if XSIMD_VERSION_MAJOR >= 10
-  return xsimd::bitwise_cast<To>(x);
-#else
-  return xsimd::bitwise_cast<xsimd::batch<To, Arch>>(x);
-#endif
-}
-
-/// Every element moved N bits up. (GCC 12 warns inside its own _mm512_slli_epi32, so the zero-masked form.)
-template <int N, class Arch>
-FINTEAM_INLINE inline xsimd::batch<std::uint32_t, Arch> shift_left(
-    const xsimd::batch<std::uint32_t, Arch>& x) noexcept {
-#if defined(__AVX512F__)
-  if constexpr (xsimd::batch<float, Arch>::size == 16) {
-    return xsimd::batch<std::uint32_t, Arch>(_mm512_maskz_slli_epi32(0xFFFFU, x, N));
-  }
-#endif
-  return x << N;
-}
-
-/// Sixteen floats in as many registers as the architecture needs.
-template <class Arch>
-struct Lanes {
-  using Batch = xsimd::batch<float, Arch>;
-  using Bits = xsimd::batch<std::uint32_t, Arch>;
-  static constexpr std::size_t width = Batch::size;
-  static constexpr std::size_t parts = 16 / width;
-  static_assert(parts * width == 16, "a register of 4, 8 or 16 floats");
-
-  Batch part[parts];
-
-  /// {f(0), …, f(parts - 1)}
-  template <class F>
-  FINTEAM_INLINE static Lanes make(F&& f) noexcept {
-    Lanes made;
-    unroll<parts>([&](std::size_t i) FINTEAM_INLINE { made.part[i] = f(i); });
-    return made;
-  }
-  FINTEAM_INLINE static Lanes broadcast(float x) noexcept {
-    const Batch b(x);
-    return make([&](std::size_t) FINTEAM_INLINE { return b; });
-  }
-  FINTEAM_INLINE static Lanes zero() noexcept { return broadcast(0.0F); }
-  FINTEAM_INLINE static Lanes load(const float* p) noexcept {
-    return make([&](std::size_t i) FINTEAM_INLINE { return Batch::load_unaligned(p + i * width); });
-  }
-  /// The first `count` floats at p, and zeros.
-  static Lanes load(const float* p, index_t count) noexcept {
-    alignas(64) std::array<float, 16> a{};
-    for (index_t i = 0; i < count; ++i) a[static_cast<std::size_t>(i)] = p[i];
-    return load(a.data());
-  }
-  FINTEAM_INLINE void store(float* p) const noexcept {
-    unroll<parts>([&](std::size_t i) FINTEAM_INLINE { part[i].store_unaligned(p + i * width); });
-  }
-  /// Stores the first `count` lanes.
-  void store(float* p, index_t count) const noexcept {
-    alignas(64) std::array<float, 16> a;
-    store(a.data());
-    for (index_t i = 0; i < count; ++i) p[i] = a[static_cast<std::size_t>(i)];
-  }
-
-  FINTEAM_INLINE friend Lanes operator+(const Lanes& a, const Lanes& b) noexcept {
-    return make([&](std::size_t i) FINTEAM_INLINE { return a.part[i] + b.part[i]; });
-  }
-  FINTEAM_INLINE friend Lanes operator-(const Lanes& a, const Lanes& b) noexcept {
-    return make([&](std::size_t i) FINTEAM_INLINE { return a.part[i] - b.part[i]; });
-  }
-  FINTEAM_INLINE friend Lanes operator*(const Lanes& a, const Lanes& b) noexcept {
-    return make([&](std::size_t i) FINTEAM_INLINE { return a.part[i] * b.part[i]; });
-  }
-  FINTEAM_INLINE friend Lanes operator/(const Lanes& a, const Lanes& b) noexcept {
-    return make([&](std::size_t i) FINTEAM_INLINE { return a.part[i] / b.part[i]; });
-  }
-};
-
-template <class Arch>
-FINTEAM_INLINE inline Lanes<Arch> fmadd(const Lanes<Arch>& a, const Lanes<Arch>& b, const Lanes<Arch>& c) noexcept {
-  return Lanes<Arch>::make([&](std::size_t i) FINTEAM_INLINE { return fmadd(a.part[i], b.part[i], c.part[i]); });
-}
-
-/// a where x < y, else b.
-template <class Arch>
-FINTEAM_INLINE inline Lanes<Arch> where_less(const Lanes<Arch>& x, const Lanes<Arch>& y, const Lanes<Arch>& a,
-                                             const Lanes<Arch>& b) noexcept {
-  return Lanes<Arch>::make([&](std::size_t i)
-                               FINTEAM_INLINE { return xsimd::select(x.part[i] < y.part[i], a.part[i], b.part[i]); });
-}
-inline float where_less(float x, float y, float a, float b) noexcept { return x < y ? a : b; }
-
-/// The greater and the lesser; b if either is NaN. (GCC 12 warns inside its own _mm512_max_ps, so not that.)
-template <class V>
-FINTEAM_INLINE inline V max(const V& a, const V& b) noexcept {
-  return where_less(b, a, a, b);
-}
-template <class V>
-FINTEAM_INLINE inline V min(const V& a, const V& b) noexcept {
-  return where_less(a, b, a, b);
-}
-
-/// x where x is a number, else NaN as it came; y where x is a number.
-template <class Arch>
-FINTEAM_INLINE inline Lanes<Arch> unless_nan(const Lanes<Arch>& x, const Lanes<Arch>& y) noexcept {
-  return Lanes<Arch>::make([&](std::size_t i)
-                               FINTEAM_INLINE { return xsimd::select(x.part[i] == x.part[i], y.part[i], x.part[i]); });
-}
-inline float unless_nan(float x, float y) noexcept { return x == x ? y : x; }
-
-/// p · 2^n on the exponent's bits, n in the lowest mantissa bits of t. Nothing that could be contracted.
-template <class Arch>
-FINTEAM_INLINE inline Lanes<Arch> scale_exponent(const Lanes<Arch>& p, const Lanes<Arch>& t) noexcept {
-  return Lanes<Arch>::make([&](std::size_t i) FINTEAM_INLINE {
-    return bits_as<float>(bits_as<std::uint32_t>(p.part[i]) + shift_left<23>(bits_as<std::uint32_t>(t.part[i])));
-  });
-}
-inline float scale_exponent(float p, float t) noexcept {
-  return std::bit_cast<float>(std::bit_cast<std::uint32_t>(p) + (std::bit_cast<std::uint32_t>(t) << 23));
-}
-
-/// x in every lane of V (a float, or Lanes).
-template <class V>
-FINTEAM_INLINE inline V constant(float x) noexcept {
-  if constexpr (std::is_same_v<V, float>) {
-    return x;
-  } else {
-    return V::broadcast(x);
-  }
-}
-
-/// e^x, at most 2 ulp off; exp(0) = 1, exp(-inf) = 0, NaN stays NaN; results below 2^-126 are 0. V is float or Lanes,
-/// with the same bits. n = round(x · log2 e), r = x - n · ln 2 in two parts, then 1 + r + r² · P(r), P minimax of
-/// degree 5. Source: the coefficients and the split of ln 2 are those of Cephes' expf (Moshier 1992).
-template <class V>
-FINTEAM_INLINE inline V exp(const V& x) noexcept {
-  const auto c = [](float value) { return constant<V>(value); };
-  const V magic = c(0x1.8p23F);  // adding it rounds to an integer, held in the lowest bits
-  const V in_range = min(max(x, c(-88.0F)), c(89.0F));
-  const V t = fmadd(in_range, c(1.44269504F), magic);
-  const V n = t - magic;
-  const V r = fmadd(n, c(2.12194440e-4F), fmadd(n, c(-0.693359375F), in_range));
-  V p = fmadd(c(1.9875691500e-4F), r, c(1.3981999507e-3F));
-  p = fmadd(p, r, c(8.3334519073e-3F));
-  p = fmadd(p, r, c(4.1665795894e-2F));
-  p = fmadd(p, r, c(1.6666665459e-1F));
-  p = fmadd(p, r, c(5.0000001201e-1F));
-  V y = fmadd(p, r * r, r) + c(1.0F);
-  y = scale_exponent(y, t);
-  y = where_less(c(88.72283F), x, c(std::numeric_limits<float>::infinity()), y);
-  y = where_less(x, c(-87.33654F), c(0.0F), y);
-  return unless_nan(x, y);
-}
-
-/// z / (1 + exp(-z)). V is float or Lanes, with the same bits.
-template <class V>
-FINTEAM_INLINE inline V silu(const V& z) noexcept {
-  return z / (constant<V>(1.0F) + exp(constant<V>(0.0F) - z));
-}
-
-/// The sum of sixteen floats, always by the same tree.
-template <class Arch>
-[[nodiscard]] inline float sum(const Lanes<Arch>& x) noexcept {
-  alignas(64) std::array<float, 16> a;
-  x.store(a.data());
-  for (std::size_t half = 8; half != 0; half /= 2) {
-    for (std::size_t i = 0; i < half; ++i) a[i] += a[i + half];
-  }
-  return a[0];
-}
-
-/// The greatest of sixteen floats.
-template <class Arch>
-[[nodiscard]] inline float greatest(const Lanes<Arch>& x) noexcept {
-  alignas(64) std::array<float, 16> a;
-  x.store(a.data());
-  for (std::size_t half = 8; half != 0; half /= 2) {
-    for (std::size_t i = 0; i < half; ++i) a[i] = max(a[i], a[i + half]);
-  }
-  return a[0];
-}
-
-/// The first of sixteen pairs of bf16, widened exactly. The pairs are the words of Lanes<Arch>::parts registers.
-template <class Arch>
-FINTEAM_INLINE inline Lanes<Arch> low_bf16(const xsimd::batch<std::uint32_t, Arch>* pairs) noexcept {
-  return Lanes<Arch>::make([&](std::size_t i) FINTEAM_INLINE { return bits_as<float>(shift_left<16>(pairs[i])); });
-}
-/// The second.
-template <class Arch>
-FINTEAM_INLINE inline Lanes<Arch> high_bf16(const xsimd::batch<std::uint32_t, Arch>* pairs) noexcept {
-  using Bits = typename Lanes<Arch>::Bits;
-  return Lanes<Arch>::make([&](std::size_t i) FINTEAM_INLINE { return bits_as<float>(pairs[i] & Bits(0xFFFF0000U)); });
-}
-
-/// Sixteen bf16 at p, widened exactly.
-template <class Arch>
-FINTEAM_INLINE inline Lanes<Arch> load_bf16(const std::byte* p) noexcept {
-#if defined(__AVX512F__)
-  if constexpr (Lanes<Arch>::width == 16) {
-    const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-    const xsimd::batch<std::uint32_t, Arch> words(_mm512_maskz_cvtepu16_epi32(0xFFFFU, halves));
-    return low_bf16<Arch>(&words);
-  }
-#endif
-#if defined(__AVX2__)
-  if constexpr (Lanes<Arch>::width == 8) {
-    return Lanes<Arch>::make([&](std::size_t i) FINTEAM_INLINE {
-      const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 16 * i));
-      return bits_as<float>(shift_left<16>(xsimd::batch<std::uint32_t, Arch>(_mm256_cvtepu16_epi32(halves))));
-    });
-  }
-#endif
-  alignas(64) std::array<float, 16> a;
-  for (std::size_t i = 0; i < 16; ++i) {
-    std::uint16_t bits;
-    std::memcpy(&bits, p + 2 * i, 2);
-    a[i] = std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
-  }
-  return Lanes<Arch>::load(a.data());
-}
-
-}  // namespace detail::simd
-}  // namespace finteam::inline FINTEAM_ABI
-
-// ---- finteam/backend/cpu/attention.hpp -----------------------------------------------------------------------------
-// Attention of one head of one row over its pages, with a running softmax: no memory beyond one page's scores.
-// The bits depend on the row's query, its keys and values and its position: pages are taken whole, in order (law 3).
-// Source of the running softmax: Milakov & Gimelshein 2018, algorithm 3; over blocks as in Dao et al. 2022.
-
-namespace finteam::inline FINTEAM_ABI {
-namespace detail {
-
-/// scores[p] = Σ_i (scale · q[i]) · k[i,p], i in order; k [e, page_tokens]. Returns the greatest of the first `count`;
-/// the others become -inf.
-template <class Arch>
-float page_scores(const float* q, float scale, index_t e, const float* k, index_t stride, index_t count,
-                  float* scores) noexcept {
-  using V = simd::Lanes<Arch>;
-  static_assert(page_tokens == 32);
-  V low = V::zero(), high = V::zero();
-  for (index_t i = 0; i < e; ++i) {
-    const V element = V::broadcast(q[i] * scale);
-    low = simd::fmadd(element, V::load(k + i * stride), low);
-    high = simd::fmadd(element, V::load(k + i * stride + 16), high);
-  }
-  low.store(scores);
-  high.store(scores + 16);
-  if (count < page_tokens) {
-    std::fill(scores + count, scores + page_tokens, -std::numeric_limits<float>::infinity());
-    low = V::load(scores);
-    high = V::load(scores + 16);
-  }
-  return simd::greatest(simd::max(low, high));
-}
-
-/// y = y · keep + Σ_p weights[p] · v[p,:] over the first `count` slots in order, for Blocks · 16 elements (or `rest` <
-/// 16).
-template <class Arch, std::size_t Blocks>
-void add_values(const float* weights, index_t count, const float* v, index_t stride, float keep, float* y) noexcept {
-  using V = simd::Lanes<Arch>;
-  V sums[Blocks];
-  const V kept = V::broadcast(keep);
-  simd::unroll<Blocks>([&](std::size_t b) FINTEAM_INLINE { sums[b] = V::load(y + b * 16) * kept; });
-  for (index_t p = 0; p < count; ++p) {
-    const V weight = V::broadcast(weights[p]);
-    const float* row = v + p * stride;
-    simd::unroll<Blocks>([&](std::size_t b)
-                             FINTEAM_INLINE { sums[b] = simd::fmadd(weight, V::load(row + b * 16), sums[b]); });
-  }
-  simd::unroll<Blocks>([&](std::size_t b) FINTEAM_INLINE { sums[b].store(y + b * 16); });
-}
-
-/// The same for the last e mod 16 elements.
-inline void add_values_tail(const float* weights, index_t count, const float* v, index_t stride, float keep,
-                            index_t elements, float* y) noexcept {
-  for (index_t i = 0; i < elements; ++i) {
-    float sum = y[i] * keep;
-    for (index_t p = 0; p < count; ++p) sum = simd::fmadd(weights[p], v[p * stride + i], sum);
-    y[i] = sum;
-  }
-}
-
-/// y[:] = Σ_p softmax_p(scale · q·k[p,:]) v[p,:], p = 0 … position, for group g of the cache. q, y [e].
-template <class Arch>
-void attention_head(const Site& site, const float* q, index_t e, const CacheLayer<Host>& cache, index_t g, float scale,
-                    float* y) noexcept {
-  using V = simd::Lanes<Arch>;
-  alignas(64) std::array<float, page_tokens> scores;
-  constexpr std::size_t blocks = V::parts == 1 ? 8 : 4 / V::parts;
-  float greatest = -std::numeric_limits<float>::infinity(), total = 0;
-  std::fill(y, y + e, 0.0F);
-  const index_t length = index_t{site.position} + 1;
-  for (index_t start = 0; start < length; start += page_tokens) {
-    const index_t page = site.pages[start / page_tokens], count = std::min(page_tokens, length - start);
-    const float page_greatest =
-        page_scores<Arch>(q, scale, e, &cache.k(page, g, 0, 0), cache.k.stride(2), count, scores.data());
-    const float now = simd::max(page_greatest, greatest);
-    const float keep = simd::exp(greatest - now);
-    const V low = simd::exp(V::load(scores.data()) - V::broadcast(now));
-    const V high = simd::exp(V::load(scores.data() + 16) - V::broadcast(now));
-    low.store(scores.data());
-    high.store(scores.data() + 16);
-    total = simd::fmadd(total, keep, simd::sum(low + high));
-    greatest = now;
-
-    const float* v = &cache.v(page, g, 0, 0);
-    const index_t stride = cache.v.stride(2);
-    index_t i = 0;
-    for (; i + index_t{16 * blocks} <= e; i += index_t{16 * blocks}) {
-      add_values<Arch, blocks>(scores.data(), count, v + i, stride, keep, y + i);
-    }
-    for (; i + 16 <= e; i += 16) add_values<Arch, 1>(scores.data(), count, v + i, stride, keep, y + i);
-    add_values_tail(scores.data(), count, v + i, stride, keep, e - i, y + i);
-  }
-  index_t i = 0;
-  for (; i + 16 <= e; i += 16) (V::load(y + i) / V::broadcast(total)).store(y + i);
-  for (; i < e; ++i) y[i] /= total;
-}
-
-}  // namespace detail
 }  // namespace finteam::inline FINTEAM_ABI
 
 // ---- finteam/backend/executor.hpp ----------------------------------------------------------------------------------
@@ -1728,8 +1496,374 @@ void for_halving_chunks(const ExecutorRef& executor, index_t count, index_t leas
 }  // namespace detail
 }  // namespace finteam::inline FINTEAM_ABI
 
+// ---- finteam/backend/cpu/simd.hpp ----------------------------------------------------------------------------------
+// Sixteen float lanes on any x86-64 or ARM vector unit, and the scalar functions with the same bits. The only header
+// that includes xsimd (8.1 and later) or computes with intrinsics.
+//
+// Two kinds of arithmetic, and nothing between (law 3): a product that feeds a sum is an explicit fmadd, fused wherever
+// the build has fused multiply-add (so not left to xsimd 8.1, whose AVX-512 fma rounds twice); everything else is one
+// rounding per operator, in expressions that a compiler has no way to contract.
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+// Kernels keep their sums in registers only if every lambda is inlined, which GCC 12 must be told. Not under the
+// address sanitiser, whose bookkeeping for inlined temporaries makes a file compile for minutes.
+#if defined(__SANITIZE_ADDRESS__)
+#define FINTEAM_INLINE
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define FINTEAM_INLINE
+#endif
+#endif
+#ifndef FINTEAM_INLINE
+#define FINTEAM_INLINE __attribute__((always_inline))
+#endif
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// The widest xsimd architecture that the compiler's flags allow.
+using DefaultArch = xsimd::default_arch;
+
+namespace detail::simd {
+
+/// f(0), …, f(N - 1), unrolled, so that arrays indexed by the argument live in registers.
+template <std::size_t N, class F>
+FINTEAM_INLINE inline void unroll(F&& f) {
+#if defined(__clang__)
+#pragma unroll
+#else
+#pragma GCC unroll 16
+#endif
+  for (std::size_t i = 0; i < N; ++i) f(i);
+}
+
+/// a · b + c, rounded once where the instruction set has it (never contracted elsewhere: there is nothing to contract
+/// to).
+FINTEAM_INLINE inline float fmadd(float a, float b, float c) noexcept {
+#if defined(__FMA__) || defined(__AVX512F__) || defined(FP_FAST_FMAF)
+  return std::fma(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+
+/// a · b + c for one register.
+template <class Arch>
+FINTEAM_INLINE inline xsimd::batch<float, Arch> fmadd(const xsimd::batch<float, Arch>& a,
+                                                      const xsimd::batch<float, Arch>& b,
+                                                      const xsimd::batch<float, Arch>& c) noexcept {
+  using Batch = xsimd::batch<float, Arch>;
+#if defined(__AVX512F__)
+  if constexpr (Batch::size == 16) return Batch(_mm512_fmadd_ps(a, b, c));
+#endif
+#if defined(__FMA__)
+  if constexpr (Batch::size == 8) return Batch(_mm256_fmadd_ps(a, b, c));
+  if constexpr (Batch::size == 4) return Batch(_mm_fmadd_ps(a, b, c));
+#elif defined(__x86_64__)
+  if constexpr (Batch::size < 16) return a * b + c;
+#else
+  return xsimd::fma(a, b, c);
+#endif
+}
+
+/// The same bits as another type; xsimd 10 changed the function's template argument.
+template <class To, class From, class Arch>
+FINTEAM_INLINE inline xsimd::batch<To, Arch> bits_as(const xsimd::batch<From, Arch>& x) noexcept {
+#if XSIMD_VERSION_MAJOR >= 10
+  return xsimd::bitwise_cast<To>(x);
+#else
+  return xsimd::bitwise_cast<xsimd::batch<To, Arch>>(x);
+#endif
+}
+
+/// Every element moved N bits up. (GCC 12 warns inside its own _mm512_slli_epi32, so the zero-masked form.)
+template <int N, class Arch>
+FINTEAM_INLINE inline xsimd::batch<std::uint32_t, Arch> shift_left(
+    const xsimd::batch<std::uint32_t, Arch>& x) noexcept {
+#if defined(__AVX512F__)
+  if constexpr (xsimd::batch<float, Arch>::size == 16) {
+    return xsimd::batch<std::uint32_t, Arch>(_mm512_maskz_slli_epi32(0xFFFFU, x, N));
+  }
+#endif
+  return x << N;
+}
+
+/// Sixteen floats in as many registers as the architecture needs.
+template <class Arch>
+struct Lanes {
+  using Batch = xsimd::batch<float, Arch>;
+  using Bits = xsimd::batch<std::uint32_t, Arch>;
+  static constexpr std::size_t width = Batch::size;
+  static constexpr std::size_t parts = 16 / width;
+  static_assert(parts * width == 16, "a register of 4, 8 or 16 floats");
+
+  Batch part[parts];
+
+  /// {f(0), …, f(parts - 1)}
+  template <class F>
+  FINTEAM_INLINE static Lanes make(F&& f) noexcept {
+    Lanes made;
+    unroll<parts>([&](std::size_t i) FINTEAM_INLINE { made.part[i] = f(i); });
+    return made;
+  }
+  FINTEAM_INLINE static Lanes broadcast(float x) noexcept {
+    const Batch b(x);
+    return make([&](std::size_t) FINTEAM_INLINE { return b; });
+  }
+  FINTEAM_INLINE static Lanes zero() noexcept { return broadcast(0.0F); }
+  FINTEAM_INLINE static Lanes load(const float* p) noexcept {
+    return make([&](std::size_t i) FINTEAM_INLINE { return Batch::load_unaligned(p + i * width); });
+  }
+  /// The first `count` floats at p, and zeros.
+  static Lanes load(const float* p, index_t count) noexcept {
+    alignas(64) std::array<float, 16> a{};
+    for (index_t i = 0; i < count; ++i) a[static_cast<std::size_t>(i)] = p[i];
+    return load(a.data());
+  }
+  FINTEAM_INLINE void store(float* p) const noexcept {
+    unroll<parts>([&](std::size_t i) FINTEAM_INLINE { part[i].store_unaligned(p + i * width); });
+  }
+  /// Stores the first `count` lanes.
+  void store(float* p, index_t count) const noexcept {
+    alignas(64) std::array<float, 16> a;
+    store(a.data());
+    for (index_t i = 0; i < count; ++i) p[i] = a[static_cast<std::size_t>(i)];
+  }
+
+  FINTEAM_INLINE friend Lanes operator+(const Lanes& a, const Lanes& b) noexcept {
+    return make([&](std::size_t i) FINTEAM_INLINE { return a.part[i] + b.part[i]; });
+  }
+  FINTEAM_INLINE friend Lanes operator-(const Lanes& a, const Lanes& b) noexcept {
+    return make([&](std::size_t i) FINTEAM_INLINE { return a.part[i] - b.part[i]; });
+  }
+  FINTEAM_INLINE friend Lanes operator*(const Lanes& a, const Lanes& b) noexcept {
+    return make([&](std::size_t i) FINTEAM_INLINE { return a.part[i] * b.part[i]; });
+  }
+  FINTEAM_INLINE friend Lanes operator/(const Lanes& a, const Lanes& b) noexcept {
+    return make([&](std::size_t i) FINTEAM_INLINE { return a.part[i] / b.part[i]; });
+  }
+};
+
+template <class Arch>
+FINTEAM_INLINE inline Lanes<Arch> fmadd(const Lanes<Arch>& a, const Lanes<Arch>& b, const Lanes<Arch>& c) noexcept {
+  return Lanes<Arch>::make([&](std::size_t i) FINTEAM_INLINE { return fmadd(a.part[i], b.part[i], c.part[i]); });
+}
+
+/// a where x < y, else b.
+template <class Arch>
+FINTEAM_INLINE inline Lanes<Arch> where_less(const Lanes<Arch>& x, const Lanes<Arch>& y, const Lanes<Arch>& a,
+                                             const Lanes<Arch>& b) noexcept {
+  return Lanes<Arch>::make([&](std::size_t i)
+                               FINTEAM_INLINE { return xsimd::select(x.part[i] < y.part[i], a.part[i], b.part[i]); });
+}
+inline float where_less(float x, float y, float a, float b) noexcept { return x < y ? a : b; }
+
+/// The greater; b if either is NaN. (GCC 12 warns inside its own _mm512_max_ps, so the zero-masked form.)
+template <class Arch>
+FINTEAM_INLINE inline xsimd::batch<float, Arch> greater(const xsimd::batch<float, Arch>& a,
+                                                        const xsimd::batch<float, Arch>& b) noexcept {
+  using Batch = xsimd::batch<float, Arch>;
+#if defined(__AVX512F__)
+  if constexpr (Batch::size == 16) return Batch(_mm512_maskz_max_ps(0xFFFFU, a, b));
+#endif
+#if defined(__AVX__)
+  if constexpr (Batch::size == 8) return Batch(_mm256_max_ps(a, b));
+#endif
+#if defined(__x86_64__)
+  if constexpr (Batch::size == 4) return Batch(_mm_max_ps(a, b));
+#else
+  return xsimd::select(b < a, a, b);
+#endif
+}
+/// The lesser; b if either is NaN.
+template <class Arch>
+FINTEAM_INLINE inline xsimd::batch<float, Arch> lesser(const xsimd::batch<float, Arch>& a,
+                                                       const xsimd::batch<float, Arch>& b) noexcept {
+  using Batch = xsimd::batch<float, Arch>;
+#if defined(__AVX512F__)
+  if constexpr (Batch::size == 16) return Batch(_mm512_maskz_min_ps(0xFFFFU, a, b));
+#endif
+#if defined(__AVX__)
+  if constexpr (Batch::size == 8) return Batch(_mm256_min_ps(a, b));
+#endif
+#if defined(__x86_64__)
+  if constexpr (Batch::size == 4) return Batch(_mm_min_ps(a, b));
+#else
+  return xsimd::select(a < b, a, b);
+#endif
+}
+
+/// The greater and the lesser; b if either is NaN.
+template <class Arch>
+FINTEAM_INLINE inline Lanes<Arch> max(const Lanes<Arch>& a, const Lanes<Arch>& b) noexcept {
+  return Lanes<Arch>::make([&](std::size_t i) FINTEAM_INLINE { return greater(a.part[i], b.part[i]); });
+}
+template <class Arch>
+FINTEAM_INLINE inline Lanes<Arch> min(const Lanes<Arch>& a, const Lanes<Arch>& b) noexcept {
+  return Lanes<Arch>::make([&](std::size_t i) FINTEAM_INLINE { return lesser(a.part[i], b.part[i]); });
+}
+inline float max(float a, float b) noexcept { return b < a ? a : b; }
+inline float min(float a, float b) noexcept { return a < b ? a : b; }
+inline float greater(float a, float b) noexcept { return max(a, b); }
+
+/// x where x is a number, else NaN as it came; y where x is a number.
+template <class Arch>
+FINTEAM_INLINE inline Lanes<Arch> unless_nan(const Lanes<Arch>& x, const Lanes<Arch>& y) noexcept {
+  return Lanes<Arch>::make([&](std::size_t i)
+                               FINTEAM_INLINE { return xsimd::select(x.part[i] == x.part[i], y.part[i], x.part[i]); });
+}
+inline float unless_nan(float x, float y) noexcept { return x == x ? y : x; }
+
+/// p · 2^n on the exponent's bits, n in the lowest mantissa bits of t. Nothing that could be contracted.
+template <class Arch>
+FINTEAM_INLINE inline Lanes<Arch> scale_exponent(const Lanes<Arch>& p, const Lanes<Arch>& t) noexcept {
+  return Lanes<Arch>::make([&](std::size_t i) FINTEAM_INLINE {
+    return bits_as<float>(bits_as<std::uint32_t>(p.part[i]) + shift_left<23>(bits_as<std::uint32_t>(t.part[i])));
+  });
+}
+inline float scale_exponent(float p, float t) noexcept {
+  return std::bit_cast<float>(std::bit_cast<std::uint32_t>(p) + (std::bit_cast<std::uint32_t>(t) << 23));
+}
+
+/// x in every lane of V (a float, or Lanes).
+template <class V>
+FINTEAM_INLINE inline V constant(float x) noexcept {
+  if constexpr (std::is_same_v<V, float>) {
+    return x;
+  } else {
+    return V::broadcast(x);
+  }
+}
+
+/// e^x, at most 2 ulp off; exp(0) = 1, exp(-inf) = 0, NaN stays NaN; results below 2^-126 are 0. V is float or Lanes,
+/// with the same bits. n = round(x · log2 e), r = x - n · ln 2 in two parts, then 1 + r + r² · P(r), P minimax of
+/// degree 5. Source: the coefficients and the split of ln 2 are those of Cephes' expf (Moshier 1992).
+template <class V>
+FINTEAM_INLINE inline V exp(const V& x) noexcept {
+  const auto c = [](float value) { return constant<V>(value); };
+  const V magic = c(0x1.8p23F);  // adding it rounds to an integer, held in the lowest bits
+  const V in_range = min(max(x, c(-88.0F)), c(89.0F));
+  const V t = fmadd(in_range, c(1.44269504F), magic);
+  const V n = t - magic;
+  const V r = fmadd(n, c(2.12194440e-4F), fmadd(n, c(-0.693359375F), in_range));
+  V p = fmadd(c(1.9875691500e-4F), r, c(1.3981999507e-3F));
+  p = fmadd(p, r, c(8.3334519073e-3F));
+  p = fmadd(p, r, c(4.1665795894e-2F));
+  p = fmadd(p, r, c(1.6666665459e-1F));
+  p = fmadd(p, r, c(5.0000001201e-1F));
+  V y = fmadd(p, r * r, r) + c(1.0F);
+  y = scale_exponent(y, t);
+  y = where_less(c(88.72283F), x, c(std::numeric_limits<float>::infinity()), y);
+  y = where_less(x, c(-87.33654F), c(0.0F), y);
+  return unless_nan(x, y);
+}
+
+/// z / (1 + exp(-z)). V is float or Lanes, with the same bits.
+template <class V>
+FINTEAM_INLINE inline V silu(const V& z) noexcept {
+  return z / (constant<V>(1.0F) + exp(constant<V>(0.0F) - z));
+}
+
+/// x[0] … x[15] folded by f, always by the same tree: i with i + 8, then i + 4, i + 2, i + 1.
+template <class Arch, class F>
+[[nodiscard]] FINTEAM_INLINE inline float fold(const Lanes<Arch>& x, F&& f) noexcept {
+#if defined(__x86_64__)
+  Lanes<Arch> y = x;
+  for (std::size_t n = Lanes<Arch>::parts / 2; n != 0; n /= 2) {
+    for (std::size_t i = 0; i < n; ++i) y.part[i] = f(y.part[i], y.part[i + n]);
+  }
+  const auto four = [&](__m128 v) FINTEAM_INLINE {
+    using Four = xsimd::batch<float, xsimd::sse2>;
+    const __m128 two = f(Four(v), Four(_mm_movehl_ps(v, v)));
+    return f(_mm_cvtss_f32(two), _mm_cvtss_f32(_mm_shuffle_ps(two, two, 1)));
+  };
+#if defined(__AVX__)
+  const auto eight = [&](__m256 v) FINTEAM_INLINE {
+    using Four = xsimd::batch<float, xsimd::sse2>;
+    return four(f(Four(_mm256_castps256_ps128(v)), Four(_mm256_extractf128_ps(v, 1))));
+  };
+#endif
+#if defined(__AVX512F__)
+  if constexpr (Lanes<Arch>::width == 16) {
+    // zero-masked: GCC 12 warns inside its own cast to __m256
+    using Eight = xsimd::batch<float, xsimd::avx>;
+    const __m512d v = _mm512_castps_pd(y.part[0]);
+    return eight(f(Eight(_mm256_castpd_ps(_mm512_maskz_extractf64x4_pd(0xFU, v, 0))),
+                   Eight(_mm256_castpd_ps(_mm512_maskz_extractf64x4_pd(0xFU, v, 1)))));
+  }
+#endif
+#if defined(__AVX__)
+  if constexpr (Lanes<Arch>::width == 8) return eight(y.part[0]);
+#endif
+  if constexpr (Lanes<Arch>::width == 4) return four(y.part[0]);
+#else
+  alignas(64) std::array<float, 16> a;
+  x.store(a.data());
+  for (std::size_t half = 8; half != 0; half /= 2) {
+    for (std::size_t i = 0; i < half; ++i) a[i] = f(a[i], a[i + half]);
+  }
+  return a[0];
+#endif
+}
+
+/// The sum of sixteen floats, always by the same tree.
+template <class Arch>
+[[nodiscard]] FINTEAM_INLINE inline float sum(const Lanes<Arch>& x) noexcept {
+  return fold(x, [](const auto& a, const auto& b) FINTEAM_INLINE { return a + b; });
+}
+
+/// The greatest of sixteen floats.
+template <class Arch>
+[[nodiscard]] FINTEAM_INLINE inline float greatest(const Lanes<Arch>& x) noexcept {
+  return fold(x, [](const auto& a, const auto& b) FINTEAM_INLINE { return greater(a, b); });
+}
+
+/// The first of sixteen pairs of bf16, widened exactly. The pairs are the words of Lanes<Arch>::parts registers.
+template <class Arch>
+FINTEAM_INLINE inline Lanes<Arch> low_bf16(const xsimd::batch<std::uint32_t, Arch>* pairs) noexcept {
+  return Lanes<Arch>::make([&](std::size_t i) FINTEAM_INLINE { return bits_as<float>(shift_left<16>(pairs[i])); });
+}
+/// The second.
+template <class Arch>
+FINTEAM_INLINE inline Lanes<Arch> high_bf16(const xsimd::batch<std::uint32_t, Arch>* pairs) noexcept {
+  using Bits = typename Lanes<Arch>::Bits;
+  return Lanes<Arch>::make([&](std::size_t i) FINTEAM_INLINE { return bits_as<float>(pairs[i] & Bits(0xFFFF0000U)); });
+}
+
+/// Sixteen bf16 at p, widened exactly.
+template <class Arch>
+FINTEAM_INLINE inline Lanes<Arch> load_bf16(const std::byte* p) noexcept {
+#if defined(__AVX512F__)
+  if constexpr (Lanes<Arch>::width == 16) {
+    const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    const xsimd::batch<std::uint32_t, Arch> words(_mm512_maskz_cvtepu16_epi32(0xFFFFU, halves));
+    return low_bf16<Arch>(&words);
+  }
+#endif
+#if defined(__AVX2__)
+  if constexpr (Lanes<Arch>::width == 8) {
+    return Lanes<Arch>::make([&](std::size_t i) FINTEAM_INLINE {
+      const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 16 * i));
+      return bits_as<float>(shift_left<16>(xsimd::batch<std::uint32_t, Arch>(_mm256_cvtepu16_epi32(halves))));
+    });
+  }
+#endif
+  alignas(64) std::array<float, 16> a;
+  for (std::size_t i = 0; i < 16; ++i) {
+    std::uint16_t bits;
+    std::memcpy(&bits, p + 2 * i, 2);
+    a[i] = std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
+  }
+  return Lanes<Arch>::load(a.data());
+}
+
+}  // namespace detail::simd
+}  // namespace finteam::inline FINTEAM_ABI
+
 // ---- finteam/backend/cpu/elementwise.hpp ---------------------------------------------------------------------------
-// The ops that go over rows element by element: RMS norm, rotary positions, cache writes.
+// The ops that go over rows element by element: RMS norm, rotary positions.
 // Vector lanes and scalar tails run the same operations, so an element's bits do not depend on where in a row it lies.
 
 namespace finteam::inline FINTEAM_ABI {
@@ -1784,17 +1918,6 @@ void rope_head(const float* cosine, const float* sine, index_t half, float* x) n
     b.store(x + half + i);
   }
   for (; i < half; ++i) rotate(x[i], x[half + i], cosine[i], sine[i]);
-}
-
-/// One row's keys and values, [g, e] each, at its site.
-inline void cache_write_row(const Site& site, TensorView<const float, 2> k, TensorView<const float, 2> v,
-                            CacheLayer<Host> cache) noexcept {
-  const index_t page = site.pages[site.position / page_tokens], slot = site.position % page_tokens;
-  for (index_t g = 0; g < k.extent(0); ++g) {
-    float* keys = &cache.k(page, g, 0, slot);
-    for (index_t i = 0; i < k.extent(1); ++i) keys[i * cache.k.stride(2)] = k(g, i);
-    std::memcpy(&cache.v(page, g, slot, 0), &v(g, 0), sizeof(float) * static_cast<std::size_t>(v.extent(1)));
-  }
 }
 
 }  // namespace detail
@@ -1873,6 +1996,10 @@ struct Ints {
     unroll<parts>([&](std::size_t i)
                       FINTEAM_INLINE { made.part[i] = Batch::load_unaligned(words + i * Lanes<Arch>::width); });
     return made;
+  }
+  FINTEAM_INLINE void store(std::byte* p) const noexcept {
+    auto* words = reinterpret_cast<std::uint32_t*>(p);
+    unroll<parts>([&](std::size_t i) FINTEAM_INLINE { part[i].store_unaligned(words + i * Lanes<Arch>::width); });
   }
 };
 
@@ -2047,6 +2174,47 @@ FINTEAM_INLINE inline Ints<Arch> dot(const Quads<Arch>& w, const std::byte* x, I
   return c;
 }
 
+/// Four signed bytes for each of sixteen outputs, ready for `dot_unsigned`.
+template <class Arch, bool = has_byte_dot<Arch>>
+struct SignedQuads {
+  Ints<Arch> bytes;
+
+  FINTEAM_INLINE static SignedQuads load(const std::byte* p) noexcept { return {Ints<Arch>::load(p)}; }
+};
+
+template <class Arch>
+struct SignedQuads<Arch, false> {
+  Ints<Arch> even, odd;
+
+  FINTEAM_INLINE static SignedQuads load(const std::byte* p) noexcept {
+    const Ints<Arch> bytes = Ints<Arch>::load(p);
+    SignedQuads made;
+    unroll<Ints<Arch>::parts>([&](std::size_t i) FINTEAM_INLINE {
+      const auto words = bits_as<std::int16_t>(bytes.part[i]);
+      made.even.part[i] = bits_as<std::uint32_t>((words << 8) >> 8);
+      made.odd.part[i] = bits_as<std::uint32_t>(words >> 8);
+    });
+    return made;
+  }
+};
+
+/// c[i] + Σ_j w[i,j] · x[j] over four bytes j: w signed, x unsigned, at `x` in the form of quad_bytes. Exact.
+template <class Arch>
+FINTEAM_INLINE inline Ints<Arch> dot_unsigned(const SignedQuads<Arch>& w, const std::byte* x, Ints<Arch> c) noexcept {
+  using Batch = typename Ints<Arch>::Batch;
+  if constexpr (!has_byte_dot<Arch>) {
+    const Batch even(word(x)), odd(word(x + 4));
+    unroll<Ints<Arch>::parts>([&](std::size_t i) FINTEAM_INLINE {
+      c.part[i] = dot16<Arch>(w.odd.part[i], odd, dot16<Arch>(w.even.part[i], even, c.part[i]));
+    });
+  } else {
+    const Batch quad(word(x));
+    unroll<Ints<Arch>::parts>([&](std::size_t i)
+                                  FINTEAM_INLINE { c.part[i] = add_dots<Arch>(quad, w.bytes.part[i], c.part[i]); });
+  }
+  return c;
+}
+
 /// c[i] + w[i,0] · x[0] + w[i,1] · x[1], as vdpbf16ps rounds it. w: sixteen pairs of bf16, x: one pair.
 /// Only where has_bf16_dot.
 template <class Arch>
@@ -2058,6 +2226,19 @@ FINTEAM_INLINE inline Lanes<Arch> dot_bf16(const Ints<Arch>& w, std::uint32_t x,
   (void)w, (void)x;
 #endif
   return c;
+}
+
+/// The bf16 numbers nearest to a[0] … a[15], b[0] … b[15], in that order; subnormals become zero. Only where
+/// has_bf16_dot.
+template <class Arch>
+FINTEAM_INLINE inline Ints<Arch> pack_bf16(const Lanes<Arch>& a, const Lanes<Arch>& b) noexcept {
+  Ints<Arch> pairs = Ints<Arch>::broadcast(0);
+#if defined(__AVX512BF16__)
+  pairs.part[0] = std::bit_cast<__m512i>(_mm512_cvtne2ps_pbh(b.part[0], a.part[0]));
+#else
+  (void)a, (void)b;
+#endif
+  return pairs;
 }
 
 }  // namespace finteam::inline FINTEAM_ABI::detail::simd
@@ -2075,6 +2256,15 @@ FINTEAM_INLINE inline Lanes<Arch> dot_bf16(const Ints<Arch>& w, std::uint32_t x,
 
 namespace finteam::inline FINTEAM_ABI {
 namespace detail {
+
+/// The greatest of `sizes`, which fall, that is not above `left`. Cuts made so depend on nothing else.
+template <std::size_t N>
+[[nodiscard]] constexpr index_t next_tile(const std::array<index_t, N>& sizes, index_t left) noexcept {
+  for (const index_t size : sizes) {
+    if (size <= left) return size;
+  }
+  return 0;
+}
 
 /// Rows and panels of a tile. t rows are cut greedily, so the cuts depend on t alone.
 template <class Arch>
@@ -2094,12 +2284,7 @@ struct TileShape {
   }
   static constexpr index_t most = sizes()[0];
 
-  [[nodiscard]] static constexpr index_t next(index_t left) noexcept {
-    for (const index_t size : sizes()) {
-      if (size <= left) return size;
-    }
-    return 0;
-  }
+  [[nodiscard]] static constexpr index_t next(index_t left) noexcept { return next_tile(sizes(), left); }
 };
 
 /// Bytes of four activations against a matrix of this format. Products with four bits need no more than bytes where
@@ -2289,7 +2474,9 @@ namespace finteam::inline FINTEAM_ABI {
 namespace detail {
 
 /// sums[p][r][0 … 16) = Σ_j x[r,j] · w[p·16 + i, j] for one tile: Rows rows of an input, Panels panels `stride` apart.
-template <class Arch, Format F, std::size_t Rows, std::size_t Panels = TileShape<Arch>::panels(F, Rows)>
+/// Panels may be interleaved, line by line or block by block.
+template <class Arch, Format F, std::size_t Rows, std::size_t Panels = TileShape<Arch>::panels(F, Rows),
+          index_t Interleaved = 1>
 class Tile {
  public:
   [[gnu::noinline]] static void run(const std::byte* x, const std::byte* w, index_t stride, index_t k,
@@ -2297,19 +2484,19 @@ class Tile {
     Tile tile;
     each([&](std::size_t p, std::size_t r) FINTEAM_INLINE { tile.sums_[p][r] = V::zero(); });
     if constexpr (is_quantised(F)) {
-      for (index_t j = 0; j < k; j += block_inputs, w += block_bytes(F), x += x_block) {
-        if constexpr (Panels == 1 && block_bytes(F) < 1024) fetch_ahead(w);
+      for (index_t j = 0; j < k; j += block_inputs, w += step, x += x_block) {
+        if constexpr (Panels == 1 && block_bytes(F) < 1024 && Interleaved == 1) fetch_ahead(w);
         tile.template add_group<0>(x, w, stride);
         tile.template add_group<1>(x, w, stride);
       }
     } else if constexpr (F == Format::f32) {
-      for (index_t j = 0; j < k; ++j, w += 64, x += 4 * rows) {
+      for (index_t j = 0; j < k; ++j, w += step, x += 4 * rows) {
         tile.add(x, [&](std::size_t p) FINTEAM_INLINE {
           return V::load(reinterpret_cast<const float*>(w + static_cast<index_t>(p) * stride));
         });
       }
     } else {
-      for (index_t j = 0; j < k; j += 2, w += 64, x += (dot_pairs ? 4 : 8) * rows) {
+      for (index_t j = 0; j < k; j += 2, w += step, x += (dot_pairs ? 4 : 8) * rows) {
         tile.add_pairs(x, w, stride);
       }
     }
@@ -2325,6 +2512,7 @@ class Tile {
   static constexpr bool dot_pairs = F == Format::bf16 && simd::has_bf16_dot<Arch>;
   static constexpr index_t quad = input_quad_bytes<Arch>(F);
   static constexpr index_t x_block = (16 * quad + 16) * rows;
+  static constexpr index_t step = (is_quantised(F) ? block_bytes(F) : 64) * Interleaved;
 
   template <class G>
   FINTEAM_INLINE static void each(G&& g) noexcept {
@@ -2631,6 +2819,409 @@ inline void unpack_rows(const ExecutorRef& executor, const PackedMatrix& w, std:
 }  // namespace detail
 }  // namespace finteam::inline FINTEAM_ABI
 
+// ---- finteam/backend/cpu/attention.hpp -----------------------------------------------------------------------------
+// Attention over pages, a tile of queries at a time: the queries of a key/value head and of neighbouring rows share
+// what is read. Scores and outputs are products of the kernels in matmul.hpp with a page's panels; between them runs a
+// softmax that keeps no more than one page's weights.
+// The bits depend on the row's query, its keys and values and its position: pages are taken whole, in order, and a slot
+// that a row does not see has the weight zero (law 3).
+// Source of the running softmax: Milakov & Gimelshein 2018, algorithm 3; over blocks as in Dao et al. 2022.
+
+namespace finteam::inline FINTEAM_ABI {
+namespace detail {
+
+/// One query: where it reads, where it writes, and how many positions it sees.
+struct Query {
+  const float* q = nullptr;
+  float* y = nullptr;
+  index_t length = 0;
+};
+
+/// The weights of 32 slots for Rows queries, as products with a page's values read them: a row's after another's.
+template <class Arch, CacheFormat F, std::size_t Rows>
+struct PageWeights {
+  static constexpr bool dot_pairs = F == CacheFormat::bf16 && simd::has_bf16_dot<Arch>;
+  static constexpr bool bytes = F == CacheFormat::int8;
+  static constexpr std::size_t row_bytes = bytes ? 8 * simd::quad_bytes<Arch> : dot_pairs ? 64 : 128;
+  using V = simd::Lanes<Arch>;
+
+  alignas(64) std::array<std::byte, Rows * row_bytes> numbers;
+  alignas(64) std::array<float, bytes ? 16 : 0> scales;  ///< what a row's bytes are multiplied with
+
+  [[nodiscard]] const std::byte* row(std::size_t r) const noexcept { return numbers.data() + r * row_bytes; }
+
+  /// Takes row r's weights in a float format; returns sixteen sums of two of them, as they count.
+  FINTEAM_INLINE V put(std::size_t r, V low, V high) noexcept {
+    std::byte* to = numbers.data() + r * row_bytes;
+    if constexpr (dot_pairs) {
+      const auto pairs = simd::pack_bf16<Arch>(low, high);
+      pairs.store(to);
+      return simd::low_bf16<Arch>(pairs.part) + simd::high_bf16<Arch>(pairs.part);
+    } else {
+      if constexpr (F == CacheFormat::bf16) {
+        low = round_to_bf16<Arch>(low);
+        high = round_to_bf16<Arch>(high);
+      }
+      low.store(reinterpret_cast<float*>(to));
+      high.store(reinterpret_cast<float*>(to) + 16);
+    }
+    return low + high;
+  }
+
+  /// Takes row r's weights, none negative, as bytes: round(inverse · weight), at most 255. Quad i holds the slots 2i,
+  /// 2i + 1, 2i + 16, 2i + 17. A NaN may become any number: its row's total is NaN.
+  FINTEAM_INLINE void put_bytes(std::size_t r, const V& low, const V& high, float inverse) noexcept {
+    const V factor = V::broadcast(inverse), magic = V::broadcast(0x1.8p23F);
+    const V first = simd::fmadd(low, factor, magic), second = simd::fmadd(high, factor, magic);
+    simd::Ints<Arch> pairs;
+    simd::unroll<V::parts>([&](std::size_t i) FINTEAM_INLINE {
+      using Words = typename simd::Ints<Arch>::Batch;
+      pairs.part[i] = (simd::bits_as<std::uint32_t>(first.part[i]) & Words(0xFFU)) +
+                      simd::shift_left<16>(simd::bits_as<std::uint32_t>(second.part[i]));
+    });
+    std::byte* to = numbers.data() + r * row_bytes;
+    if constexpr (simd::has_byte_dot<Arch>) {
+      alignas(64) std::array<std::uint64_t, 8> twos;
+      std::array<std::uint32_t, 8> quads;
+      pairs.store(reinterpret_cast<std::byte*>(twos.data()));
+      for (std::size_t i = 0; i < 8; ++i) quads[i] = static_cast<std::uint32_t>(twos[i] | twos[i] >> 24);
+      std::memcpy(to, quads.data(), sizeof quads);
+    } else {
+      pairs.store(to);
+    }
+  }
+};
+
+/// y[r][16p … 16p + 16) = y[r][…] · keep[r] + Σ_s weights[r,s] · value of slot s, for `Panels` panels of a page's
+/// values.
+template <class Arch, CacheFormat F, std::size_t Rows, std::size_t Panels>
+class ValueTile {
+ public:
+  using Weights = PageWeights<Arch, F, Rows>;
+
+  /// y[r] + offset is where the panels' elements are; `count` of them, less than 16 · Panels only for one panel.
+  [[gnu::noinline]] static void run(const Weights& weights, const std::byte* panels, const float* keep, float* const* y,
+                                    index_t offset, index_t count) noexcept {
+    ValueTile tile;
+    const auto load = [&](std::size_t p, std::size_t r) FINTEAM_INLINE {
+      const float* at = y[r] + offset + 16 * p;
+      return (count >= 16 ? V::load(at) : V::load(at, count)) * V::broadcast(keep[r]);
+    };
+    if constexpr (F == CacheFormat::int8) {
+      Ints exact[Panels][Rows];
+      add_bytes(weights, panels, exact);
+      each([&](std::size_t p, std::size_t r) FINTEAM_INLINE {
+        tile.sums_[p][r] = simd::fmadd(simd::to_float<Arch>(exact[p][r]), V::broadcast(weights.scales[r]), load(p, r));
+      });
+    } else {
+      each([&](std::size_t p, std::size_t r) FINTEAM_INLINE { tile.sums_[p][r] = load(p, r); });
+      for (index_t s = 0; s < page_tokens; s += F == CacheFormat::f32 ? 1 : 2, panels += 128)
+        tile.add(weights, panels, s);
+    }
+    each([&](std::size_t p, std::size_t r) FINTEAM_INLINE {
+      float* at = y[r] + offset + 16 * p;
+      if (count >= 16) {
+        tile.sums_[p][r].store(at);
+      } else {
+        tile.sums_[p][r].store(at, count);
+      }
+    });
+  }
+
+ private:
+  using V = simd::Lanes<Arch>;
+  using Ints = simd::Ints<Arch>;
+  template <class G>
+  FINTEAM_INLINE static void each(G&& g) noexcept {
+    simd::unroll<Panels>([&](std::size_t p)
+                             FINTEAM_INLINE { simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE { g(p, r); }); });
+  }
+
+  /// Slot s, in bf16 slots s and s + 1.
+  FINTEAM_INLINE void add(const Weights& weights, const std::byte* panels, index_t s) noexcept {
+    if constexpr (F == CacheFormat::f32) {
+      add_slot(weights, s,
+               [&](std::size_t p) FINTEAM_INLINE { return V::load(reinterpret_cast<const float*>(panels + 64 * p)); });
+    } else {
+      Ints pairs[Panels];
+      simd::unroll<Panels>([&](std::size_t p) FINTEAM_INLINE { pairs[p] = Ints::load(panels + 64 * p); });
+      if constexpr (Weights::dot_pairs) {
+        each([&](std::size_t p, std::size_t r) FINTEAM_INLINE {
+          sums_[p][r] = simd::dot_bf16<Arch>(pairs[p], simd::word(weights.row(r) + 2 * s), sums_[p][r]);
+        });
+      } else {
+        add_slot(weights, s, [&](std::size_t p) FINTEAM_INLINE { return simd::low_bf16<Arch>(pairs[p].part); });
+        add_slot(weights, s + 1, [&](std::size_t p) FINTEAM_INLINE { return simd::high_bf16<Arch>(pairs[p].part); });
+      }
+    }
+  }
+  template <class Value>
+  FINTEAM_INLINE void add_slot(const Weights& weights, index_t s, Value&& value) noexcept {
+    V values[Panels];
+    simd::unroll<Panels>([&](std::size_t p) FINTEAM_INLINE { values[p] = value(p); });
+    simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
+      const V weight = V::broadcast(std::bit_cast<float>(simd::word(weights.row(r) + 4 * s)));
+      simd::unroll<Panels>([&](std::size_t p)
+                               FINTEAM_INLINE { sums_[p][r] = simd::fmadd(weight, values[p], sums_[p][r]); });
+    });
+  }
+
+  /// exact[p][r] = Σ_s bytes of the weights · bytes of the values
+  FINTEAM_INLINE static void add_bytes(const Weights& weights, const std::byte* panels,
+                                       Ints (&exact)[Panels][Rows]) noexcept {
+    each([&](std::size_t p, std::size_t r) FINTEAM_INLINE { exact[p][r] = Ints::broadcast(0); });
+    simd::unroll<8>([&](std::size_t i) FINTEAM_INLINE {
+      simd::SignedQuads<Arch> bytes[Panels];
+      simd::unroll<Panels>([&](std::size_t p)
+                               FINTEAM_INLINE { bytes[p] = simd::SignedQuads<Arch>::load(panels + 64 * (2 * i + p)); });
+      simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
+        const std::byte* quad = weights.row(r) + static_cast<index_t>(i) * simd::quad_bytes<Arch>;
+        simd::unroll<Panels>(
+            [&](std::size_t p) FINTEAM_INLINE { exact[p][r] = simd::dot_unsigned<Arch>(bytes[p], quad, exact[p][r]); });
+      });
+    });
+  }
+
+  V sums_[Panels][Rows];
+};
+
+/// Rows queries of one sequence and one head of the cache, which share the pages that they read.
+template <class Arch, CacheFormat F, std::size_t Rows>
+class AttentionTile {
+ public:
+  AttentionTile(const std::array<Query, Rows>& queries, index_t e, float scale) noexcept : e_(e), scale_(scale) {
+    greatest_.fill(-std::numeric_limits<float>::infinity());
+    for (std::size_t r = 0; r < Rows; ++r) {
+      q_[r] = queries[r].q;
+      y_[r] = queries[r].y;
+      seen_[r] = queries[r].length;
+      std::fill(y_[r], y_[r] + e, 0.0F);
+      longest_ = std::max(longest_, seen_[r]);
+    }
+    prepare(0);
+  }
+
+  void run(const std::int32_t* pages, const CacheLayer<Host>& cache, index_t head) noexcept {
+    for (index_t start = 0; start < longest_; start += page_tokens) {
+      const KvPage page = cache.page(pages[start / page_tokens], head);
+      scores(page);
+      soften(page, start);
+      add_values(page);
+    }
+    const V zero = V::zero();
+    for (std::size_t r = 0; r < Rows; ++r) {
+      const V total = V::broadcast(total_[r]);
+      // + 0: a zero's sign may have come from a slot that the row does not see
+      index_t i = 0;
+      for (; i + 16 <= e_; i += 16) ((V::load(y_[r] + i) + zero) / total).store(y_[r] + i);
+      if (i < e_) ((V::load(y_[r] + i, e_ - i) + zero) / total).store(y_[r] + i, e_ - i);
+    }
+  }
+
+ private:
+  using V = simd::Lanes<Arch>;
+  static constexpr auto rows = static_cast<index_t>(Rows);
+  static constexpr Format keys = key_format(F);
+  static constexpr Format kernel =
+      keys == Format::bf16 && !simd::has_bf16_dot<Arch> ? Format::bf16_wide : keys;  // as MatmulJob chooses
+  /// Panels that go together: as many sums as hide the latency of a multiply-add.
+  static constexpr std::size_t together = Rows * V::parts <= 4 ? 2 : 1;
+  /// Elements of a query that are prepared at once. Wider heads are prepared anew for every page.
+  static constexpr index_t piece = 256;
+
+  /// Elements first … first + piece of the queries, as products with the keys read them.
+  void prepare(index_t first) noexcept {
+    const V scale = V::broadcast(scale_);
+    const index_t k = std::min(piece, e_ - first);
+    for (index_t r = 0; r < rows; ++r) {
+      const float* q = q_[static_cast<std::size_t>(r)] + first;
+      TileRow<Arch>(inputs_.data(), rows, r).write(keys, k, [&](index_t j) { return load_row<Arch>(q, j, k) * scale; });
+    }
+  }
+
+  /// scores_[half][r][0 … 16) = scale · q[r] · key of the slot
+  void scores(const KvPage& page) noexcept {
+    products(page, 0, scores_.data());
+    if (e_ <= piece) return;
+    for (index_t first = piece; first < e_; first += piece) {
+      decltype(scores_) more;
+      prepare(first);
+      products(page, first, more.data());
+      for (std::size_t i = 0; i < more.size(); ++i) scores_[i] += more[i];
+    }
+    prepare(0);
+  }
+  void products(const KvPage& page, index_t first, float* to) const noexcept {
+    constexpr index_t stride = is_quantised(keys) ? block_bytes(keys) : 64;
+    const std::byte* panels = page.keys() + KvPage::key_bytes(F, first);
+    for (std::size_t p = 0; p < 2; p += together) {
+      Tile<Arch, kernel, Rows, together, 2>::run(inputs_.data(), panels + static_cast<index_t>(p) * stride, stride,
+                                                 std::min(piece, e_ - first), to + p * Rows * 16);
+    }
+  }
+
+  /// Scores become weights; greatest scores and totals move on.
+  void soften(const KvPage& page, index_t start) noexcept {
+    alignas(64) std::array<float, 16> of_page{};
+    for (std::size_t r = 0; r < Rows; ++r) {
+      for (index_t s = std::max<index_t>(seen_[r] - start, 0); s < page_tokens; ++s) {
+        half(s / 16, r)[s % 16] = -std::numeric_limits<float>::infinity();
+      }
+      of_page[r] = simd::greatest(simd::max(V::load(half(0, r)), V::load(half(1, r))));
+    }
+    const V before = V::load(greatest_.data()), now = simd::max(V::load(of_page.data()), before);
+    const V keep = simd::exp(before - now);
+    now.store(greatest_.data());
+    keep.store(keep_.data());
+    for (std::size_t r = 0; r < Rows; ++r) {
+      const V most = V::broadcast(greatest_[r]);
+      const V low = simd::exp(V::load(half(0, r)) - most), high = simd::exp(V::load(half(1, r)) - most);
+      if constexpr (F == CacheFormat::int8) {
+        of_page[r] = simd::sum(low + high);
+        (low * V::load(page.scales())).store(half(0, r));
+        (high * V::load(page.scales() + 16)).store(half(1, r));
+      } else {
+        of_page[r] = simd::sum(weights_.put(r, low, high));
+      }
+    }
+    simd::fmadd(V::load(total_.data()), keep, V::load(of_page.data())).store(total_.data());
+    if constexpr (F == CacheFormat::int8) quantise();
+  }
+  [[nodiscard]] float* half(index_t i, std::size_t r) noexcept {
+    return &scores_[(static_cast<std::size_t>(i) * Rows + r) * 16];
+  }
+
+  /// Weights that the scales of the values are already part of, as bytes: a row's greatest becomes 255.
+  void quantise() noexcept {
+    alignas(64) std::array<float, 16> inverse{};
+    for (std::size_t r = 0; r < Rows; ++r) {
+      inverse[r] = simd::greatest(simd::max(V::load(half(0, r)), V::load(half(1, r))));
+    }
+    const V most = V::load(inverse.data()), least = V::broadcast(least_magnitude), zero = V::zero();
+    simd::where_less(most, least, zero, most / V::broadcast(255.0F)).store(weights_.scales.data());
+    simd::where_less(most, least, zero, V::broadcast(255.0F) / most).store(inverse.data());
+    for (std::size_t r = 0; r < Rows; ++r) {
+      weights_.put_bytes(r, V::load(half(0, r)), V::load(half(1, r)), inverse[r]);
+    }
+  }
+
+  void add_values(const KvPage& page) noexcept {
+    const std::byte* panels = page.values();
+    const auto run = [&]<std::size_t Panels>(std::integral_constant<std::size_t, Panels>, index_t i) {
+      ValueTile<Arch, F, Rows, Panels>::run(weights_, panels + i % 32 * 4, keep_.data(), y_.data(), i,
+                                            std::min<index_t>(16 * Panels, e_ - i));
+    };
+    for (index_t i = 0; i < e_; i += 32, panels += KvPage::value_panel_bytes(F)) {
+      if (together == 2 && i + 32 <= e_) {
+        run(std::integral_constant<std::size_t, together>(), i);
+      } else {
+        for (index_t j = i; j < std::min(i + 32, e_); j += 16) run(std::integral_constant<std::size_t, 1>(), j);
+      }
+    }
+  }
+
+  std::array<const float*, Rows> q_;
+  std::array<float*, Rows> y_;
+  std::array<index_t, Rows> seen_;
+  index_t e_, longest_ = 0;
+  float scale_;
+  alignas(64) std::array<float, 16> greatest_, total_{}, keep_;
+  alignas(64) std::array<float, 2 * Rows * 16> scores_;
+  PageWeights<Arch, F, Rows> weights_;
+  alignas(64) std::array<std::byte, Rows * piece * 4> inputs_;
+};
+
+/// Queries of a tile, greatest first: all heads of a group, for as many rows as the registers have sums for.
+template <class Arch>
+struct QueryTiles {
+  static constexpr auto sizes() noexcept {
+    constexpr std::size_t parts = simd::Lanes<Arch>::parts;
+    if constexpr (parts == 1) return std::array<index_t, 6>{12, 8, 4, 3, 2, 1};
+    if constexpr (parts == 2) return std::array<index_t, 4>{6, 4, 2, 1};
+    if constexpr (parts == 4) return std::array<index_t, 2>{2, 1};
+  }
+  static constexpr index_t most = sizes()[0];
+  [[nodiscard]] static constexpr index_t next(index_t left) noexcept { return next_tile(sizes(), left); }
+};
+
+/// One call of attention, as the tasks of an executor see it.
+template <class Arch>
+class AttentionJob {
+ public:
+  AttentionJob(std::span<const Site> sites, TensorView<const float, 3> q, const CacheLayer<Host>& cache, float scale,
+               TensorView<float, 3> y) noexcept
+      : sites_(sites), q_(q), cache_(cache), scale_(scale), y_(y), group_(q.extent(1) / cache.g()) {}
+
+  void run(const ExecutorRef& executor) const {
+    // As many neighbouring rows as fill a tile; head by head, so that one head's pages stay in the cache.
+    const index_t rows = q_.extent(0), size = std::max<index_t>(most / group_, 1), parts = (rows + size - 1) / size;
+    index_t positions = 0;
+    for (const Site& site : sites_) positions += site.position + 1;
+    const index_t units = parts * cache_.g(), work = positions * group_ * cache_.e / 8 / std::max<index_t>(parts, 1);
+    for_chunks(executor, units, executor.concurrency() > 1 ? worthwhile_work / (work + 1) + 1 : units,
+               [&](index_t first, index_t last) {
+                 for (index_t i = first; i < last; ++i) {
+                   unit(i / parts, i % parts * size, std::min(rows, (i % parts + 1) * size));
+                 }
+               });
+  }
+
+ private:
+  static constexpr index_t most = QueryTiles<Arch>::most;
+
+  /// Rows [first, last) of one head of the cache, sequence by sequence.
+  void unit(index_t head, index_t first, index_t last) const noexcept {
+    while (first < last) {
+      index_t end = first + 1;
+      while (end < last && site(end).pages == site(first).pages) ++end;
+      switch (cache_.format) {
+        case CacheFormat::f32: tiles<CacheFormat::f32>(head, first, end); break;
+        case CacheFormat::bf16: tiles<CacheFormat::bf16>(head, first, end); break;
+        case CacheFormat::int8: tiles<CacheFormat::int8>(head, first, end); break;
+      }
+      first = end;
+    }
+  }
+
+  template <CacheFormat F>
+  void tiles(index_t head, index_t first, index_t last) const noexcept {
+    const index_t begin = first * group_, end = last * group_;
+    for (index_t i = begin; i < end;) {
+      const index_t count = QueryTiles<Arch>::next(end - i);
+      [&]<std::size_t... I>(std::index_sequence<I...>) {
+        constexpr auto sizes = QueryTiles<Arch>::sizes();
+        ((count == sizes[I] ? tile<F, static_cast<std::size_t>(sizes[I])>(head, i) : void()), ...);
+      }
+      (std::make_index_sequence<QueryTiles<Arch>::sizes().size()>{});
+      i += count;
+    }
+  }
+
+  /// Queries i, i + 1, … of all rows: group_ for each row.
+  template <CacheFormat F, std::size_t Rows>
+  [[gnu::noinline]] void tile(index_t head, index_t i) const noexcept {
+    std::array<Query, Rows> queries;
+    for (std::size_t r = 0; r < Rows; ++r) {
+      const index_t t = (i + static_cast<index_t>(r)) / group_,
+                    h = head * group_ + (i + static_cast<index_t>(r)) % group_;
+      queries[r] = {&q_(t, h, 0), &y_(t, h, 0), index_t{site(t).position} + 1};
+    }
+    AttentionTile<Arch, F, Rows>(queries, cache_.e, scale_).run(site(i / group_).pages, cache_, head);
+  }
+
+  [[nodiscard]] const Site& site(index_t t) const noexcept { return sites_[static_cast<std::size_t>(t)]; }
+
+  std::span<const Site> sites_;
+  TensorView<const float, 3> q_;
+  const CacheLayer<Host>& cache_;
+  float scale_;
+  TensorView<float, 3> y_;
+  index_t group_;
+};
+
+}  // namespace detail
+}  // namespace finteam::inline FINTEAM_ABI
+
 // ---- finteam/backend/cpu.hpp ---------------------------------------------------------------------------------------
 // The CPU backend: vector kernels over packed panels, spread over an executor that the caller may bring.
 // No op allocates.
@@ -2741,7 +3332,11 @@ class BasicCpu {
   void cache_write(std::span<const Site> sites, TensorView<const float, 3> k, TensorView<const float, 3> v,
                    CacheLayer<Host> cache) const {
     for_rows(k.extent(0), 8 * k.extent(1) * k.extent(2), [&](index_t t) {
-      detail::cache_write_row(sites[static_cast<std::size_t>(t)], k.row(t), v.row(t), cache);
+      const Site& site = sites[static_cast<std::size_t>(t)];
+      for (index_t g = 0; g < k.extent(1); ++g) {
+        cache.page(site.pages[site.position / page_tokens], g)
+            .write(site.position % page_tokens, &k(t, g, 0), &v(t, g, 0));
+      }
     });
   }
 
@@ -2753,15 +3348,7 @@ class BasicCpu {
   /// y[t,h,:] = Σ_p softmax_p(scale · q[t,h,:]·k[p,h',:]) v[p,h',:]
   void attention(std::span<const Site> sites, TensorView<const float, 3> q, CacheLayer<Host> cache, float scale,
                  TensorView<float, 3> y) const {
-    const index_t heads = q.extent(1), group = heads / cache.k.extent(1);
-    index_t positions = 0;
-    for (const Site& site : sites) positions += site.position + 1;
-    const index_t work = positions / std::max<index_t>(q.extent(0), 1) * 2 * q.extent(2) / 16 + 64;
-    for_rows(q.extent(0) * heads, work, [&](index_t i) {
-      const index_t t = i / heads, h = i % heads;
-      detail::attention_head<Arch>(sites[static_cast<std::size_t>(t)], &q(t, h, 0), q.extent(2), cache, h / group,
-                                   scale, &y(t, h, 0));
-    });
+    detail::AttentionJob<Arch>(sites, q, cache, scale, y).run(executor_);
   }
 
  private:
@@ -2930,14 +3517,12 @@ class Reference {
   /// Writes row t's keys and values at sites[t].
   void cache_write(std::span<const Site> sites, TensorView<const float, 3> k, TensorView<const float, 3> v,
                    CacheLayer<Host> cache) const {
+    const FpEnvironment environment;
     for (index_t t = 0; t < k.extent(0); ++t) {
       const Site& site = sites[static_cast<std::size_t>(t)];
-      const index_t page = site.pages[site.position / page_tokens], slot = site.position % page_tokens;
       for (index_t g = 0; g < k.extent(1); ++g) {
-        for (index_t i = 0; i < k.extent(2); ++i) {
-          cache.k(page, g, i, slot) = k(t, g, i);
-          cache.v(page, g, slot, i) = v(t, g, i);
-        }
+        cache.page(site.pages[site.position / page_tokens], g)
+            .write(site.position % page_tokens, &k(t, g, 0), &v(t, g, 0));
       }
     }
   }
@@ -2952,7 +3537,7 @@ class Reference {
     const FpEnvironment environment;
     for (index_t t = 0; t < q.extent(0); ++t) {
       for (index_t h = 0; h < q.extent(1); ++h) {
-        attend(sites[static_cast<std::size_t>(t)], q.row(t).row(h), cache, h * cache.k.extent(1) / q.extent(1), scale,
+        attend(sites[static_cast<std::size_t>(t)], q.row(t).row(h), cache, h * cache.g() / q.extent(1), scale,
                y.row(t).row(h));
       }
     }
@@ -2993,13 +3578,18 @@ class Reference {
   static void attend(const Site& site, VectorView<const float> q, CacheLayer<Host> cache, index_t g, float scale,
                      VectorView<float> y) {
     std::vector<double> weights(static_cast<std::size_t>(site.position) + 1);
-    const auto at = [&](std::size_t p) { return site.pages[p / page_tokens]; };
+    std::vector<float> scaled;
+    for (const float x : q.span()) scaled.push_back(x * scale);
+    each_group(scaled, cache.e, [&](std::span<float> group) { round_activations(key_format(cache.format), group); });
+    const auto at = [&](std::size_t p) { return cache.page(site.pages[p / page_tokens], g); };
+    const auto slot = [](std::size_t p) { return static_cast<index_t>(p) % page_tokens; };
     for (std::size_t p = 0; p < weights.size(); ++p) {
       double dot = 0;
-      for (index_t i = 0; i < q.extent(0); ++i) {
-        dot = std::fma(static_cast<double>(q(i)), static_cast<double>(cache.k(at(p), g, i, p % page_tokens)), dot);
+      for (index_t i = 0; i < cache.e; ++i) {
+        const double element = scaled[static_cast<std::size_t>(i)];
+        dot = std::fma(element, static_cast<double>(at(p).key(slot(p), i)), dot);
       }
-      weights[p] = dot * static_cast<double>(scale);
+      weights[p] = dot;
     }
     const double greatest = *std::max_element(weights.begin(), weights.end());
     double total = 0;
@@ -3007,7 +3597,7 @@ class Reference {
     for (index_t i = 0; i < y.extent(0); ++i) {
       double sum = 0;
       for (std::size_t p = 0; p < weights.size(); ++p) {
-        sum = std::fma(weights[p], static_cast<double>(cache.v(at(p), g, p % page_tokens, i)), sum);
+        sum = std::fma(weights[p], static_cast<double>(at(p).value(slot(p), i)), sum);
       }
       y(i) = static_cast<float>(sum / total);
     }
@@ -3195,6 +3785,72 @@ namespace finteam::inline FINTEAM_ABI {
   return h ^ (h >> 32);
 }
 
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/expert/open_options.hpp -------------------------------------------------------------------------------
+// How a checkpoint's or a team's weights are opened.
+// Not here: what the options make of each tensor (weight_table.hpp).
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// Called while weights are loaded: bytes read so far, of how many. Must not throw.
+using Progress = std::function<void(std::uint64_t done, std::uint64_t total)>;
+
+/// Other weights for the matrices of which a tensor's name holds `part`: {"lm_head", Weights::int8}. A tied head goes
+/// by both names.
+struct WeightChoice {
+  std::string part;
+  Weights weights = Weights::stored;
+};
+
+/// How packed weights are known to be those of a source.
+enum class Verify : std::uint8_t {
+  times,     ///< by the headers, sizes and times of the source's files
+  contents,  ///< by the headers, sizes and all bytes of the source's files, which are read
+};
+
+/// How a checkpoint's or a team's weights are opened.
+struct OpenOptions {
+  /// What every matrix is kept as, unless a choice says otherwise.
+  Weights weights = Weights::stored;
+  /// The first that fits a tensor's name counts. One for q_proj, k_proj and v_proj of a layer, and one for gate_proj
+  /// and up_proj: they are read by one product. A choice that fits no matrix is refused.
+  std::vector<WeightChoice> choices{};
+  /// Called on the opening thread while weights are read: bytes so far, of all bytes. Must not throw.
+  Progress progress{};
+  /// Where weights live that are packed on opening; outlives what is opened.
+  std::pmr::memory_resource* memory = huge_pages();
+  /// A folder for packed weights, made if it is not there: the first opening writes a file for each role, later ones
+  /// map it and pack nothing. A file that is damaged, unfinished or foreign is replaced. Nothing there is ever removed:
+  /// a file that is not in use may be. Empty: no such files. Backends that do not pack into panels ignore it.
+  std::filesystem::path packed{};
+  /// How a file in that folder is known to be the source's.
+  Verify verify = Verify::times;
+};
+
+namespace detail {
+
+/// Tells how far loading is: never less than before.
+class LoadProgress {
+ public:
+  LoadProgress(const Progress& tell, std::uint64_t total) : tell_(tell), total_(total) {}
+  void add(std::uint64_t bytes) { reach(done_ += bytes); }
+  /// Begins again, quietly until it gets further than before.
+  void restart() noexcept { done_ = 0; }
+  void finish() { reach(total_); }
+
+ private:
+  void reach(std::uint64_t done) {
+    if (done <= told_) return;
+    told_ = done;
+    if (tell_) tell_(done, total_);
+  }
+
+  const Progress& tell_;
+  std::uint64_t total_, done_ = 0, told_ = 0;
+};
+
+}  // namespace detail
 }  // namespace finteam::inline FINTEAM_ABI
 
 // ---- finteam/file/quoted.hpp ---------------------------------------------------------------------------------------
@@ -4061,6 +4717,11 @@ class Checkpoint {
         {raw->data, static_cast<std::size_t>(raw->size()) * bytes_of(raw->dtype)});
   }
 
+  /// The same for all tensors: those of a neighbour may have come along with a tensor's.
+  void release() const noexcept {
+    for (const Safetensors& shard : shards_) shard.file().release(shard.data());
+  }
+
   /// What errors call this checkpoint: "micro/model.safetensors".
   [[nodiscard]] const std::string& where() const noexcept { return where_; }
   /// What errors call a tensor: "micro/model-00001-of-00002.safetensors: model.norm.weight".
@@ -4337,41 +4998,6 @@ inline constexpr TensorNames llama_names{
     .gate_proj = "mlp.gate_proj.weight",
     .up_proj = "mlp.up_proj.weight",
     .down_proj = "mlp.down_proj.weight",
-};
-
-/// Called while weights are loaded: bytes read so far, of how many. Must not throw.
-using Progress = std::function<void(std::uint64_t done, std::uint64_t total)>;
-
-/// Other weights for the matrices of which a tensor's name holds `part`: {"lm_head", Weights::int8}. A tied head goes
-/// by both names.
-struct WeightChoice {
-  std::string part;
-  Weights weights = Weights::stored;
-};
-
-/// How packed weights are known to be those of a source.
-enum class Verify : std::uint8_t {
-  times,     ///< by the headers, sizes and times of the source's files
-  contents,  ///< by the headers, sizes and all bytes of the source's files, which are read
-};
-
-/// How a checkpoint's or a team's weights are opened.
-struct OpenOptions {
-  /// What every matrix is kept as, unless a choice says otherwise.
-  Weights weights = Weights::stored;
-  /// The first that fits a tensor's name counts. One for q_proj, k_proj and v_proj of a layer, and one for gate_proj
-  /// and up_proj: they are read by one product. A choice that fits no matrix is refused.
-  std::vector<WeightChoice> choices{};
-  /// Called on the opening thread while weights are read: bytes so far, of all bytes. Must not throw.
-  Progress progress{};
-  /// Where weights live that are packed on opening; outlives what is opened.
-  std::pmr::memory_resource* memory = huge_pages();
-  /// A folder for packed weights, made if it is not there: the first opening writes a file for each role, later ones
-  /// map it and pack nothing. A file that is damaged, unfinished or foreign is replaced. Nothing there is ever removed:
-  /// a file that is not in use may be. Empty: no such files. Backends that do not pack into panels ignore it.
-  std::filesystem::path packed{};
-  /// How a file in that folder is known to be the source's.
-  Verify verify = Verify::times;
 };
 
 /// One weight of a decoder: a vector [n], or a matrix of tensors [n_i, k] that one product reads together.
@@ -4697,26 +5323,6 @@ concept PacksPanels = Backend<B> && std::same_as<typename B::Matrix, PackedMatri
 
 namespace detail {
 
-/// Tells how far loading is: never less than before.
-class LoadProgress {
- public:
-  LoadProgress(const Progress& tell, std::uint64_t total) : tell_(tell), total_(total) {}
-  void add(std::uint64_t bytes) { reach(done_ += bytes); }
-  /// Begins again, quietly until it gets further than before.
-  void restart() noexcept { done_ = 0; }
-  void finish() { reach(total_); }
-
- private:
-  void reach(std::uint64_t done) {
-    if (done <= told_) return;
-    told_ = done;
-    if (tell_) tell_(done, total_);
-  }
-
-  const Progress& tell_;
-  std::uint64_t total_, done_ = 0, told_ = 0;
-};
-
 /// A hash of bytes that many threads find together: XXH64 over the hashes of pieces of 4 MiB. Pages of `file`, in which
 /// the bytes lie, are brought in on the way.
 [[nodiscard]] inline std::uint64_t hash_on(const ExecutorRef& executor, std::span<const std::byte> bytes,
@@ -4870,6 +5476,7 @@ class PackedFile {
       for (const auto& part : w->entry.parts) checkpoint_.release(part.name);
       progress.add(w->source_bytes());
     }
+    checkpoint_.release();
     file.write(std::as_bytes(std::span(checksums)));
     file.commit();
   }
@@ -4900,9 +5507,9 @@ struct CacheLimits {
   index_t sequences = 1;  ///< sequences alive at once
   index_t tokens = 0;     ///< longest sequence
   index_t pages = 0;      ///< pages in all; at least enough for one longest sequence
+  CacheFormat format = CacheFormat::f32;
 };
 
-/// Pages [layer][page]: keys [g, e, page_tokens], values [g, page_tokens, e], float.
 template <Backend B>
 class KvCache {
  public:
@@ -4915,10 +5522,8 @@ class KvCache {
                   std::to_string(limits.pages) + " pages");
     }
     for (index_t l = 0; l < limits.layers; ++l) {
-      keys_.push_back(
-          backend.template tensor<float, 4>({limits.pages, limits.kv_heads, limits.head_dim, page_tokens}, memory));
-      values_.push_back(
-          backend.template tensor<float, 4>({limits.pages, limits.kv_heads, page_tokens, limits.head_dim}, memory));
+      layers_.push_back(backend.template tensor<std::byte, 3>(
+          {limits.kv_heads, limits.pages, KvPage::bytes(limits.format, limits.head_dim)}, memory));
     }
     references_.assign(static_cast<std::size_t>(limits.pages), 0);
     tables_.assign(static_cast<std::size_t>(limits.sequences * pages_per_sequence_), 0);
@@ -5011,14 +5616,14 @@ class KvCache {
   }
   /// Keys and values of layer l, all pages.
   [[nodiscard]] CacheLayer<typename B::Space> layer(index_t l) noexcept {
-    return {keys_[static_cast<std::size_t>(l)].view(), values_[static_cast<std::size_t>(l)].view()};
+    return {layers_[static_cast<std::size_t>(l)].view(), limits_.format, limits_.head_dim};
   }
   /// Pages that no sequence uses.
   [[nodiscard]] index_t free_pages() const noexcept { return static_cast<index_t>(free_.size()); }
 
  private:
   static constexpr index_t closed = -1;
-  using Pages = decltype(std::declval<B&>().template tensor<float, 4>({}, nullptr));
+  using Pages = decltype(std::declval<B&>().template tensor<std::byte, 3>({}, nullptr));
 
   [[nodiscard]] std::int32_t* table(std::int32_t sequence) noexcept {
     return tables_.data() + sequence * pages_per_sequence_;
@@ -5026,7 +5631,7 @@ class KvCache {
 
   CacheLimits limits_;
   index_t pages_per_sequence_;
-  std::vector<Pages> keys_, values_;      // by layer
+  std::vector<Pages> layers_;
   std::vector<std::int32_t> references_;  // by page
   std::vector<std::int32_t> tables_;      // [sequences, pages_per_sequence]
   std::vector<index_t> lengths_;          // by sequence; `closed` if free
@@ -5223,6 +5828,7 @@ template <Backend B>
         return done(w, backend.matrix(w.tensors, w.entry.join, w.weights, options.memory));
       },
       [&](const SourceWeight& w) { return done(w, backend.vector(w.tensors.front(), options.memory)); });
+  checkpoint.release();
   progress.finish();  // what was passed over counts as done
   return loaded;
 }
@@ -7183,6 +7789,7 @@ struct SessionLimits {
   index_t label_bytes = 128;  ///< longest label
   index_t rows = 128;      ///< most rows of one step: a prompt's chunk; the tokens of all labels of a question together
   index_t text_bytes = 0;  ///< longest text, with its instruction; 0: 16 for each token
+  CacheFormat cache = CacheFormat::f32;              ///< how keys and values are kept; bf16 and int8 round queries, too
   std::pmr::memory_resource* memory = huge_pages();  ///< for caches and scratch; outlives the session
 };
 
@@ -7244,7 +7851,8 @@ class Reader {
             .head_dim = c.e,
             .sequences = limits.labels + 1,
             .tokens = limits.tokens,
-            .pages = pages(limits.tokens) + 2 * limits.labels + pages(limits.rows)};
+            .pages = pages(limits.tokens) + 2 * limits.labels + pages(limits.rows),
+            .format = limits.cache};
   }
 
   /// limits.tokens and limits.rows are at least 1 here.
@@ -8630,9 +9238,9 @@ struct Plan {
 
 namespace detail {
 
-/// Bytes of the keys and values of one token in all layers.
-[[nodiscard]] inline std::uint64_t cache_token_bytes(const Config& c) {
-  return 2 * static_cast<std::uint64_t>(c.layers * c.g * c.e) * sizeof(float);
+/// Bytes of the keys and values of one page of tokens in all layers.
+[[nodiscard]] inline std::uint64_t cache_page_bytes(const Config& c, CacheFormat format) {
+  return static_cast<std::uint64_t>(c.layers * c.g * KvPage::bytes(format, c.e));
 }
 
 }  // namespace detail
@@ -8652,9 +9260,9 @@ namespace detail {
       plan.largest_tensor = std::max(plan.largest_tensor, w.source_bytes());
     }
     plan.weights += plan.roles.back().weights;
-    const std::uint64_t token = detail::cache_token_bytes(c);
-    plan.cache_per_1000_tokens += 1000 * token;
-    plan.cache += static_cast<std::uint64_t>(Reader<Cpu>::cache_limits(c, limits).pages * page_tokens) * token;
+    const std::uint64_t page = detail::cache_page_bytes(c, limits.cache);
+    plan.cache_per_1000_tokens += 1000 * page / page_tokens;
+    plan.cache += static_cast<std::uint64_t>(Reader<Cpu>::cache_limits(c, limits).pages) * page;
     plan.scratch += StepScratch<Cpu>::bytes(c, limits.rows) +
                     4 * static_cast<std::uint64_t>(limits.rows * c.d + Reader<Cpu>::logit_rows * c.v);
   }
