@@ -3,6 +3,7 @@
 #include "catch.hpp"
 
 #include <array>
+#include <atomic>
 #include <thread>
 #include <vector>
 
