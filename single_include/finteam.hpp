@@ -1043,8 +1043,8 @@ class PackedMatrix {
 //        keys                                    values, for each 32 elements
 // f32    [e][32]                                 [32 slots][32]
 // bf16   [e/2][32][2]                            [16 pairs of slots][32][2]
-// int8   for each 64 elements two panels of 16   scales [32 slots] float, then for each 32 elements signed bytes
-//        slots, as core/packed.hpp has them      [8][32][4]: slots 2i, 2i + 1, 2i + 16 and 2i + 17 together
+// int8   two panels of 16 slots, as              scales [32 slots] float, then for each 32 elements signed bytes
+//        core/packed.hpp has them                [8][32][4]: slots 2i, 2i + 1, 2i + 16 and 2i + 17 together
 // (that order of slots lets weights be packed without a shuffle). Whatever lies beyond e stays zero, as it was when the
 // cache was made. A page begins at a multiple of 64 bytes.
 
@@ -1098,7 +1098,7 @@ class KvPage {
   /// Element i of the key in a slot, as it counts.
   [[nodiscard]] float key(index_t slot, index_t i) const noexcept {
     if (format_ != CacheFormat::int8) return load(key_at(slot, i));
-    return detail::panel_element(Format::int8, key_block(slot, i), slot % 16, i % block_inputs);
+    return detail::panel_element(Format::int8, key_panel(slot), slot % panel_outputs, i);
   }
   /// Element i of the value in a slot, as it counts.
   [[nodiscard]] float value(index_t slot, index_t i) const noexcept {
@@ -1138,9 +1138,9 @@ class KvPage {
     }
   }
 
-  /// int8: the panel that holds elements i / 64 · 64 … of the slot.
-  [[nodiscard]] std::byte* key_block(index_t slot, index_t i) const noexcept {
-    return data_ + (i / block_inputs * 2 + slot / 16) * block_bytes(Format::int8);
+  /// int8.
+  [[nodiscard]] std::byte* key_panel(index_t slot) const noexcept {
+    return data_ + slot / panel_outputs * panel_bytes(Format::int8, e_);
   }
   [[nodiscard]] std::byte* value_at(index_t slot, index_t i) const noexcept {
     std::byte* panel = values() + i / 32 * value_panel_bytes(format_);
@@ -1152,12 +1152,10 @@ class KvPage {
 
   /// The first `count` elements of a key.
   void write_key(index_t slot, const float* key, index_t count) const noexcept {
-    if (format_ != CacheFormat::int8) {
+    if (format_ == CacheFormat::int8) {
+      detail::pack_floats(Format::int8, key_panel(slot), slot % panel_outputs, key, count);
+    } else {
       for (index_t i = 0; i < count; ++i) store(key[i], key_at(slot, i));
-      return;
-    }
-    for (index_t i = 0; i < count; i += block_inputs) {
-      detail::pack_floats(Format::int8, key_block(slot, i), slot % 16, key + i, std::min(block_inputs, count - i));
     }
   }
 
@@ -2819,23 +2817,13 @@ inline void unpack_rows(const ExecutorRef& executor, const PackedMatrix& w, std:
 }  // namespace detail
 }  // namespace finteam::inline FINTEAM_ABI
 
-// ---- finteam/backend/cpu/attention.hpp -----------------------------------------------------------------------------
-// Attention over pages, a tile of queries at a time: the queries of a key/value head and of neighbouring rows share
-// what is read. Scores and outputs are products of the kernels in matmul.hpp with a page's panels; between them runs a
-// softmax that keeps no more than one page's weights.
-// The bits depend on the row's query, its keys and values and its position: pages are taken whole, in order, and a slot
-// that a row does not see has the weight zero (law 3).
-// Source of the running softmax: Milakov & Gimelshein 2018, algorithm 3; over blocks as in Dao et al. 2022.
+// ---- finteam/backend/cpu/page_values.hpp ---------------------------------------------------------------------------
+// The product of attention's weights with a page's values, for a tile of queries, and the form of the weights in it.
+// The order of every sum (law 3): slot after slot, continuing the outputs; in int8 an exact integer sum of the page's
+// slots, then one multiply-add of float. Not here: where weights come from (attention.hpp).
 
 namespace finteam::inline FINTEAM_ABI {
 namespace detail {
-
-/// One query: where it reads, where it writes, and how many positions it sees.
-struct Query {
-  const float* q = nullptr;
-  float* y = nullptr;
-  index_t length = 0;
-};
 
 /// The weights of 32 slots for Rows queries, as products with a page's values read them: a row's after another's.
 template <class Arch, CacheFormat F, std::size_t Rows>
@@ -2985,6 +2973,28 @@ class ValueTile {
   V sums_[Panels][Rows];
 };
 
+}  // namespace detail
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/backend/cpu/attention.hpp -----------------------------------------------------------------------------
+// Attention over pages, a tile of queries at a time: the queries of a key/value head and of neighbouring rows share
+// what is read. Scores are products with a page's keys (matmul.hpp), outputs with its values (page_values.hpp); between
+// them runs a softmax that keeps no more than one page's weights. Pages are read one after the other, from front to
+// back: a processor that fetches ahead keeps pace with no other order.
+// The bits depend on the row's query, its keys and values and its position: pages are taken whole, in order, and a slot
+// that a row does not see has the weight zero (law 3).
+// Source of the running softmax: Milakov & Gimelshein 2018, algorithm 3; over blocks as in Dao et al. 2022.
+
+namespace finteam::inline FINTEAM_ABI {
+namespace detail {
+
+/// One query: where it reads, where it writes, and how many positions it sees.
+struct Query {
+  const float* q = nullptr;
+  float* y = nullptr;
+  index_t length = 0;
+};
+
 /// Rows queries of one sequence and one head of the cache, which share the pages that they read.
 template <class Arch, CacheFormat F, std::size_t Rows>
 class AttentionTile {
@@ -3052,11 +3062,14 @@ class AttentionTile {
     prepare(0);
   }
   void products(const KvPage& page, index_t first, float* to) const noexcept {
-    constexpr index_t stride = is_quantised(keys) ? block_bytes(keys) : 64;
-    const std::byte* panels = page.keys() + KvPage::key_bytes(F, first);
-    for (std::size_t p = 0; p < 2; p += together) {
-      Tile<Arch, kernel, Rows, together, 2>::run(inputs_.data(), panels + static_cast<index_t>(p) * stride, stride,
-                                                 std::min(piece, e_ - first), to + p * Rows * 16);
+    // Bytes come one panel after the other, and two of them at once would not fit the registers.
+    constexpr bool bytes = is_quantised(keys);
+    constexpr std::size_t panels = bytes ? 1 : together;
+    const index_t stride = bytes ? panel_bytes(keys, e_) : 64;
+    const std::byte* from = page.keys() + (bytes ? panel_bytes(keys, first) : KvPage::key_bytes(F, first));
+    for (std::size_t p = 0; p < 2; p += panels) {
+      Tile<Arch, kernel, Rows, panels, bytes ? 1 : 2>::run(inputs_.data(), from + static_cast<index_t>(p) * stride,
+                                                           stride, std::min(piece, e_ - first), to + p * Rows * 16);
     }
   }
 
@@ -3153,12 +3166,15 @@ class AttentionJob {
       : sites_(sites), q_(q), cache_(cache), scale_(scale), y_(y), group_(q.extent(1) / cache.g()) {}
 
   void run(const ExecutorRef& executor) const {
-    // As many neighbouring rows as fill a tile; head by head, so that one head's pages stay in the cache.
-    const index_t rows = q_.extent(0), size = std::max<index_t>(most / group_, 1), parts = (rows + size - 1) / size;
+    // Neighbouring rows that fill a few tiles, unless threads would idle; head by head, so that one head's pages stay
+    // in the cache.
+    const index_t rows = q_.extent(0), threads = executor.concurrency();
+    const index_t size = std::max<index_t>(std::min(4 * most / group_, rows * cache_.g() / (8 * threads)), 1);
+    const index_t parts = (rows + size - 1) / size, units = parts * cache_.g();
     index_t positions = 0;
     for (const Site& site : sites_) positions += site.position + 1;
-    const index_t units = parts * cache_.g(), work = positions * group_ * cache_.e / 8 / std::max<index_t>(parts, 1);
-    for_chunks(executor, units, executor.concurrency() > 1 ? worthwhile_work / (work + 1) + 1 : units,
+    const index_t work = positions * group_ * cache_.e / 8 / std::max<index_t>(parts, 1);
+    for_chunks(executor, units, threads > 1 ? worthwhile_work / (work + 1) + 1 : units,
                [&](index_t first, index_t last) {
                  for (index_t i = first; i < last; ++i) {
                    unit(i / parts, i % parts * size, std::min(rows, (i % parts + 1) * size));

@@ -6,8 +6,8 @@
 //        keys                                    values, for each 32 elements
 // f32    [e][32]                                 [32 slots][32]
 // bf16   [e/2][32][2]                            [16 pairs of slots][32][2]
-// int8   for each 64 elements two panels of 16   scales [32 slots] float, then for each 32 elements signed bytes
-//        slots, as core/packed.hpp has them      [8][32][4]: slots 2i, 2i + 1, 2i + 16 and 2i + 17 together
+// int8   two panels of 16 slots, as              scales [32 slots] float, then for each 32 elements signed bytes
+//        core/packed.hpp has them                [8][32][4]: slots 2i, 2i + 1, 2i + 16 and 2i + 17 together
 // (that order of slots lets weights be packed without a shuffle). Whatever lies beyond e stays zero, as it was when the
 // cache was made. A page begins at a multiple of 64 bytes.
 #pragma once
@@ -66,7 +66,7 @@ class KvPage {
   /// Element i of the key in a slot, as it counts.
   [[nodiscard]] float key(index_t slot, index_t i) const noexcept {
     if (format_ != CacheFormat::int8) return load(key_at(slot, i));
-    return detail::panel_element(Format::int8, key_block(slot, i), slot % 16, i % block_inputs);
+    return detail::panel_element(Format::int8, key_panel(slot), slot % panel_outputs, i);
   }
   /// Element i of the value in a slot, as it counts.
   [[nodiscard]] float value(index_t slot, index_t i) const noexcept {
@@ -106,9 +106,9 @@ class KvPage {
     }
   }
 
-  /// int8: the panel that holds elements i / 64 · 64 … of the slot.
-  [[nodiscard]] std::byte* key_block(index_t slot, index_t i) const noexcept {
-    return data_ + (i / block_inputs * 2 + slot / 16) * block_bytes(Format::int8);
+  /// int8.
+  [[nodiscard]] std::byte* key_panel(index_t slot) const noexcept {
+    return data_ + slot / panel_outputs * panel_bytes(Format::int8, e_);
   }
   [[nodiscard]] std::byte* value_at(index_t slot, index_t i) const noexcept {
     std::byte* panel = values() + i / 32 * value_panel_bytes(format_);
@@ -120,12 +120,10 @@ class KvPage {
 
   /// The first `count` elements of a key.
   void write_key(index_t slot, const float* key, index_t count) const noexcept {
-    if (format_ != CacheFormat::int8) {
+    if (format_ == CacheFormat::int8) {
+      detail::pack_floats(Format::int8, key_panel(slot), slot % panel_outputs, key, count);
+    } else {
       for (index_t i = 0; i < count; ++i) store(key[i], key_at(slot, i));
-      return;
-    }
-    for (index_t i = 0; i < count; i += block_inputs) {
-      detail::pack_floats(Format::int8, key_block(slot, i), slot % 16, key + i, std::min(block_inputs, count - i));
     }
   }
 

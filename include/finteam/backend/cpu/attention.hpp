@@ -1,6 +1,7 @@
 // Attention over pages, a tile of queries at a time: the queries of a key/value head and of neighbouring rows share
-// what is read. Scores and outputs are products of the kernels in matmul.hpp with a page's panels; between them runs a
-// softmax that keeps no more than one page's weights.
+// what is read. Scores are products with a page's keys (matmul.hpp), outputs with its values (page_values.hpp); between
+// them runs a softmax that keeps no more than one page's weights. Pages are read one after the other, from front to
+// back: a processor that fetches ahead keeps pace with no other order.
 // The bits depend on the row's query, its keys and values and its position: pages are taken whole, in order, and a slot
 // that a row does not see has the weight zero (law 3).
 // Source of the running softmax: Milakov & Gimelshein 2018, algorithm 3; over blocks as in Dao et al. 2022.
@@ -8,6 +9,7 @@
 
 #include <finteam/backend/cpu/elementwise.hpp>
 #include <finteam/backend/cpu/matmul.hpp>
+#include <finteam/backend/cpu/page_values.hpp>
 
 #include <algorithm>
 #include <array>
@@ -21,154 +23,6 @@ struct Query {
   const float* q = nullptr;
   float* y = nullptr;
   index_t length = 0;
-};
-
-/// The weights of 32 slots for Rows queries, as products with a page's values read them: a row's after another's.
-template <class Arch, CacheFormat F, std::size_t Rows>
-struct PageWeights {
-  static constexpr bool dot_pairs = F == CacheFormat::bf16 && simd::has_bf16_dot<Arch>;
-  static constexpr bool bytes = F == CacheFormat::int8;
-  static constexpr std::size_t row_bytes = bytes ? 8 * simd::quad_bytes<Arch> : dot_pairs ? 64 : 128;
-  using V = simd::Lanes<Arch>;
-
-  alignas(64) std::array<std::byte, Rows * row_bytes> numbers;
-  alignas(64) std::array<float, bytes ? 16 : 0> scales;  ///< what a row's bytes are multiplied with
-
-  [[nodiscard]] const std::byte* row(std::size_t r) const noexcept { return numbers.data() + r * row_bytes; }
-
-  /// Takes row r's weights in a float format; returns sixteen sums of two of them, as they count.
-  FINTEAM_INLINE V put(std::size_t r, V low, V high) noexcept {
-    std::byte* to = numbers.data() + r * row_bytes;
-    if constexpr (dot_pairs) {
-      const auto pairs = simd::pack_bf16<Arch>(low, high);
-      pairs.store(to);
-      return simd::low_bf16<Arch>(pairs.part) + simd::high_bf16<Arch>(pairs.part);
-    } else {
-      if constexpr (F == CacheFormat::bf16) {
-        low = round_to_bf16<Arch>(low);
-        high = round_to_bf16<Arch>(high);
-      }
-      low.store(reinterpret_cast<float*>(to));
-      high.store(reinterpret_cast<float*>(to) + 16);
-    }
-    return low + high;
-  }
-
-  /// Takes row r's weights, none negative, as bytes: round(inverse · weight), at most 255. Quad i holds the slots 2i,
-  /// 2i + 1, 2i + 16, 2i + 17. A NaN may become any number: its row's total is NaN.
-  FINTEAM_INLINE void put_bytes(std::size_t r, const V& low, const V& high, float inverse) noexcept {
-    const V factor = V::broadcast(inverse), magic = V::broadcast(0x1.8p23F);
-    const V first = simd::fmadd(low, factor, magic), second = simd::fmadd(high, factor, magic);
-    simd::Ints<Arch> pairs;
-    simd::unroll<V::parts>([&](std::size_t i) FINTEAM_INLINE {
-      using Words = typename simd::Ints<Arch>::Batch;
-      pairs.part[i] = (simd::bits_as<std::uint32_t>(first.part[i]) & Words(0xFFU)) +
-                      simd::shift_left<16>(simd::bits_as<std::uint32_t>(second.part[i]));
-    });
-    std::byte* to = numbers.data() + r * row_bytes;
-    if constexpr (simd::has_byte_dot<Arch>) {
-      alignas(64) std::array<std::uint64_t, 8> twos;
-      std::array<std::uint32_t, 8> quads;
-      pairs.store(reinterpret_cast<std::byte*>(twos.data()));
-      for (std::size_t i = 0; i < 8; ++i) quads[i] = static_cast<std::uint32_t>(twos[i] | twos[i] >> 24);
-      std::memcpy(to, quads.data(), sizeof quads);
-    } else {
-      pairs.store(to);
-    }
-  }
-};
-
-/// y[r][16p … 16p + 16) = y[r][…] · keep[r] + Σ_s weights[r,s] · value of slot s, for `Panels` panels of a page's
-/// values.
-template <class Arch, CacheFormat F, std::size_t Rows, std::size_t Panels>
-class ValueTile {
- public:
-  using Weights = PageWeights<Arch, F, Rows>;
-
-  /// y[r] + offset is where the panels' elements are; `count` of them, less than 16 · Panels only for one panel.
-  [[gnu::noinline]] static void run(const Weights& weights, const std::byte* panels, const float* keep, float* const* y,
-                                    index_t offset, index_t count) noexcept {
-    ValueTile tile;
-    const auto load = [&](std::size_t p, std::size_t r) FINTEAM_INLINE {
-      const float* at = y[r] + offset + 16 * p;
-      return (count >= 16 ? V::load(at) : V::load(at, count)) * V::broadcast(keep[r]);
-    };
-    if constexpr (F == CacheFormat::int8) {
-      Ints exact[Panels][Rows];
-      add_bytes(weights, panels, exact);
-      each([&](std::size_t p, std::size_t r) FINTEAM_INLINE {
-        tile.sums_[p][r] = simd::fmadd(simd::to_float<Arch>(exact[p][r]), V::broadcast(weights.scales[r]), load(p, r));
-      });
-    } else {
-      each([&](std::size_t p, std::size_t r) FINTEAM_INLINE { tile.sums_[p][r] = load(p, r); });
-      for (index_t s = 0; s < page_tokens; s += F == CacheFormat::f32 ? 1 : 2, panels += 128)
-        tile.add(weights, panels, s);
-    }
-    each([&](std::size_t p, std::size_t r) FINTEAM_INLINE {
-      float* at = y[r] + offset + 16 * p;
-      if (count >= 16) {
-        tile.sums_[p][r].store(at);
-      } else {
-        tile.sums_[p][r].store(at, count);
-      }
-    });
-  }
-
- private:
-  using V = simd::Lanes<Arch>;
-  using Ints = simd::Ints<Arch>;
-  template <class G>
-  FINTEAM_INLINE static void each(G&& g) noexcept {
-    simd::unroll<Panels>([&](std::size_t p)
-                             FINTEAM_INLINE { simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE { g(p, r); }); });
-  }
-
-  /// Slot s, in bf16 slots s and s + 1.
-  FINTEAM_INLINE void add(const Weights& weights, const std::byte* panels, index_t s) noexcept {
-    if constexpr (F == CacheFormat::f32) {
-      add_slot(weights, s,
-               [&](std::size_t p) FINTEAM_INLINE { return V::load(reinterpret_cast<const float*>(panels + 64 * p)); });
-    } else {
-      Ints pairs[Panels];
-      simd::unroll<Panels>([&](std::size_t p) FINTEAM_INLINE { pairs[p] = Ints::load(panels + 64 * p); });
-      if constexpr (Weights::dot_pairs) {
-        each([&](std::size_t p, std::size_t r) FINTEAM_INLINE {
-          sums_[p][r] = simd::dot_bf16<Arch>(pairs[p], simd::word(weights.row(r) + 2 * s), sums_[p][r]);
-        });
-      } else {
-        add_slot(weights, s, [&](std::size_t p) FINTEAM_INLINE { return simd::low_bf16<Arch>(pairs[p].part); });
-        add_slot(weights, s + 1, [&](std::size_t p) FINTEAM_INLINE { return simd::high_bf16<Arch>(pairs[p].part); });
-      }
-    }
-  }
-  template <class Value>
-  FINTEAM_INLINE void add_slot(const Weights& weights, index_t s, Value&& value) noexcept {
-    V values[Panels];
-    simd::unroll<Panels>([&](std::size_t p) FINTEAM_INLINE { values[p] = value(p); });
-    simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
-      const V weight = V::broadcast(std::bit_cast<float>(simd::word(weights.row(r) + 4 * s)));
-      simd::unroll<Panels>([&](std::size_t p)
-                               FINTEAM_INLINE { sums_[p][r] = simd::fmadd(weight, values[p], sums_[p][r]); });
-    });
-  }
-
-  /// exact[p][r] = Σ_s bytes of the weights · bytes of the values
-  FINTEAM_INLINE static void add_bytes(const Weights& weights, const std::byte* panels,
-                                       Ints (&exact)[Panels][Rows]) noexcept {
-    each([&](std::size_t p, std::size_t r) FINTEAM_INLINE { exact[p][r] = Ints::broadcast(0); });
-    simd::unroll<8>([&](std::size_t i) FINTEAM_INLINE {
-      simd::SignedQuads<Arch> bytes[Panels];
-      simd::unroll<Panels>([&](std::size_t p)
-                               FINTEAM_INLINE { bytes[p] = simd::SignedQuads<Arch>::load(panels + 64 * (2 * i + p)); });
-      simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
-        const std::byte* quad = weights.row(r) + static_cast<index_t>(i) * simd::quad_bytes<Arch>;
-        simd::unroll<Panels>(
-            [&](std::size_t p) FINTEAM_INLINE { exact[p][r] = simd::dot_unsigned<Arch>(bytes[p], quad, exact[p][r]); });
-      });
-    });
-  }
-
-  V sums_[Panels][Rows];
 };
 
 /// Rows queries of one sequence and one head of the cache, which share the pages that they read.
@@ -238,11 +92,14 @@ class AttentionTile {
     prepare(0);
   }
   void products(const KvPage& page, index_t first, float* to) const noexcept {
-    constexpr index_t stride = is_quantised(keys) ? block_bytes(keys) : 64;
-    const std::byte* panels = page.keys() + KvPage::key_bytes(F, first);
-    for (std::size_t p = 0; p < 2; p += together) {
-      Tile<Arch, kernel, Rows, together, 2>::run(inputs_.data(), panels + static_cast<index_t>(p) * stride, stride,
-                                                 std::min(piece, e_ - first), to + p * Rows * 16);
+    // Bytes come one panel after the other, and two of them at once would not fit the registers.
+    constexpr bool bytes = is_quantised(keys);
+    constexpr std::size_t panels = bytes ? 1 : together;
+    const index_t stride = bytes ? panel_bytes(keys, e_) : 64;
+    const std::byte* from = page.keys() + (bytes ? panel_bytes(keys, first) : KvPage::key_bytes(F, first));
+    for (std::size_t p = 0; p < 2; p += panels) {
+      Tile<Arch, kernel, Rows, panels, bytes ? 1 : 2>::run(inputs_.data(), from + static_cast<index_t>(p) * stride,
+                                                           stride, std::min(piece, e_ - first), to + p * Rows * 16);
     }
   }
 
@@ -339,12 +196,15 @@ class AttentionJob {
       : sites_(sites), q_(q), cache_(cache), scale_(scale), y_(y), group_(q.extent(1) / cache.g()) {}
 
   void run(const ExecutorRef& executor) const {
-    // As many neighbouring rows as fill a tile; head by head, so that one head's pages stay in the cache.
-    const index_t rows = q_.extent(0), size = std::max<index_t>(most / group_, 1), parts = (rows + size - 1) / size;
+    // Neighbouring rows that fill a few tiles, unless threads would idle; head by head, so that one head's pages stay
+    // in the cache.
+    const index_t rows = q_.extent(0), threads = executor.concurrency();
+    const index_t size = std::max<index_t>(std::min(4 * most / group_, rows * cache_.g() / (8 * threads)), 1);
+    const index_t parts = (rows + size - 1) / size, units = parts * cache_.g();
     index_t positions = 0;
     for (const Site& site : sites_) positions += site.position + 1;
-    const index_t units = parts * cache_.g(), work = positions * group_ * cache_.e / 8 / std::max<index_t>(parts, 1);
-    for_chunks(executor, units, executor.concurrency() > 1 ? worthwhile_work / (work + 1) + 1 : units,
+    const index_t work = positions * group_ * cache_.e / 8 / std::max<index_t>(parts, 1);
+    for_chunks(executor, units, threads > 1 ? worthwhile_work / (work + 1) + 1 : units,
                [&](index_t first, index_t last) {
                  for (index_t i = first; i < last; ++i) {
                    unit(i / parts, i % parts * size, std::min(rows, (i % parts + 1) * size));
