@@ -3149,7 +3149,7 @@ template <class Arch>
 struct QueryTiles {
   static constexpr auto sizes() noexcept {
     constexpr std::size_t parts = simd::Lanes<Arch>::parts;
-    if constexpr (parts == 1) return std::array<index_t, 6>{12, 8, 4, 3, 2, 1};
+    if constexpr (parts == 1) return std::array<index_t, 4>{12, 4, 2, 1};
     if constexpr (parts == 2) return std::array<index_t, 4>{6, 4, 2, 1};
     if constexpr (parts == 4) return std::array<index_t, 2>{2, 1};
   }
