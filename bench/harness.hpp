@@ -1,116 +1,122 @@
-// How the benches time: warm up, repeat, median and spread; and the machine's own limits, probed in the same run
-// (the best of several: a limit is what can be reached).
-// Not here: any question. Each bench/*.cpp asks one.
+// How the benches measure: every timing stands between two probes of the machine, steps that are to be compared (and a
+// peer's command) take turns, and what was timed while the threads were on one die is told from two dies.
+// Not here: any question (each bench/*.cpp asks one), the engine (model.hpp).
 #pragma once
 
-#include <finteam/backend/cpu/simd.hpp>
-#include <finteam/backend/thread_pool.hpp>
-#include <finteam/core/tensor.hpp>
+#include "probe.hpp"
+
 #include <finteam/file/json.hpp>
 
-#include <algorithm>
-#include <chrono>
-#include <fstream>
+#include <filesystem>
+#include <functional>
 #include <string>
-#include <thread>
 #include <vector>
 
 namespace bench {
 
-using finteam::index_t;
+using finteam::Json;
 
-/// Median, least and greatest seconds of `repeats` calls, after one that does not count.
-struct Seconds {
-  double median = 0, least = 0, most = 0;
+/// What a run was asked for. 0 and "" mean the standard set, or the engine's own default.
+struct Options {
+  std::string name, shape = "llama-3.2-1b", weights, cache;
+  index_t sequences = 0, prompt = 0, context = 512, rows = 0;
+  index_t threads = 0;
+  double seconds = 8;  ///< at least so long for each row, while more can be learnt
+  std::string peer;    ///< a command whose last number on stdout is its tokens/s
+  std::filesystem::path models, team, tokenizer, program;
+  std::string commit = "unknown";
 };
 
-template <class F>
-Seconds time(int repeats, F&& f) {
-  f();
-  std::vector<double> seconds;
-  for (int i = 0; i < repeats; ++i) {
-    const auto start = std::chrono::steady_clock::now();
-    f();
-    seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
-  }
-  std::sort(seconds.begin(), seconds.end());
-  return {seconds[seconds.size() / 2], seconds.front(), seconds.back()};
-}
+/// A run: its options, its threads, and the rows that the questions add.
+struct Run {
+  Options options;
+  finteam::ThreadPool& pool;
+  Json rows = Json::array();
 
-/// The best GB/s at which `threads` threads together read `bytes` bytes again and again (each its own part, in order).
-inline double read_gbps(finteam::ThreadPool& pool, std::size_t bytes) {
-  using Lane = xsimd::batch<float>;
-  constexpr std::size_t step = 8 * Lane::size;
-  const std::size_t threads = static_cast<std::size_t>(pool.concurrency());
-  const std::size_t part = std::max<std::size_t>(bytes / sizeof(float) / threads / step, 1) * step;
-  finteam::Tensor<float, 1> data({static_cast<index_t>(part * threads)});
-  std::fill(data.data(), data.data() + data.size(), 1.0F);
-  std::vector<float> sums(threads * 16);
-  const int passes =
-      static_cast<int>(std::max<std::size_t>(1, (std::size_t{64} << 20) / (part * threads * sizeof(float))));
-  const Seconds s = time(9, [&] {
-    finteam::parallel_for(pool, static_cast<index_t>(threads), [&](index_t t) {
-      Lane sum[8] = {};
-      for (int pass = 0; pass < passes; ++pass) {
-        const float* p = data.data() + static_cast<std::size_t>(t) * part;
-        for (const float* end = p + part; p < end; p += step) {
-          for (std::size_t i = 0; i < 8; ++i) sum[i] += Lane::load_aligned(p + i * Lane::size);
-        }
-      }
-      for (std::size_t i = 1; i < 8; ++i) sum[0] += sum[i];
-      sums[static_cast<std::size_t>(t) * 16] = sum[0].get(0);
-    });
-  });
-  if (!(sums[0] > 0)) return 0;
-  return static_cast<double>(part * threads * sizeof(float)) * passes / s.least / 1e9;
-}
+  /// Adds a row, and says so on stderr.
+  void add(Json row);
+};
 
-/// The best Gflop/s of float multiply-adds in registers, all threads together (2 per multiply-add).
-inline double peak_gflops(finteam::ThreadPool& pool) {
-  using Lane = xsimd::batch<float>;
-  constexpr int rounds = 2'000'000, chains = 12;
-  const std::size_t threads = static_cast<std::size_t>(pool.concurrency());
-  std::vector<float> sums(threads * 16);
-  const Seconds s = time(7, [&] {
-    finteam::parallel_for(pool, static_cast<index_t>(threads), [&](index_t t) {
-      Lane a[chains];
-      for (int i = 0; i < chains; ++i) a[i] = Lane(static_cast<float>(i));
-      const Lane x(0.999F), y(0.001F);
-      for (int r = 0; r < rounds; ++r) {
-        for (Lane& v : a) v = finteam::detail::simd::fmadd(v, x, y);
-      }
-      for (int i = 1; i < chains; ++i) a[0] += a[i];
-      sums[static_cast<std::size_t>(t) * 16] = a[0].get(0);
-    });
-  });
-  if (!(sums[0] > 0)) return 0;
-  return 2.0 * chains * rounds * static_cast<double>(Lane::size) * static_cast<double>(threads) / s.least / 1e9;
-}
+// The questions.
+void machine(Run&);
+void kernels(Run&);
+void prefill(Run&);
+void decode(Run&);
+void team(Run&);
+void load(Run&);
+void classify(Run&);
 
-/// The processor's name, as the system tells it.
-inline std::string processor() {
-  std::ifstream info("/proc/cpuinfo");
-  for (std::string line; std::getline(info, line);) {
-    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
-  }
-  return "unknown";
-}
+/// One line on stderr: what takes its time just now.
+void say(const std::string& what);
 
-#if defined(__clang__)
-inline constexpr const char* compiler = "clang " __clang_version__;
-#else
-inline constexpr const char* compiler = "gcc " __VERSION__;
-#endif
+/// A timing between two probes; the limits are the better of the two.
+struct Sample {
+  double seconds = 0, read_gbps = 0, peak_gops = 0;
+  Die die = Die::same;
+};
+using Samples = std::vector<Sample>;
+
+/// Takes samples that share the probe between them.
+class Sampler {
+ public:
+  Sampler(finteam::ThreadPool& pool, double bytes, Peak peak) : probe_(pool, bytes), peak_(peak) {}
+
+  /// Times part(0) … part(parts - 1), `repeats` times; probes again after each half second. Seconds are of one repeat,
+  /// limits the means over its time.
+  Sample take(index_t parts, index_t repeats, const std::function<void(index_t)>& part);
+  /// The next sample begins with a probe of its own.
+  void forget() { fresh_ = false; }
+
+ private:
+  Probe probe_;
+  Peak peak_;
+  Limits last_;
+  bool fresh_ = false;
+};
+
+/// What one step is and does.
+struct Work {
+  std::string name;
+  index_t sequences = 1;
+  double tokens = 1;           ///< of one step
+  double bytes = 0;            ///< that a step must read, each once
+  double flops = 0;            ///< that it must do, two for each multiply-add
+  Json more = Json::object();  ///< further fields of its row
+  double steps = 1;            ///< that one call of all parts does
+  bool reported = true;        ///< has a row of its own
+};
+
+/// A step that can be timed: part(0) … part(parts - 1).
+struct Step {
+  Work work;
+  std::function<void(index_t)> part;
+  index_t parts = 1;
+};
+
+/// The fields of a row. fraction = the greater of bytes / time / read_gbps and flops / time / peak_gops; the row is the
+/// sample of the median fraction (the machine itself changes meanwhile, so a median time would not belong to a median
+/// bandwidth), of the die that most samples have (moved: if there are too few others). "by_die" has the same for each
+/// die. With `one`, as many samples taken in turns, ratio_to_one is the median of the quotients of the seconds.
+Json row(const Run& run, const Work& work, const Samples& samples, const Samples* one = nullptr);
+
+/// Times the steps in turns, each after a first part that does not count, and adds their rows; those after the first
+/// have a ratio_to_one to the first. The reading probe reads what the first step reads, or `probe_bytes`. With a peer,
+/// its command runs after each sample of a reported step, told what by the environment (FINTEAM_BENCH_NAME, _SHAPE,
+/// _WEIGHTS, _SEQUENCES, _PROMPT, _THREADS).
+void measure(Run& run, Peak peak, const std::vector<Step>& steps, double probe_bytes = 0);
+
+/// What a command writes to stdout. Throws Error(system) unless it ends well.
+std::string output_of(const std::string& command);
+
+double median(std::vector<double> values);
+/// The value that a share of `values` does not exceed.
+double quantile(std::vector<double> values, double share);
 
 /// Machine, compiler, flags and commit of a run.
-inline finteam::Json machine(int threads, const std::string& commit) {
-  return {{"processor", processor()},
-          {"cores", std::thread::hardware_concurrency()},
-          {"threads", threads},
-          {"compiler", compiler},
-          {"flags", FINTEAM_BENCH_FLAGS},
-          {"instruction_set", xsimd::default_arch::name()},
-          {"commit", commit}};
-}
+Json machine_fields(const Run& run);
+/// The rows as a table for a reader.
+std::string table(const Json& rows);
+/// A field of /proc/self/status or /proc/meminfo, in bytes; 0 if there is none.
+double proc_bytes(const char* file, const std::string& field);
 
 }  // namespace bench

@@ -7,6 +7,7 @@
 #include <finteam/core/dtype.hpp>
 #include <finteam/core/eigen.hpp>
 #include <finteam/core/error.hpp>
+#include <finteam/core/huge_pages.hpp>
 #include <finteam/core/interrupt.hpp>
 #include <finteam/core/tensor.hpp>
 #include <finteam/core/view.hpp>
@@ -22,6 +23,7 @@
 #include <finteam/file/safetensors.hpp>
 #include <finteam/mix/gate.hpp>
 #include <finteam/mix/mixture.hpp>
+#include <finteam/team/plan.hpp>
 #include <finteam/team/session.hpp>
 #include <finteam/team/team.hpp>
 #include <finteam/text/chat.hpp>

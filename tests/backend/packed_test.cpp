@@ -1,8 +1,11 @@
+#include <finteam/core/hash.hpp>
 #include <finteam/core/packed.hpp>
 
 #include "catch.hpp"
 #include "inputs.hpp"
+#include "random.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -94,9 +97,26 @@ TEST_CASE("quantised panels hold what quantise_weights says, group by group", "[
   }
 }
 
-TEST_CASE("a quantised weight is within half a step of what it stands for, and within one where the range is clamped",
-          "[backend]") {
-  const Format format = GENERATE(Format::int8, Format::int4, Format::int4_zero);
+TEST_CASE("a weight in 8 bits is within half a step of what it stands for", "[backend]") {
+  for (std::uint64_t seed = 1; seed <= 200; ++seed) {
+    const auto w = inputs::values(32, seed);
+    const WeightGroup group = quantise_weights(Format::int8, w);
+    REQUIRE(to_float(to_bf16(group.scale)) == group.scale);
+    for (index_t j = 0; j < 32; ++j) {
+      // The rounding of the scale, at most 2^-9 of it, can clamp an end of the range.
+      REQUIRE(std::abs(group[j] - w[static_cast<std::size_t>(j)]) <= 0.751F * group.scale);
+    }
+  }
+}
+
+TEST_CASE("weights in 4 bits have less squared error than the plain scale would give", "[backend]") {
+  const Format format = GENERATE(Format::int4, Format::int4_zero);
+  const auto squares = [](const std::vector<float>& w, auto&& value) {
+    double sum = 0;
+    for (const float x : w) sum += std::pow(static_cast<double>(value(x)) - static_cast<double>(x), 2);
+    return sum;
+  };
+  double chosen = 0, plain = 0;
   for (std::uint64_t seed = 1; seed <= 200; ++seed) {
     auto w = inputs::values(32, seed);
     if (seed % 3 == 0) {
@@ -104,14 +124,38 @@ TEST_CASE("a quantised weight is within half a step of what it stands for, and w
     }
     const WeightGroup group = quantise_weights(format, w);
     REQUIRE(to_float(to_bf16(group.scale)) == group.scale);
-    const float step = std::abs(group.scale);
-    for (index_t j = 0; j < 32; ++j) {
-      const float error = std::abs(group[j] - w[static_cast<std::size_t>(j)]);
-      // int4 clamps +8 to 7, and the rounding of a scale, at most 2^-9 of it, can clamp an end of the other ranges
-      const float slack = format == Format::int4 ? 0.5F : format == Format::int8 ? 0.25F : 0.5F;
-      REQUIRE(error <= (0.501F + slack) * step);
+    index_t next = 0;
+    const double error = squares(w, [&](float) { return group[next++]; });
+    const auto [low, high] = std::minmax_element(w.begin(), w.end());
+    const float least = std::min(*low, 0.0F), most = std::max(*high, 0.0F);
+    const float step = format == Format::int4 ? (-least > most ? least : most) / -8 : (most - least) / 15;
+    const float bottom = format == Format::int4 ? -8 : std::nearbyint(least / step);
+    const double simple =
+        squares(w, [&](float x) { return step * std::min(std::max(std::nearbyint(x / step), bottom), bottom + 15); });
+    REQUIRE(error <= 1.05 * simple);  // the scale is rounded to bf16
+    chosen += error;
+    plain += simple;
+  }
+  REQUIRE(chosen < 0.97 * plain);
+}
+
+TEST_CASE("a group of zeros is zeros, and a number that is not finite makes the whole group NaN", "[backend]") {
+  const Format format = GENERATE(Format::int8, Format::int4, Format::int4_zero);
+  for (const float nothing : {0.0F, -0.0F, 1e-31F}) {
+    const WeightGroup group = quantise_weights(format, std::vector<float>(32, nothing));
+    for (index_t j = 0; j < 32; ++j) REQUIRE(group[j] == 0);
+  }
+  constexpr float infinity = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
+  for (const float x : {infinity, -infinity, nan, -nan}) {
+    for (std::size_t at = 0; at < 32; at += 31) {
+      auto w = inputs::values(32, 3);
+      w[at] = x;
+      REQUIRE(std::isnan(quantise_weights(format, w).scale));
     }
   }
+  const WeightGroup largest = quantise_weights(format, std::vector<float>(7, -std::numeric_limits<float>::max()));
+  REQUIRE(largest[0] <= -3.2e38F);
+  REQUIRE(largest[31] == 0);
 }
 
 TEST_CASE("a row of activations in 8 bits is within half a step of what it stands for", "[backend]") {
@@ -145,4 +189,27 @@ TEST_CASE("paired and stacked parts keep their rows", "[backend]") {
   const inputs::File other({20, 7}, DType::f32, 3);
   const std::array<RawTensor, 2> wrong{a.raw(), other.raw()};
   REQUIRE_THROWS_AS(PackedMatrix(wrong, Join::stacked, Format::f32, std::pmr::get_default_resource()), Error);
+}
+
+TEST_CASE("packed bytes are those of packing version 1 on every instruction set and compiler", "[backend]") {
+  // Files keep them: whoever changes these hashes raises packing_version.
+  REQUIRE(packing_version == 1);
+  const index_t n = 21, k = 211;
+  test::Random random(17);
+  std::vector<float> values(static_cast<std::size_t>(n * k));
+  for (std::size_t i = 0; i < values.size(); ++i) {  // exact in float
+    const auto x = static_cast<std::int32_t>(random.below(1 << 16) * (random.below(9) == 0 ? 5 : 1)) - (1 << 15);
+    values[i] = static_cast<float>(x) * (i / 32 % 5 == 4 ? 0x1p-40F : 0x1p-18F);
+  }
+  const std::array<index_t, 2> shape{n, k};
+  const RawTensor raw{reinterpret_cast<const std::byte*>(values.data()), DType::f32, shape};
+  const auto hash = [&](Weights weights) {
+    const PackedMatrix w(raw, weights);
+    return xxh64({w.panel(0), w.bytes()});
+  };
+  CHECK(hash(Weights::stored) == 0x5437FAB9FBE00367U);
+  CHECK(hash(Weights::bf16) == 0xC6A161CAD62437A8U);
+  CHECK(hash(Weights::int8) == 0xA56CCCDF479E7429U);
+  CHECK(hash(Weights::int4) == 0xBF75AD53CCC57BB0U);
+  CHECK(hash(Weights::int4_zero) == 0x0C90882BE6CF479EU);
 }

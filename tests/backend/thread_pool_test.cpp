@@ -3,6 +3,7 @@
 #include "catch.hpp"
 
 #include <array>
+#include <atomic>
 #include <thread>
 #include <vector>
 
@@ -67,3 +68,33 @@ TEST_CASE("an executor reference without an executor runs everything in order on
   REQUIRE(order == std::vector<index_t>{0, 1, 2, 3});
   REQUIRE(ExecutorRef{}.concurrency() == 1);
 }
+
+#if defined(__linux__)
+TEST_CASE("a pinned pool's threads each stay on a processor of their own, and the caller's thread on all of its",
+          "[backend]") {
+  cpu_set_t allowed;
+  REQUIRE(sched_getaffinity(0, sizeof allowed, &allowed) == 0);
+  if (CPU_COUNT(&allowed) < 2) {
+    WARN("skipped: one processor only");
+    return;
+  }
+  ThreadPool pool(2, Pin::cores);
+  cpu_set_t worker;
+  CPU_ZERO(&worker);
+  std::atomic<bool> both{false};
+  const std::thread::id caller = std::this_thread::get_id();
+  parallel_for(pool, 2, [&](index_t) {  // the two tasks wait for each other, so each has a thread of its own
+    if (std::this_thread::get_id() != caller) {
+      sched_getaffinity(0, sizeof worker, &worker);
+      both = true;
+    } else {
+      while (!both) std::this_thread::yield();
+    }
+  });
+  REQUIRE(CPU_COUNT(&worker) == 1);
+  cpu_set_t after;
+  REQUIRE(sched_getaffinity(0, sizeof after, &after) == 0);
+  REQUIRE(CPU_EQUAL(&allowed, &after));
+  REQUIRE_THROWS_AS(ThreadPool(CPU_COUNT(&allowed) + 1, Pin::cores), Error);
+}
+#endif

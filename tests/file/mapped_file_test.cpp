@@ -2,6 +2,8 @@
 
 #include <sys/stat.h>
 
+#include <chrono>
+#include <fstream>
 #include <type_traits>
 
 #include "file/support.hpp"
@@ -80,4 +82,40 @@ TEST_CASE("A label is the file's name after its folder's", "[file]") {
   CHECK(file_label("./config.json") == "config.json");
   CHECK(file_label("../config.json") == "config.json");
   CHECK(file_label("/config.json") == "config.json");
+}
+
+TEST_CASE("A part of a mapping leaves this process's memory and comes back", "[file]") {
+  const test::Folder folder;
+  std::string bytes(std::size_t{8} << 20, '\0');
+  for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<char>(i * 2654435761U >> 13);
+  const MappedFile file = MappedFile::open(folder.write("large", bytes));
+  const auto resident = [] {
+    std::ifstream status("/proc/self/status");
+    for (std::string line; std::getline(status, line);) {
+      if (line.starts_with("RssFile:")) return 1024 * std::stol(line.substr(8));
+    }
+    return 0L;
+  };
+  CHECK(file.text() == bytes);
+  const long all = resident();
+  file.release(file.bytes().subspan(1000, bytes.size() - 3000));
+  const long left = resident();
+  if (all > 0) CHECK(all - left > (7L << 20));
+  CHECK(file.text() == bytes);
+
+  // Parts too small to hold a page, and none at all.
+  for (const std::size_t size : {0, 1, 4095, 4097, 9000}) file.release(file.bytes().subspan(4097, size));
+  file.release({});
+  file.fetch(file.bytes().subspan(5000, 100'000));
+  file.fetch({});
+  CHECK(file.text() == bytes);
+}
+
+TEST_CASE("A mapped file knows when it was changed", "[file]") {
+  const test::Folder folder;
+  const auto path = folder.write("a", "x");
+  const MappedFile before = MappedFile::open(path);
+  std::filesystem::last_write_time(path, std::filesystem::last_write_time(path) + std::chrono::nanoseconds(1500));
+  CHECK(MappedFile::open(path).modified() - before.modified() == 1500);
+  CHECK(MappedFile().modified() == 0);
 }

@@ -16,6 +16,11 @@ finteam_house("the single header is what tools/amalgamate writes"
 finteam_house("README's table of speeds is that of the newest results" ${_python} ${PROJECT_SOURCE_DIR}/tools/bench_table
               --check)
 
+if(TARGET bench)
+  finteam_house("the benches answer every question, in finite numbers"
+                ${_python} ${_house}/bench.py $<TARGET_FILE:bench> ${CMAKE_CURRENT_BINARY_DIR}/bench-models)
+endif()
+
 find_program(FINTEAM_CLANG_FORMAT NAMES clang-format-14 clang-format)
 if(FINTEAM_CLANG_FORMAT)
   finteam_house("the code is formatted" ${_python} ${_house}/format.py ${PROJECT_SOURCE_DIR} ${FINTEAM_CLANG_FORMAT})

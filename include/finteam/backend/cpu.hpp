@@ -27,6 +27,9 @@ class BasicCpu {
   /// Work is spread by `executor`, which must outlive this.
   explicit BasicCpu(ExecutorRef executor) noexcept : executor_(executor) {}
 
+  /// What spreads its work.
+  [[nodiscard]] ExecutorRef executor() const noexcept { return executor_; }
+
   /// A weight out of a file's tensors, packed into panels on the executor; the tensors are not needed afterwards.
   /// Throws Error(mismatch) unless the parts join, Error(limit_exceeded) if the size overflows.
   [[nodiscard]] PackedMatrix matrix(std::span<const RawTensor> parts, Join join, Weights weights,

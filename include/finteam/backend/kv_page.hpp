@@ -121,7 +121,7 @@ class KvPage {
   /// The first `count` elements of a key.
   void write_key(index_t slot, const float* key, index_t count) const noexcept {
     if (format_ == CacheFormat::int8) {
-      detail::pack_lane(Format::int8, key_panel(slot), slot % panel_outputs, key, count);
+      detail::pack_floats(Format::int8, key_panel(slot), slot % panel_outputs, key, count);
     } else {
       for (index_t i = 0; i < count; ++i) store(key[i], key_at(slot, i));
     }

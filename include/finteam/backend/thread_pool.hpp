@@ -12,7 +12,18 @@
 #include <thread>
 #include <vector>
 
+#if defined(__linux__)
+#include <pthread.h>
+#include <sched.h>
+#endif
+
 namespace finteam::inline FINTEAM_ABI {
+
+/// Where a pool's threads run.
+enum class Pin : std::uint8_t {
+  none,   ///< where the system likes
+  cores,  ///< each on a processor of its own, of those that the thread which makes the pool may use; Linux only
+};
 
 /// Runs tasks on `threads` threads, the caller's among them. The threads wait for work by spinning for some
 /// microseconds and then asleep. run() allocates nothing. A run() that finds the pool at work (called from within a
@@ -21,9 +32,10 @@ class ThreadPool {
  public:
   static constexpr index_t max_threads = 1024;
 
-  /// Starts threads - 1 threads. Throws Error(invalid_argument) unless 1 ≤ threads ≤ max_threads, Error(system) if one
-  /// cannot be started.
-  explicit ThreadPool(index_t threads) {
+  /// Starts threads - 1 threads. Pinned, they take the last of the processors: the first are left to the caller's
+  /// thread, which is not touched. Throws Error(invalid_argument) unless 1 ≤ threads ≤ max_threads, Error(system) if
+  /// one cannot be started or pinned.
+  explicit ThreadPool(index_t threads, Pin pin = Pin::none) {
     if (threads < 1 || threads > max_threads) {
       throw Error(Code::invalid_argument, "ThreadPool: threads", "1 to " + std::to_string(max_threads),
                   std::to_string(threads));
@@ -31,6 +43,10 @@ class ThreadPool {
     try {
       workers_.reserve(static_cast<std::size_t>(threads - 1));
       while (workers_.size() + 1 < static_cast<std::size_t>(threads)) workers_.emplace_back([this] { work(); });
+      if (pin == Pin::cores) pin_workers();
+    } catch (const Error&) {
+      stop();
+      throw;
     } catch (const std::system_error& e) {
       stop();
       throw Error(Code::system, "ThreadPool", std::to_string(threads) + " threads", e.what());
@@ -71,6 +87,33 @@ class ThreadPool {
   static constexpr std::uint32_t inside_mask = 0x7FF, open = 0x800, stopping = 0x1000, one_round = 0x2000,
                                  round_mask = ~std::uint32_t{0x1FFF};
   static constexpr int spins = 2000;
+
+  void pin_workers() {
+#if defined(__linux__)
+    cpu_set_t allowed;
+    CPU_ZERO(&allowed);
+    std::vector<int> processors;
+    if (::sched_getaffinity(0, sizeof allowed, &allowed) == 0) {
+      for (int i = CPU_SETSIZE; i-- > 0;) {
+        if (CPU_ISSET(i, &allowed)) processors.push_back(i);
+      }
+    }
+    if (processors.size() <= workers_.size()) {
+      throw Error(Code::system, "ThreadPool: pinned", std::to_string(workers_.size() + 1) + " processors",
+                  std::to_string(processors.size()));
+    }
+    for (std::size_t i = 0; i < workers_.size(); ++i) {
+      cpu_set_t one;
+      CPU_ZERO(&one);
+      CPU_SET(processors[i], &one);
+      const int status = ::pthread_setaffinity_np(workers_[i].native_handle(), sizeof one, &one);
+      if (status != 0) {
+        throw Error(Code::system, "ThreadPool: pinned", "a thread on processor " + std::to_string(processors[i]),
+                    std::system_category().message(status));
+      }
+    }
+#endif
+  }
 
   static void pause() noexcept {
 #if defined(__x86_64__)

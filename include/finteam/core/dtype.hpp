@@ -78,11 +78,15 @@ struct f16 {
 inline void load_elements(const std::byte* p, DType t, std::ptrdiff_t first, std::ptrdiff_t count, float* y) noexcept {
   if (t == DType::f32) {
     std::memcpy(y, p + 4 * first, 4 * static_cast<std::size_t>(count));
-  } else if (t == DType::bf16) {
-    for (std::ptrdiff_t i = 0; i < count; ++i) y[i] = load_element(p, DType::bf16, first + i);
-  } else {
-    for (std::ptrdiff_t i = 0; i < count; ++i) y[i] = load_element(p, DType::f16, first + i);
+    return;
   }
+  const auto convert = [=](DType of, std::ptrdiff_t i, std::ptrdiff_t n) {
+    for (std::ptrdiff_t j = i; j < i + n; ++j) y[j] = load_element(p, of, first + j);
+  };
+  constexpr std::ptrdiff_t run = 32;  // a count that compilers know is one that they vectorise
+  std::ptrdiff_t i = 0;
+  for (; i + run <= count; i += run) t == DType::bf16 ? convert(DType::bf16, i, run) : convert(DType::f16, i, run);
+  convert(t, i, count - i);
 }
 
 }  // namespace finteam::inline FINTEAM_ABI

@@ -85,47 +85,115 @@ namespace detail {
 /// Groups whose greatest magnitude is below this are zero: 127 divided by it must be finite.
 inline constexpr float least_magnitude = 1e-30F;
 
-/// NaN where a number of the group is not finite: its products must say so.
-[[nodiscard]] inline bool all_finite(std::span<const float> w) noexcept {
-  float zero = 0;
-  for (const float x : w) zero += x * 0.0F;
-  return zero == 0;
+/// 32 numbers; those that a short group lacks are 0.
+using GroupValues = std::array<float, group_inputs>;
+
+/// The integer nearest to x · inverse, which is finite. The bound on its bits changes nothing; it keeps compilers from
+/// fusing product and rounding, and unlike one on floats it does not keep them from vectorising.
+[[nodiscard]] inline std::int32_t nearest_product(float x, float inverse) noexcept {
+  const auto bits = std::bit_cast<std::int32_t>(x * inverse);
+  return nearest(std::bit_cast<float>(std::min(bits, std::int32_t{0x7F7FFFFF})));
+}
+
+/// What a group's numbers are rounded to: scale · q, q = least … most.
+struct Grid {
+  float scale = 0, inverse = 0;
+  std::int32_t least = 0, most = 0;
+};
+
+/// Σ (x/scale - q)² in units of 2^-16, where reach is halves/2 steps, 2^14 of x's units, and q the nearest integer that
+/// four bits have. In integers, so that the order of the sum is a compiler's choice.
+[[nodiscard]] inline std::int32_t squared_error(const std::array<std::int16_t, group_inputs>& x, std::int32_t halves,
+                                                std::int32_t least) noexcept {
+  const auto factor = static_cast<std::int16_t>(512 * halves), bottom = static_cast<std::int16_t>(256 * least),
+             top = static_cast<std::int16_t>(256 * (least + 15));
+  std::int32_t sum = 0;
+  for (const std::int16_t value : x) {
+    const auto at = static_cast<std::int16_t>((value * factor) >> 16);
+    const auto q = std::min(std::max(static_cast<std::int16_t>((at + 128) & ~255), bottom), top);
+    const auto error = static_cast<std::int16_t>(at - q);
+    sum += error * error;
+  }
+  return sum;
+}
+
+/// How many half steps of 4 bits the numbers x shall span: the least squared error of four, the first of equals.
+/// reach: the span from low, which is a whole number of them with a zero point, else -low.
+[[nodiscard]] inline std::int32_t best_halves(bool from_zero, float low, float reach, const GroupValues& x) noexcept {
+  std::array<std::int16_t, group_inputs> units;
+  for (std::size_t j = 0; j < x.size(); ++j) {
+    units[j] = static_cast<std::int16_t>(nearest_product(x[j], 16384 / reach));
+  }
+  const std::int32_t lowest = nearest_product(low, 16384 / reach);
+  constexpr std::array<std::int32_t, 4> offsets{0, 1, -1, -2};
+  std::int64_t best = std::numeric_limits<std::int64_t>::max();
+  for (std::size_t i = 0; i < offsets.size(); ++i) {
+    const std::int32_t halves = (from_zero ? 31 : 16) + offsets[i];
+    const std::int32_t least = from_zero ? std::max((lowest * halves + 16384) >> 15, -15) : -8;
+    const std::int64_t weighted = std::int64_t{squared_error(units, halves, least)} * ((1 << 20) / (halves * halves));
+    best = std::min(best, weighted * 4 + static_cast<std::int64_t>(i));
+  }
+  return (from_zero ? 31 : 16) + offsets[static_cast<std::size_t>(best % 4)];
+}
+
+/// The grid of an integer format over x, whose extrema are low ≤ 0 ≤ high.
+[[nodiscard]] inline Grid grid_of(Format format, float low, float high, const GroupValues& x) noexcept {
+  const bool from_zero = format == Format::int4_zero;
+  Grid grid{.least = -127, .most = 127};
+  if (format == Format::int8) {
+    grid.scale = std::max(-low, high) / 127;
+  } else {
+    // The number of the greatest magnitude is turned to be negative.
+    const float reach = from_zero ? high - low : -low > high ? -low : -high;
+    grid.scale = reach / (0.5F * static_cast<float>(best_halves(from_zero, low, reach, x)));
+  }
+  grid.scale = to_float(to_bf16(grid.scale));
+  grid.inverse = 1 / grid.scale;
+  if (format != Format::int8) {
+    grid.least = from_zero ? std::max(nearest_product(low, grid.inverse), -15) : -8;
+    grid.most = grid.least + 15;
+  }
+  return grid;
 }
 
 }  // namespace detail
 
-/// The group that stands for `w` (at most 32 numbers; missing ones are 0) in an integer format.
-/// int8: scale = max|w| / 127. int4: the number of the greatest magnitude becomes -8 or, with its sign, +8 clamped to
-/// 7, as in Q4_0 of llama.cpp. int4_zero: 0 and both ends of the range are representable. The scale is rounded to bf16
-/// before the numbers are, so its rounding costs nothing. A number that is not finite makes the scale NaN.
+/// The group that stands for `w` (at most 32 numbers; missing ones are 0) in an integer format. With m the number of
+/// the greatest magnitude: int8 has the scale |m| / 127; int4 that of m / -8, m / -8.5, m / -7.5 and m / -7 which has
+/// the least squared error, q - 8 clamped to [-8, 7]; int4_zero that of range / 15, / 15.5, / 16 and / 14.5, where 0
+/// and its range are representable. The scale is rounded to bf16 before the numbers are, so its rounding costs nothing.
+/// A number that is not finite makes the scale NaN.
+/// Source: Q4_0 and make_qx_quants, which tries scales about m / -8, of llama.cpp (ggml-quants.c).
 [[nodiscard]] inline WeightGroup quantise_weights(Format format, std::span<const float> w) noexcept {
-  float low = 0, high = 0;
-  for (const float x : w) {
-    low = std::min(low, x);
-    high = std::max(high, x);
+  detail::GroupValues x{};
+  std::copy_n(w.begin(), w.size(), x.begin());
+  // Floats in their order as integers, whose extrema are the same in any order: a compiler may find them in parallel.
+  std::int32_t low = 0, high = 0;
+  for (const float value : x) {
+    const auto bits = std::bit_cast<std::int32_t>(value);
+    const std::int32_t key = bits ^ ((bits >> 31) & 0x7FFFFFFF);
+    low = std::min(low, key);
+    high = std::max(high, key);
   }
-  const float most = std::max(-low, high);
-  float scale = 0, zero = 8, top = 15;
-  if (format == Format::int8) {
-    scale = most / 127;
-    zero = 128;
-    top = 255;
-  } else if (format == Format::int4) {
-    scale = (-low > high ? low : high) / -8;
-  } else {
-    scale = (high - low) / 15;
+  const float lowest = std::bit_cast<float>(low < 0 ? low ^ 0x7FFFFFFF : low), highest = std::bit_cast<float>(high);
+  const float none = format == Format::int8 ? 128.0F : 8.0F;
+  WeightGroup group{.scale = 0, .zero = none};
+  group.q.fill(static_cast<std::uint8_t>(none));
+  constexpr std::int32_t infinity = 0x7F800000;
+  if (low < -infinity || high >= infinity) {
+    group.scale = std::numeric_limits<float>::quiet_NaN();
+    return group;
   }
-  scale = to_float(to_bf16(scale));
-  const float inverse = most < detail::least_magnitude ? 0.0F : 1 / scale;
-  if (format == Format::int4_zero) zero = static_cast<float>(detail::nearest(std::min(-low * inverse, 15.0F)));
-  WeightGroup group{.scale = inverse == 0 ? 0.0F : scale, .zero = zero};
-  group.q.fill(static_cast<std::uint8_t>(zero));
-  const float bottom = format == Format::int8 ? 1.0F : 0.0F;
-  for (std::size_t j = 0; j < w.size(); ++j) {
-    const float q = std::min(std::max(w[j] * inverse, bottom - zero), top - zero);
-    group.q[j] = static_cast<std::uint8_t>(detail::nearest(q) + static_cast<std::int32_t>(zero));
+  if (std::max(-lowest, highest) < detail::least_magnitude) return group;
+
+  const detail::Grid grid = detail::grid_of(format, lowest, highest, x);
+  const std::int32_t zero = format == Format::int8 ? 128 : format == Format::int4 ? 8 : -grid.least;
+  group.scale = grid.scale;
+  group.zero = static_cast<float>(zero);
+  for (std::size_t j = 0; j < x.size(); ++j) {
+    const std::int32_t q = std::min(std::max(detail::nearest_product(x[j], grid.inverse), grid.least), grid.most);
+    group.q[j] = static_cast<std::uint8_t>(q + zero);
   }
-  if (!detail::all_finite(w)) group.scale = std::numeric_limits<float>::quiet_NaN();
   return group;
 }
 

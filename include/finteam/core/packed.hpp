@@ -1,104 +1,22 @@
-// The panel layout of law 3: a weight [n, k] in panels of 16 outputs, with k running inside a panel. One layout serves
-// the matrix-vector kernel, the matrix-matrix kernel and the look-up of a row. Not here: arithmetic
-// (backend/cpu/matmul.hpp), what a quantised number means (format.hpp).
-//
-// f32              [k][16]
-// bf16, bf16_wide  [k/2][16][2]
-// int8             blocks of 64 inputs: q + 128 as [2][8][16][4] bytes, then scales [2][16] bf16
-// int4             the same with [2][4][16][4] bytes: the low half of byte j of quad i is input 4i + j of its group of
-//                  32, the high half input 4(i + 4) + j; q + 8
-// int4_zero        int4, with zero points [2][16] bf16 after the scales
-// Whatever lies beyond n and k counts as zero. A panel starts at a multiple of 64 bytes.
+// A weight [n, k] in panels (panel.hpp), made of one tensor or of several that one product reads.
+// Not here: arithmetic (backend/cpu/matmul.hpp).
 #pragma once
 
-#include <finteam/core/format.hpp>
+#include <finteam/core/panel.hpp>
 #include <finteam/core/tensor.hpp>
 
 #include <algorithm>
-#include <cstring>
+#include <array>
+#include <memory_resource>
+#include <span>
 
 namespace finteam::inline FINTEAM_ABI {
-
-/// Outputs in one panel.
-inline constexpr index_t panel_outputs = 16;
-
-/// Inputs in one block of an integer format: two groups.
-inline constexpr index_t block_inputs = 2 * group_inputs;
-
-/// Bytes of the 64 inputs of 16 outputs in an integer format.
-[[nodiscard]] constexpr index_t block_bytes(Format f) noexcept {
-  return f == Format::int8 ? 1088 : f == Format::int4 ? 576 : 640;
-}
-
-/// Bytes of 16 outputs of k inputs; a multiple of 64.
-[[nodiscard]] constexpr index_t panel_bytes(Format f, index_t k) noexcept {
-  if (is_quantised(f)) return (k + block_inputs - 1) / block_inputs * block_bytes(f);
-  return (f == Format::f32 ? k : (k + 1) / 2) * (panel_outputs * 4);
-}
 
 /// How a matrix is made of several tensors [n_i, k], for one product that reads them all.
 enum class Join : std::uint8_t {
   stacked,  ///< [Σ n_i, k]: the rows of one after those of another
   paired,   ///< two tensors [n, k], panel by panel in turn: for outputs that are combined with each other
 };
-
-namespace detail {
-
-/// Row `lane` of a panel, from k floats. The panel's bytes were zero before its first lane.
-inline void pack_lane(Format format, std::byte* panel, index_t lane, const float* row, index_t k) noexcept {
-  if (format == Format::f32) {
-    for (index_t j = 0; j < k; ++j) std::memcpy(panel + (j * panel_outputs + lane) * 4, row + j, 4);
-    return;
-  }
-  if (!is_quantised(format)) {
-    for (index_t j = 0; j < k; ++j) {
-      const bf16 value = to_bf16(row[j]);
-      std::memcpy(panel + ((j / 2 * panel_outputs + lane) * 2 + j % 2) * 2, &value, 2);
-    }
-    return;
-  }
-  const bool four_bits = format != Format::int8;
-  const index_t quad_bytes = panel_outputs * 4, group_bytes = quad_bytes * (four_bits ? 4 : 8);
-  for (index_t j = 0; j < k; j += group_inputs) {
-    const auto count = static_cast<std::size_t>(std::min(group_inputs, k - j));
-    const WeightGroup group = quantise_weights(format, {row + j, count});
-    std::byte* block = panel + j / block_inputs * block_bytes(format);
-    const index_t half = j / group_inputs % 2;
-    std::byte* to = block + half * group_bytes + lane * 4;
-    for (index_t quad = 0; quad < (four_bits ? 4 : 8); ++quad) {
-      for (index_t i = 0; i < 4; ++i) {
-        std::uint8_t q = group.q[static_cast<std::size_t>(4 * quad + i)];
-        if (four_bits) q = static_cast<std::uint8_t>(q | (group.q[static_cast<std::size_t>(4 * quad + 16 + i)] << 4));
-        to[quad * quad_bytes + i] = static_cast<std::byte>(q);
-      }
-    }
-    const bf16 scale = to_bf16(group.scale), zero = to_bf16(group.zero);
-    std::byte* scales = block + 2 * group_bytes + (half * panel_outputs + lane) * 2;
-    std::memcpy(scales, &scale, 2);
-    if (format == Format::int4_zero) std::memcpy(scales + 4 * panel_outputs, &zero, 2);
-  }
-}
-
-/// Element j of row `lane` of a panel.
-[[nodiscard]] inline float panel_element(Format format, const std::byte* panel, index_t lane, index_t j) noexcept {
-  if (format == Format::f32) return load_element(panel, DType::f32, j * panel_outputs + lane);
-  if (!is_quantised(format)) return load_element(panel, DType::bf16, (j / 2 * panel_outputs + lane) * 2 + j % 2);
-  const bool four_bits = format != Format::int8;
-  const index_t quad_bytes = panel_outputs * 4, group_bytes = quad_bytes * (four_bits ? 4 : 8);
-  const std::byte* block = panel + j / block_inputs * block_bytes(format);
-  const index_t half = j / group_inputs % 2, quad = j % group_inputs / 4;
-  const auto byte =
-      static_cast<unsigned>(block[half * group_bytes + (four_bits ? quad % 4 : quad) * quad_bytes + lane * 4 + j % 4]);
-  const unsigned q = !four_bits ? byte : quad < 4 ? byte & 15U : byte >> 4U;
-  const std::byte* scales = block + 2 * group_bytes;
-  const index_t at = half * panel_outputs + lane;
-  const float zero = format == Format::int8        ? 128.0F
-                     : format == Format::int4_zero ? load_element(scales + 4 * panel_outputs, DType::bf16, at)
-                                                   : 8.0F;
-  return load_element(scales, DType::bf16, at) * (static_cast<float>(q) - zero);
-}
-
-}  // namespace detail
 
 /// A weight [n, k] in panels, in memory of its own or in somebody else's. Moves only.
 class PackedMatrix {
@@ -114,10 +32,29 @@ class PackedMatrix {
     data_ = buffer_.data();
   }
 
-  /// The panels of a matrix [n, k] that lie at `data`, which outlives this. Shapes as above, checked by the caller.
+  /// The panels of a matrix [n, k] that lie at `data`, which outlives this.
+  /// Throws Error(limit_exceeded) if the size overflows.
   PackedMatrix(std::array<index_t, 2> shape, Join join, Format format, const std::byte* data)
       : PackedMatrix(shape, join, format) {
     data_ = data;
+  }
+
+  /// The shape [n, k] that parts make together. Throws Error(mismatch) as above.
+  [[nodiscard]] static std::array<index_t, 2> shape_of(std::span<const RawTensor> parts, Join join) {
+    index_t rows = 0;
+    for (const RawTensor& part : parts) {
+      if (part.shape.size() != 2) {
+        throw Error(Code::mismatch, "matrix", "2 extents", detail::shape_string(part.shape));
+      }
+      const bool joins = part.shape[1] == parts[0].shape[1] &&
+                         (join == Join::stacked || (parts.size() == 2 && part.shape[0] == parts[0].shape[0]));
+      if (!joins) {
+        throw Error(Code::mismatch, "matrix", "parts that join " + detail::shape_string(parts[0].shape),
+                    detail::shape_string(part.shape));
+      }
+      rows = join == Join::paired || part.shape[0] < 0 ? part.shape[0] : rows + part.shape[0];
+    }
+    return {rows, parts[0].shape[1]};
   }
 
   /// Packs one tensor on the calling thread.
@@ -151,17 +88,22 @@ class PackedMatrix {
   /// time.
   void pack(index_t i, std::span<const RawTensor> parts) noexcept {
     std::byte* to = buffer_.data() + i * panel_bytes();
-    std::fill_n(to, panel_bytes(), std::byte{0});
     const index_t pairs = join_ == Join::paired ? 2 : 1, first = i / pairs * panel_outputs;
-    for (index_t lane = 0; lane < std::min(panel_outputs, rows_ - first); ++lane) {
+    const index_t lanes = std::min(panel_outputs, rows_ - first);
+    if (lanes < panel_outputs || cols_ % block_inputs != 0) std::fill_n(to, panel_bytes(), std::byte{0});
+    std::array<Lane, panel_outputs> rows;
+    for (index_t lane = 0; lane < lanes; ++lane) {
       std::size_t part = pairs == 2 ? static_cast<std::size_t>(i % 2) : 0;
       index_t at = first + lane;
       while (pairs == 1 && at >= parts[part].shape[0]) at -= parts[part++].shape[0];
       const RawTensor& raw = parts[part];
-      if (raw.dtype == DType::bf16 && (format_ == Format::bf16 || format_ == Format::bf16_wide)) {
-        copy_lane(to + lane * 4, raw.data + 2 * at * cols_);
-      } else {
-        convert_lane(to, lane, raw, at * cols_);
+      rows[static_cast<std::size_t>(lane)] = {raw.data + at * cols_ * static_cast<index_t>(bytes_of(raw.dtype)),
+                                              raw.dtype};
+    }
+    // A few blocks of every row at a time: their panel stays in the first cache while its lines fill lane by lane.
+    for (index_t j = 0; j < cols_; j += piece) {
+      for (index_t lane = 0; lane < lanes; ++lane) {
+        pack_piece(to, lane, rows[static_cast<std::size_t>(lane)], j, std::min(piece, cols_ - j));
       }
     }
   }
@@ -177,38 +119,23 @@ class PackedMatrix {
     if (!fits) throw Error(Code::limit_exceeded, "matrix", "a size that fits in memory", detail::shape_string(shape));
   }
 
-  static std::array<index_t, 2> shape_of(std::span<const RawTensor> parts, Join join) {
-    index_t rows = 0;
-    for (const RawTensor& part : parts) {
-      if (part.shape.size() != 2) {
-        throw Error(Code::mismatch, "matrix", "2 extents", detail::shape_string(part.shape));
-      }
-      const bool joins = part.shape[1] == parts[0].shape[1] &&
-                         (join == Join::stacked || (parts.size() == 2 && part.shape[0] == parts[0].shape[0]));
-      if (!joins) {
-        throw Error(Code::mismatch, "matrix", "parts that join " + detail::shape_string(parts[0].shape),
-                    detail::shape_string(part.shape));
-      }
-      rows = join == Join::paired || part.shape[0] < 0 ? part.shape[0] : rows + part.shape[0];
-    }
-    return {rows, parts[0].shape[1]};
-  }
+  /// A row of a tensor.
+  struct Lane {
+    const std::byte* data;
+    DType dtype;
+  };
+  static constexpr index_t piece = 4 * block_inputs;
 
-  /// The row that begins at element `first` of raw, by way of float, a piece of whole blocks at a time.
-  void convert_lane(std::byte* to, index_t lane, const RawTensor& raw, index_t first) const noexcept {
-    std::array<float, 16 * block_inputs> piece;
-    constexpr auto most = static_cast<index_t>(piece.size());
-    for (index_t j = 0; j < cols_; j += most) {
-      const index_t count = std::min(most, cols_ - j);
-      load_elements(raw.data, raw.dtype, first + j, count, piece.data());
-      detail::pack_lane(format_, to + FINTEAM_ABI::panel_bytes(format_, j), lane, piece.data(), count);
+  /// The elements j … j + count - 1 of a row, count ≤ piece.
+  void pack_piece(std::byte* panel, index_t lane, const Lane& row, index_t j, index_t count) const noexcept {
+    std::byte* to = panel + FINTEAM_ABI::panel_bytes(format_, j);
+    if (row.dtype == DType::bf16 && (format_ == Format::bf16 || format_ == Format::bf16_wide)) {
+      detail::pack_pairs(to, lane, row.data + 2 * j, count);
+    } else {
+      std::array<float, piece> floats;
+      load_elements(row.data, row.dtype, j, count, floats.data());
+      detail::pack_floats(format_, to, lane, floats.data(), count);
     }
-  }
-
-  /// A row of bf16 into its lane, pair by pair.
-  void copy_lane(std::byte* to, const std::byte* from) const noexcept {
-    for (index_t j = 0; j < cols_ / 2; ++j) std::memcpy(to + j * (panel_outputs * 4), from + 4 * j, 4);
-    if (cols_ % 2 != 0) std::memcpy(to + cols_ / 2 * (panel_outputs * 4), from + 2 * (cols_ - 1), 2);
   }
 
   index_t rows_ = 0;

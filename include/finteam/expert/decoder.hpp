@@ -38,6 +38,13 @@ class StepScratch {
     sites_.reserve(static_cast<std::size_t>(rows));
   }
 
+  /// Bytes that are taken from `memory` for that.
+  [[nodiscard]] static std::uint64_t bytes(const Config& c, index_t rows) {
+    const index_t heads = c.h + 2 * c.g + c.h;
+    return B::Input::bytes(rows, std::max({c.d, c.f, c.h * c.e})) +
+           4 * static_cast<std::uint64_t>(rows * (c.d + heads * c.e + c.e + c.f));
+  }
+
   /// Most rows of one step.
   [[nodiscard]] index_t rows() const noexcept { return rows_; }
 

@@ -102,6 +102,22 @@ class Checkpoint {
     return sum;
   }
 
+  /// The files, in the order in which they were opened.
+  [[nodiscard]] std::span<const Safetensors> shards() const noexcept { return shards_; }
+
+  /// Takes the pages of a tensor out of this process's memory; they come back when they are touched. Errors as find.
+  void release(std::string_view name) const {
+    const RawTensor* const raw = find(name);
+    if (raw == nullptr) return;
+    shards_[shard_of_.find(name)->second].file().release(
+        {raw->data, static_cast<std::size_t>(raw->size()) * bytes_of(raw->dtype)});
+  }
+
+  /// The same for all tensors: those of a neighbour may have come along with a tensor's.
+  void release() const noexcept {
+    for (const Safetensors& shard : shards_) shard.file().release(shard.data());
+  }
+
   /// What errors call this checkpoint: "micro/model.safetensors".
   [[nodiscard]] const std::string& where() const noexcept { return where_; }
   /// What errors call a tensor: "micro/model-00001-of-00002.safetensors: model.norm.weight".

@@ -13,6 +13,7 @@
 
 #include <cerrno>
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <span>
 #include <string>
@@ -82,6 +83,10 @@ class MappedFile {
     if (data == MAP_FAILED) throw detail::file_error(file.path_, errno);
     file.data_ = data;
     file.size_ = size;
+    file.modified_ = std::int64_t{facts.st_mtim.tv_sec} * 1'000'000'000 + facts.st_mtim.tv_nsec;
+#if defined(MADV_HUGEPAGE)
+    ::madvise(data, size, MADV_HUGEPAGE);  // a wish: it is read in larger parts, and mapped with fewer entries
+#endif
     return file;
   }
 
@@ -89,11 +94,13 @@ class MappedFile {
   MappedFile(MappedFile&& other) noexcept
       : path_(std::move(other.path_)),
         data_(std::exchange(other.data_, nullptr)),
-        size_(std::exchange(other.size_, 0)) {}
+        size_(std::exchange(other.size_, 0)),
+        modified_(other.modified_) {}
   MappedFile& operator=(MappedFile&& other) noexcept {
     std::swap(path_, other.path_);
     std::swap(data_, other.data_);
     std::swap(size_, other.size_);
+    std::swap(modified_, other.modified_);
     return *this;
   }
   MappedFile(const MappedFile&) = delete;
@@ -108,11 +115,38 @@ class MappedFile {
   [[nodiscard]] std::string_view text() const noexcept { return {static_cast<const char*>(data_), size_}; }
   /// The path that it was opened by.
   [[nodiscard]] const std::string& path() const noexcept { return path_; }
+  /// When the file's contents were last changed, as it says itself: nanoseconds since 1970; 0 for an empty file.
+  [[nodiscard]] std::int64_t modified() const noexcept { return modified_; }
+
+  /// Reads `part`, some of bytes(), into memory, where the system can be asked to; else its pages come one by one as
+  /// they are touched.
+  void fetch([[maybe_unused]] std::span<const std::byte> part) const noexcept {
+#if defined(MADV_POPULATE_READ)
+    if (!part.empty()) advise(part, page_bytes(), MADV_POPULATE_READ);
+#endif
+  }
+  /// Takes the pages that lie wholly in `part` out of this process's memory: they come back when they are touched.
+  void release(std::span<const std::byte> part) const noexcept {
+    const std::size_t page = page_bytes(), past = reinterpret_cast<std::uintptr_t>(part.data()) % page;
+    const std::size_t before = past == 0 ? 0 : page - past;
+    if (part.size() > before + page) {
+      const std::size_t whole = (part.size() - before) / page * page;
+      advise(part.subspan(before, whole), page, MADV_DONTNEED);
+    }
+  }
 
  private:
+  static std::size_t page_bytes() noexcept { return static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)); }
+  /// From the beginning of the first page of `part`.
+  static void advise(std::span<const std::byte> part, std::size_t page, int advice) noexcept {
+    const std::size_t past = reinterpret_cast<std::uintptr_t>(part.data()) % page;
+    ::madvise(const_cast<std::byte*>(part.data()) - past, part.size() + past, advice);
+  }
+
   std::string path_;
   void* data_ = nullptr;
   std::size_t size_ = 0;
+  std::int64_t modified_ = 0;
 };
 
 /// A whole file as a string. Errors as MappedFile::open, and limit_exceeded if it is longer than max_bytes.

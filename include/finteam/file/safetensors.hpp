@@ -8,10 +8,12 @@
 #include <finteam/file/mapped_file.hpp>
 #include <finteam/file/safetensors_header.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <filesystem>
 #include <functional>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -52,7 +54,8 @@ class Safetensors {
     });
     detail::check_tiling(entries, data.size(), self.where_);
     self.keep(entries, data.data());
-    self.bytes_ = data.size();
+    self.header_ = bytes.first(8 + header.size());
+    self.data_ = data;
     return self;
   }
 
@@ -74,6 +77,17 @@ class Safetensors {
     return *raw;
   }
 
+  /// The bytes of the tensor `name`, whatever its type, or nothing if there is none, or it is not a `type` ("U8") of
+  /// that shape.
+  [[nodiscard]] std::optional<std::span<const std::byte>> bytes(std::string_view name, std::string_view type,
+                                                                std::span<const index_t> shape) const {
+    const auto found = tensors_.find(name);
+    if (found == tensors_.end()) return std::nullopt;
+    const auto& [stored, raw] = found->second;
+    if (stored->name != type || !std::ranges::equal(raw.shape, shape)) return std::nullopt;
+    return std::span(raw.data, static_cast<std::size_t>(raw.size()) * stored->bytes);
+  }
+
   /// Whether there is a tensor of that name, of whatever type.
   [[nodiscard]] bool contains(std::string_view name) const { return tensors_.contains(name); }
 
@@ -88,7 +102,13 @@ class Safetensors {
   /// `__metadata__`: free words of the writer.
   [[nodiscard]] const std::map<std::string, std::string, std::less<>>& metadata() const noexcept { return metadata_; }
   /// Bytes of all tensors.
-  [[nodiscard]] std::size_t bytes() const noexcept { return bytes_; }
+  [[nodiscard]] std::size_t bytes() const noexcept { return data_.size(); }
+  /// What lies before them: the header with its length.
+  [[nodiscard]] std::span<const std::byte> header() const noexcept { return header_; }
+  /// They themselves, as they lie in the file.
+  [[nodiscard]] std::span<const std::byte> data() const noexcept { return data_; }
+  /// The file, empty if the caller keeps the bytes.
+  [[nodiscard]] const MappedFile& file() const noexcept { return file_; }
   /// What errors call this file.
   [[nodiscard]] const std::string& where() const noexcept { return where_; }
 
@@ -123,7 +143,7 @@ class Safetensors {
   std::map<std::string, std::string, std::less<>> metadata_;
   std::map<std::string, Stored, std::less<>> tensors_;
   std::vector<index_t> shapes_;
-  std::size_t bytes_ = 0;
+  std::span<const std::byte> header_, data_;
 };
 
 }  // namespace finteam::inline FINTEAM_ABI

@@ -4,6 +4,7 @@
 
 #include <finteam/expert/decoder.hpp>
 #include <finteam/mix/mixture.hpp>
+#include <finteam/team/limits.hpp>
 
 #include <algorithm>
 #include <optional>
@@ -11,18 +12,6 @@
 #include <vector>
 
 namespace finteam::inline FINTEAM_ABI {
-
-/// What a session is made for. A call beyond it is refused; within it nothing is allocated.
-struct SessionLimits {
-  index_t tokens = 0;         ///< longest prompt with what follows it; 0: the team's context, at most 4,096
-  index_t labels = 16;        ///< most labels of one question
-  index_t label_bytes = 128;  ///< longest label
-  index_t rows = 128;      ///< most rows of one step: a prompt's chunk; the tokens of all labels of a question together
-  index_t text_bytes = 0;  ///< longest text, with its instruction; 0: 16 for each token
-  CacheFormat cache = CacheFormat::f32;  ///< how keys and values are kept
-  std::pmr::memory_resource* memory =
-      std::pmr::get_default_resource();  ///< for caches and scratch; outlives the session
-};
 
 /// Continuations of one prompt, laid end to end: label l is ids[begin[l] … begin[l + 1]), its end token last,
 /// where there is one.
@@ -43,6 +32,18 @@ class Reader {
  public:
   /// Rows of logits that are taken at once: more would only cost memory.
   static constexpr index_t logit_rows = 8;
+
+  /// What the cache of a role is made for.
+  static CacheLimits cache_limits(const Config& c, const SessionLimits& limits) {
+    const auto pages = [](index_t n) { return KvCache<B>::pages_for(n); };
+    return {.layers = c.layers,
+            .kv_heads = c.g,
+            .head_dim = c.e,
+            .sequences = limits.labels + 1,
+            .tokens = limits.tokens,
+            .pages = pages(limits.tokens) + 2 * limits.labels + pages(limits.rows),
+            .format = limits.cache};
+  }
 
   /// limits.tokens and limits.rows are at least 1 here.
   Reader(B& b, const Decoder<B>& decoder, const SessionLimits& limits)
@@ -134,17 +135,6 @@ class Reader {
     index_t label;
     std::int32_t token;
   };
-
-  static CacheLimits cache_limits(const Config& c, const SessionLimits& limits) {
-    const auto pages = [](index_t n) { return KvCache<B>::pages_for(n); };
-    return {.layers = c.layers,
-            .kv_heads = c.g,
-            .head_dim = c.e,
-            .sequences = limits.labels + 1,
-            .tokens = limits.tokens,
-            .pages = pages(limits.tokens) + 2 * limits.labels + pages(limits.rows),
-            .format = limits.cache};
-  }
 
   /// One row for each token of each label but its last, each label on its own fork.
   void gather_label_rows(B& b, const LabelTokens& labels) {

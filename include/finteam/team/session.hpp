@@ -27,7 +27,7 @@ class Session {
   /// Throws Error(invalid_argument) on limits that make no sense, std::bad_alloc when memory runs out.
   explicit Session(const Team<B>& team, const SessionLimits& limits = {}, B backend = {})
       : team_(&team),
-        limits_(checked(team, limits)),
+        limits_(detail::checked(limits, team.context())),
         b_(std::move(backend)),
         text_scratch_(team.tokenizer().scratch(static_cast<std::size_t>(limits_.text_bytes))),
         logits_(b_.template tensor<float, 3>(
@@ -78,7 +78,6 @@ class Session {
   [[nodiscard]] const SessionLimits& limits() const noexcept { return limits_; }
 
  private:
-  static SessionLimits checked(const Team<B>& team, SessionLimits limits);
   void reserve();
 
   const View& classify_checked(const Task& task, std::string_view text, const Ask& ask);

@@ -7,25 +7,6 @@
 namespace finteam::inline FINTEAM_ABI {
 
 template <Backend B>
-SessionLimits Session<B>::checked(const Team<B>& team, SessionLimits limits) {
-  const auto refuse = [](const char* where, std::string expected, index_t found) {
-    throw Error(Code::invalid_argument, std::string("session limits: ") + where, std::move(expected),
-                std::to_string(found));
-  };
-  if (limits.tokens == 0) limits.tokens = std::min<index_t>(team.context(), 4096);
-  if (limits.tokens < 2 || limits.tokens > team.context()) {
-    refuse("tokens", "2 to the team's context, " + std::to_string(team.context()), limits.tokens);
-  }
-  if (limits.text_bytes == 0) limits.text_bytes = 16 * limits.tokens;
-  if (limits.text_bytes < 1 || limits.text_bytes > static_cast<index_t>(Tokenizer::max_text_bytes))
-    refuse("text_bytes", "1 to 2^28", limits.text_bytes);
-  if (limits.labels < 1 || limits.labels > 4096) refuse("labels", "1 to 4096", limits.labels);
-  if (limits.label_bytes < 1 || limits.label_bytes > 65536) refuse("label_bytes", "1 to 65536", limits.label_bytes);
-  if (limits.rows < 1 || limits.rows > 65536) refuse("rows", "1 to 65536", limits.rows);
-  return limits;
-}
-
-template <Backend B>
 void Session<B>::reserve() {
   const auto n = team_->roles().size();
   const auto labels = static_cast<std::size_t>(limits_.labels), tokens = static_cast<std::size_t>(limits_.tokens);

@@ -52,6 +52,48 @@ inline void refuse_blank(std::string_view text) {
     throw Error(Code::invalid_argument, "text", "some text", text.empty() ? "an empty text" : "white space only");
   }
 }
+
+/// What a team's folder says before any weight is read.
+struct TeamFiles {
+  std::string where;  ///< what errors call team.json, or the folder
+  Manifest manifest;
+  std::vector<Config> configs;  ///< by role
+  std::vector<Checkpoint> checkpoints;
+
+  /// Positions that every role was trained for.
+  [[nodiscard]] index_t context() const {
+    return std::min_element(configs.begin(), configs.end(),
+                            [](const Config& a, const Config& b) { return a.max_positions < b.max_positions; })
+        ->max_positions;
+  }
+};
+
+/// Errors as open_team.
+[[nodiscard]] inline TeamFiles open_team_files(const std::filesystem::path& folder) {
+  TeamFiles files;
+  files.where = folder.string();
+  if (is_there(folder / "team.json")) {
+    const JsonFile file = JsonFile::open(folder / "team.json");
+    files.where = file.where();
+    files.manifest = read_manifest(file.root());
+  } else {
+    files.manifest.roles.push_back({"expert", "."});
+    files.manifest.chat.clear();
+  }
+  for (const auto& role : files.manifest.roles) {
+    files.configs.push_back(read_config(folder / role.path));
+    files.checkpoints.push_back(Checkpoint::open(folder / role.path));
+    const index_t v = files.configs.back().v, first = files.configs.front().v;
+    if (v != first) {
+      throw Error(
+          Code::mismatch, files.where + ": role " + printable(role.name),
+          "a vocabulary of " + std::to_string(first) + " tokens, as role " + files.manifest.roles.front().name + " has",
+          std::to_string(v));
+    }
+  }
+  return files;
+}
+
 }  // namespace detail
 
 /// Shared by threads, each with a Session of its own.
@@ -118,7 +160,7 @@ class Team {
 /// Opens the team in `folder`: a team.json, or one plain Hugging Face checkpoint (a team of one without tasks,
 /// which chats as Llama 3 if its tokenizer can).
 /// Throws Error that names the file and the key or tensor, what was expected and what was found.
-/// Cost: reads every weight once, and packs it as the backend likes it.
+/// Cost: reads every weight once, and packs it as the backend likes it; what it takes in memory, plan() says before.
 template <Backend B = Cpu>
 [[nodiscard]] Team<B> open_team(const std::filesystem::path& folder, const OpenOptions& options = {}, B backend = {}) {
   return Team<B>(folder, options, std::move(backend));
@@ -126,45 +168,26 @@ template <Backend B = Cpu>
 
 template <Backend B>
 Team<B>::Team(const std::filesystem::path& folder, const OpenOptions& options, B backend) {
-  std::string where = folder.string();
-  if (detail::is_there(folder / "team.json")) {
-    const JsonFile file = JsonFile::open(folder / "team.json");
-    where = file.where();
-    manifest_ = read_manifest(file.root());
-  } else {
-    manifest_.roles.push_back({"expert", "."});
-    manifest_.chat.clear();
-  }
-
-  std::vector<Checkpoint> checkpoints;
-  std::vector<Config> configs;
+  detail::TeamFiles files = detail::open_team_files(folder);
+  manifest_ = std::move(files.manifest);
   std::uint64_t total = 0, done = 0;
-  for (const auto& role : manifest_.roles) {
-    configs.push_back(read_config(folder / role.path));
-    checkpoints.push_back(Checkpoint::open(folder / role.path));
-    total += checkpoints.back().bytes();
-    if (configs.back().v != configs.front().v) {
-      throw Error(Code::mismatch, where + ": role " + detail::printable(role.name),
-                  "a vocabulary of " + std::to_string(configs.front().v) + " tokens, as role " +
-                      manifest_.roles.front().name + " has",
-                  std::to_string(configs.back().v));
-    }
-  }
-  for (std::size_t k = 0; k < checkpoints.size(); ++k) {
+  for (const Checkpoint& checkpoint : files.checkpoints) total += checkpoint.bytes();
+  for (std::size_t k = 0; k < files.checkpoints.size(); ++k) {
+    const Config& config = files.configs[k];
     const std::uint64_t before = done;
     OpenOptions of_role = options;
     of_role.progress = [&](std::uint64_t bytes, std::uint64_t) {
       done = before + bytes;
       if (options.progress) options.progress(done, total);
     };
-    auto decoder = Decoder<B>::load(backend, checkpoints[k], configs[k], of_role);
-    roles_.push_back({manifest_.roles[k].name, std::move(checkpoints[k]), std::move(decoder)});
-    context_ = k == 0 ? configs[k].max_positions : std::min(context_, configs[k].max_positions);
-    widest_hidden_ = std::max(widest_hidden_, configs[k].d);
-    end_ids_.insert(end_ids_.end(), configs[k].eos.begin(), configs[k].eos.end());
+    auto decoder = Decoder<B>::load(backend, files.checkpoints[k], config, of_role);
+    roles_.push_back({manifest_.roles[k].name, std::move(files.checkpoints[k]), std::move(decoder)});
+    widest_hidden_ = std::max(widest_hidden_, config.d);
+    end_ids_.insert(end_ids_.end(), config.eos.begin(), config.eos.end());
   }
+  context_ = files.context();
   open_tokenizer(folder);
-  open_gate(folder, where);
+  open_gate(folder, files.where);
 }
 
 template <Backend B>

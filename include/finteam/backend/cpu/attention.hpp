@@ -162,6 +162,19 @@ class AttentionTile {
   alignas(64) std::array<std::byte, Rows * piece * 4> inputs_;
 };
 
+/// Queries of a tile, greatest first: all heads of a group, for as many rows as the registers have sums for.
+template <class Arch>
+struct QueryTiles {
+  static constexpr auto sizes() noexcept {
+    constexpr std::size_t parts = simd::Lanes<Arch>::parts;
+    if constexpr (parts == 1) return std::array<index_t, 4>{12, 4, 2, 1};
+    if constexpr (parts == 2) return std::array<index_t, 4>{6, 4, 2, 1};
+    if constexpr (parts == 4) return std::array<index_t, 2>{2, 1};
+  }
+  static constexpr index_t most = sizes()[0];
+  [[nodiscard]] static constexpr index_t next(index_t left) noexcept { return next_tile(sizes(), left); }
+};
+
 /// One call of attention, as the tasks of an executor see it.
 template <class Arch>
 class AttentionJob {
@@ -188,7 +201,7 @@ class AttentionJob {
   }
 
  private:
-  static constexpr index_t most = TileRows<Arch>::most;
+  static constexpr index_t most = QueryTiles<Arch>::most;
 
   /// Rows [first, last) of one head of the cache, sequence by sequence.
   void unit(index_t head, index_t first, index_t last) const noexcept {
@@ -208,12 +221,12 @@ class AttentionJob {
   void tiles(index_t head, index_t first, index_t last) const noexcept {
     const index_t begin = first * group_, end = last * group_;
     for (index_t i = begin; i < end;) {
-      const index_t count = TileRows<Arch>::next(end - i);
+      const index_t count = QueryTiles<Arch>::next(end - i);
       [&]<std::size_t... I>(std::index_sequence<I...>) {
-        constexpr auto sizes = TileRows<Arch>::sizes();
+        constexpr auto sizes = QueryTiles<Arch>::sizes();
         ((count == sizes[I] ? tile<F, static_cast<std::size_t>(sizes[I])>(head, i) : void()), ...);
       }
-      (std::make_index_sequence<TileRows<Arch>::sizes().size()>{});
+      (std::make_index_sequence<QueryTiles<Arch>::sizes().size()>{});
       i += count;
     }
   }

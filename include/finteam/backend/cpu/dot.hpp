@@ -31,6 +31,19 @@ inline constexpr bool has_bf16_dot =
     false;
 #endif
 
+/// Whether sums of two byte products, saturating at 16 bits, are one instruction (maddubs).
+template <class Arch>
+inline constexpr bool has_byte_pairs =
+#if defined(__AVX512BW__)
+    true;
+#elif defined(__AVX2__)
+    xsimd::batch<float, Arch>::size <= 8;
+#elif defined(__SSSE3__)
+        xsimd::batch<float, Arch>::size <= 4;
+#else
+        false;
+#endif
+
 /// Bytes of four activations as `dot` reads them: four signed bytes, or two pairs of 16 bits (0 and 2, 1 and 3).
 template <class Arch>
 inline constexpr index_t quad_bytes = has_byte_dot<Arch> ? 4 : 8;
@@ -69,16 +82,24 @@ struct Ints {
   }
 };
 
+template <class Arch>
+FINTEAM_INLINE inline Ints<Arch> operator+(Ints<Arch> a, const Ints<Arch>& b) noexcept {
+  unroll<Ints<Arch>::parts>([&](std::size_t i) FINTEAM_INLINE { a.part[i] = a.part[i] + b.part[i]; });
+  return a;
+}
+
 /// As float, exactly below 2^24; the integers are signed.
 template <class Arch>
-FINTEAM_INLINE inline Lanes<Arch> to_float(const Ints<Arch>& x) noexcept {
-  using Floats = typename Lanes<Arch>::Batch;
-  return Lanes<Arch>::make([&](std::size_t i) FINTEAM_INLINE {
+FINTEAM_INLINE inline xsimd::batch<float, Arch> to_float(const xsimd::batch<std::uint32_t, Arch>& x) noexcept {
+  using Floats = xsimd::batch<float, Arch>;
 #if defined(__AVX512F__)
-    if constexpr (Floats::size == 16) return Floats(_mm512_maskz_cvtepi32_ps(0xFFFFU, x.part[i]));
+  if constexpr (Floats::size == 16) return Floats(_mm512_maskz_cvtepi32_ps(0xFFFFU, x));
 #endif
-    return Floats(xsimd::to_float(bits_as<std::int32_t>(x.part[i])));
-  });
+  return Floats(xsimd::to_float(bits_as<std::int32_t>(x)));
+}
+template <class Arch>
+FINTEAM_INLINE inline Lanes<Arch> to_float(const Ints<Arch>& x) noexcept {
+  return Lanes<Arch>::make([&](std::size_t i) FINTEAM_INLINE { return to_float<Arch>(x.part[i]); });
 }
 
 /// Every word moved N bits down. (As shift_left: GCC 12 warns inside its own _mm512_srli_epi32.)
@@ -93,6 +114,16 @@ FINTEAM_INLINE inline xsimd::batch<std::uint32_t, Arch> shift_right(
   return x >> N;
 }
 
+#if defined(__x86_64__)
+/// x, as a value that a compiler cannot look into: GCC 12 reorders sums of integers until their products wait on the
+/// stack.
+template <class Register>
+FINTEAM_INLINE inline Register opaque(Register x) noexcept {
+  asm("" : "+v"(x));
+  return x;
+}
+#endif
+
 /// Σ of the two products of signed 16-bit numbers in every word: c + a0·b0 + a1·b1.
 template <class Arch>
 FINTEAM_INLINE inline xsimd::batch<std::uint32_t, Arch> dot16(const xsimd::batch<std::uint32_t, Arch>& a,
@@ -100,13 +131,13 @@ FINTEAM_INLINE inline xsimd::batch<std::uint32_t, Arch> dot16(const xsimd::batch
                                                               const xsimd::batch<std::uint32_t, Arch>& c) noexcept {
   using Batch = xsimd::batch<std::uint32_t, Arch>;
 #if defined(__AVX512BW__)
-  if constexpr (Batch::size == 16) return Batch(_mm512_madd_epi16(a, b)) + c;
+  if constexpr (Batch::size == 16) return Batch(opaque(_mm512_add_epi32(c, _mm512_madd_epi16(a, b))));
 #endif
 #if defined(__AVX2__)
-  if constexpr (Batch::size == 8) return Batch(_mm256_madd_epi16(a, b)) + c;
+  if constexpr (Batch::size == 8) return Batch(opaque(_mm256_add_epi32(c, _mm256_madd_epi16(a, b))));
 #endif
 #if defined(__SSE2__)
-  if constexpr (Batch::size == 4) return Batch(_mm_madd_epi16(a, b)) + c;
+  if constexpr (Batch::size == 4) return Batch(opaque(_mm_add_epi32(c, _mm_madd_epi16(a, b))));
 #else
   using Signed = xsimd::batch<std::int32_t, Arch>;
   const auto low = [](const Batch& x) { return bits_as<std::int32_t>(shift_left<16>(x)) >> 16; };
@@ -114,6 +145,26 @@ FINTEAM_INLINE inline xsimd::batch<std::uint32_t, Arch> dot16(const xsimd::batch
   const Signed sum = low(a) * low(b) + high(a) * high(b);
   return bits_as<std::uint32_t>(sum) + c;
 #endif
+}
+
+/// c + a0·b0 + a1·b1 in every 16 bits, a unsigned, b signed bytes. Exact while sums stay within 15 bits.
+/// Only where has_byte_pairs.
+template <class Arch>
+FINTEAM_INLINE inline xsimd::batch<std::uint32_t, Arch> dot8(const xsimd::batch<std::uint32_t, Arch>& a,
+                                                             const xsimd::batch<std::uint32_t, Arch>& b,
+                                                             const xsimd::batch<std::uint32_t, Arch>& c) noexcept {
+  using Batch [[maybe_unused]] = xsimd::batch<std::uint32_t, Arch>;
+#if defined(__AVX512BW__)
+  if constexpr (Batch::size == 16) return Batch(opaque(_mm512_add_epi16(c, _mm512_maddubs_epi16(a, b))));
+#endif
+#if defined(__AVX2__)
+  if constexpr (Batch::size == 8) return Batch(opaque(_mm256_add_epi16(c, _mm256_maddubs_epi16(a, b))));
+#endif
+#if defined(__SSSE3__)
+  if constexpr (Batch::size == 4) return Batch(opaque(_mm_add_epi16(c, _mm_maddubs_epi16(a, b))));
+#endif
+  (void)a, (void)b;
+  return c;
 }
 
 /// Four unsigned bytes for each of sixteen outputs, ready for `dot`: as they are, or as two words of 16-bit numbers.
@@ -167,35 +218,35 @@ FINTEAM_INLINE inline xsimd::batch<std::uint32_t, Arch> add_dots(const xsimd::ba
   using Batch [[maybe_unused]] = xsimd::batch<std::uint32_t, Arch>;
 #if defined(__AVX512VNNI__)
   if constexpr (Batch::size == 16) {
-    const __m512i sum = c, bytes = a, with = b;
-    return Batch(_mm512_dpbusd_epi32(sum, bytes, with));
+    const __m512i sum = c, bytes = a, x = b;
+    return Batch(_mm512_dpbusd_epi32(sum, bytes, x));
   }
 #endif
 #if (defined(__AVX512VNNI__) && defined(__AVX512VL__)) || defined(__AVXVNNI__)
   if constexpr (Batch::size == 8) {
-    const __m256i sum = c, bytes = a, with = b;
+    const __m256i sum = c, bytes = a, x = b;
 #if defined(__AVX512VNNI__)
-    return Batch(_mm256_dpbusd_epi32(sum, bytes, with));
+    return Batch(_mm256_dpbusd_epi32(sum, bytes, x));
 #else
-    return Batch(_mm256_dpbusd_avx_epi32(sum, bytes, with));
+    return Batch(_mm256_dpbusd_avx_epi32(sum, bytes, x));
 #endif
   }
 #endif
-  (void)b, (void)c;
-  return a;  // never: has_byte_dot is false
+  (void)a, (void)b;
+  return c;
 }
 
 /// c[i] + Σ_j w[i,j] · x[j] over four bytes j: w unsigned, x signed, at `x` in the form of quad_bytes. Exact.
 template <class Arch>
 FINTEAM_INLINE inline Ints<Arch> dot(const Quads<Arch>& w, const std::byte* x, Ints<Arch> c) noexcept {
-  using Batch = typename Ints<Arch>::Batch;
+  using Word = typename Ints<Arch>::Batch;
   if constexpr (!has_byte_dot<Arch>) {
-    const Batch even(word(x)), odd(word(x + 4));
+    const Word even(word(x)), odd(word(x + 4));
     unroll<Ints<Arch>::parts>([&](std::size_t i) FINTEAM_INLINE {
       c.part[i] = dot16<Arch>(w.odd.part[i], odd, dot16<Arch>(w.even.part[i], even, c.part[i]));
     });
   } else {
-    const Batch quad(word(x));
+    const Word quad(word(x));
     unroll<Ints<Arch>::parts>([&](std::size_t i)
                                   FINTEAM_INLINE { c.part[i] = add_dots<Arch>(w.bytes.part[i], quad, c.part[i]); });
   }

@@ -3,9 +3,10 @@
 //
 // float formats        [k][rows]
 // bf16 with a dot      [k/2][rows][2]
-// integer formats      blocks of 64: [16 quads][rows] (simd::quad_bytes each), scales [2][rows] float, offsets
-// [2][rows] An offset is what corrects for unsigned weights: -128 or -8 times the sum of the group's numbers (int32),
-// or that sum itself (float) where the weight has a zero point.
+// integer formats      blocks of 64: [16 quads][rows], scales [2][rows] float, offsets [2][rows]
+//
+// A quad is four activations (input_quad_bytes). An offset is what corrects for unsigned weights: -128 or -8 times the
+// sum of the group's numbers (int32), or that sum itself (float) where the weight has a zero point.
 #pragma once
 
 #include <finteam/backend/cpu/dot.hpp>
@@ -17,30 +18,47 @@
 namespace finteam::inline FINTEAM_ABI {
 namespace detail {
 
-/// Rows of a tile, greatest first: as many sums as the registers hold. t rows are cut greedily, so the cuts depend on t
-/// alone.
+/// The greatest of `sizes`, which fall, that is not above `left`. Cuts made so depend on nothing else.
+template <std::size_t N>
+[[nodiscard]] constexpr index_t next_tile(const std::array<index_t, N>& sizes, index_t left) noexcept {
+  for (const index_t size : sizes) {
+    if (size <= left) return size;
+  }
+  return 0;
+}
+
+/// Rows and panels of a tile. t rows are cut greedily, so the cuts depend on t alone.
 template <class Arch>
-struct TileRows {
+struct TileShape {
   static constexpr std::size_t parts = simd::Lanes<Arch>::parts;
+
+  /// As many panels as the registers have sums for, but one where few rows of quantised weights pass: those are read
+  /// from memory, best as one stream.
+  [[nodiscard]] static constexpr std::size_t panels(Format format, std::size_t rows) noexcept {
+    return parts == 1 && (rows > 4 || !is_quantised(format)) ? 2 : 1;
+  }
+
   static constexpr auto sizes() noexcept {
-    if constexpr (parts == 1) return std::array<index_t, 6>{12, 8, 4, 3, 2, 1};
-    if constexpr (parts == 2) return std::array<index_t, 4>{6, 4, 2, 1};
+    if constexpr (parts == 1) return std::array<index_t, 5>{6, 4, 3, 2, 1};
+    if constexpr (parts == 2) return std::array<index_t, 4>{5, 3, 2, 1};
     if constexpr (parts == 4) return std::array<index_t, 2>{2, 1};
   }
   static constexpr index_t most = sizes()[0];
 
-  [[nodiscard]] static constexpr index_t next(index_t left) noexcept {
-    for (const index_t size : sizes()) {
-      if (size <= left) return size;
-    }
-    return 0;
-  }
+  [[nodiscard]] static constexpr index_t next(index_t left) noexcept { return next_tile(sizes(), left); }
 };
+
+/// Bytes of four activations against a matrix of this format. Products with four bits need no more than bytes where
+/// their sums in 16 bits are exact: 8 · 2 · 15 · 127 < 2^15.
+template <class Arch>
+[[nodiscard]] constexpr index_t input_quad_bytes(Format format) noexcept {
+  return format != Format::int8 && simd::has_byte_pairs<Arch> ? 4 : simd::quad_bytes<Arch>;
+}
 
 /// Bytes of one row of k elements in a tile.
 template <class Arch>
 [[nodiscard]] constexpr index_t input_row_bytes(Format format, index_t k) noexcept {
-  if (is_quantised(format)) return (k + block_inputs - 1) / block_inputs * (16 * simd::quad_bytes<Arch> + 16);
+  if (is_quantised(format)) return (k + block_inputs - 1) / block_inputs * (16 * input_quad_bytes<Arch>(format) + 16);
   return (k + 1) / 2 * (format == Format::bf16 && simd::has_bf16_dot<Arch> ? 4 : 8);
 }
 
@@ -114,9 +132,9 @@ class TileRow {
     std::int32_t sum = 0;
     for (const std::int32_t v : q) sum += v;
 
-    const index_t half = j / group_inputs % 2, quads = 16 * simd::quad_bytes<Arch> * rows_;
+    const index_t half = j / group_inputs % 2, quad = input_quad_bytes<Arch>(format), quads = 16 * quad * rows_;
     std::byte* block = tile_ + j / block_inputs * (quads + 16 * rows_);
-    write_quads(q.data(), block + 8 * half * simd::quad_bytes<Arch> * rows_);
+    write_quads(q.data(), quad, block + 8 * half * quad * rows_);
     const float scale = none ? 0.0F : most / 127.0F;
     const std::uint32_t offset = format == Format::int4_zero
                                      ? std::bit_cast<std::uint32_t>(static_cast<float>(sum))
@@ -125,11 +143,11 @@ class TileRow {
     std::memcpy(block + quads + ((2 + half) * rows_ + r_) * 4, &offset, 4);
   }
 
-  void write_quads(const std::int32_t* q, std::byte* to) const noexcept {
+  void write_quads(const std::int32_t* q, index_t quad_bytes, std::byte* to) const noexcept {
     const auto low = [](std::int32_t a, unsigned bits) { return static_cast<std::uint32_t>(a) & ((1U << bits) - 1U); };
     for (index_t quad = 0; quad < 8; ++quad, q += 4) {
-      std::byte* at = to + (quad * rows_ + r_) * simd::quad_bytes<Arch>;
-      if constexpr (simd::has_byte_dot<Arch>) {
+      std::byte* at = to + (quad * rows_ + r_) * quad_bytes;
+      if (quad_bytes == 4) {
         const std::uint32_t word = low(q[0], 8) | low(q[1], 8) << 8 | low(q[2], 8) << 16 | low(q[3], 8) << 24;
         std::memcpy(at, &word, 4);
       } else {
@@ -183,7 +201,7 @@ class CpuInput {
   /// Takes t rows of k: value(row, j) gives sixteen elements from j on, 0 beyond k; start(t) makes a row.
   template <class Start>
   void write(const ExecutorRef& executor, Format format, index_t t, index_t k, Start&& start) {
-    using Rows = detail::TileRows<Arch>;
+    using Rows = detail::TileShape<Arch>;
     rows_ = t;
     row_bytes_ = detail::input_row_bytes<Arch>(format, k);
     const index_t tiles = (t + Rows::most - 1) / Rows::most;

@@ -35,5 +35,21 @@ void for_chunks(const ExecutorRef& executor, index_t count, index_t size, F&& f)
   });
 }
 
+/// f(first, last) over [0, count) in chunks that halve, `least` long at the end: a thread that streams memory wants one
+/// long run, and the last chunks even out what the threads differ by.
+template <class F>
+void for_halving_chunks(const ExecutorRef& executor, index_t count, index_t least, F&& f) {
+  const index_t threads = std::max<index_t>(executor.concurrency(), 1);
+  index_t levels = 0;
+  while (count >> levels > 2 * least * threads) ++levels;
+  if (threads == 1 || count <= least) return for_chunks(executor, count, count, f);
+  parallel_for(executor, threads * (levels + 1), [&](index_t chunk) {
+    const index_t level = chunk / threads, piece = chunk % threads;
+    const index_t begin = count - (count >> level), end = level == levels ? count : count - (count >> (level + 1));
+    const index_t first = begin + (end - begin) * piece / threads, last = begin + (end - begin) * (piece + 1) / threads;
+    if (first < last) with_fp_environment(f, first, last);
+  });
+}
+
 }  // namespace detail
 }  // namespace finteam::inline FINTEAM_ABI
