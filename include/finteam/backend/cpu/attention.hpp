@@ -103,19 +103,17 @@ class AttentionTile {
     }
   }
 
-  /// Scores become weights; greatest scores and totals move on.
+  /// Scores become weights; greatest scores and totals move on. One loop after another, so that rows overlap in each.
   void soften(const KvPage& page, index_t start) noexcept {
-    alignas(64) std::array<float, 16> of_page{};
+    const V before = V::load(greatest_.data());
     for (std::size_t r = 0; r < Rows; ++r) {
       for (index_t s = std::max<index_t>(seen_[r] - start, 0); s < page_tokens; ++s) {
         half(s / 16, r)[s % 16] = -std::numeric_limits<float>::infinity();
       }
-      of_page[r] = simd::greatest(simd::max(V::load(half(0, r)), V::load(half(1, r))));
+      const float most = simd::greatest(simd::max(V::load(half(0, r)), V::load(half(1, r))));
+      greatest_[r] = simd::max(most, greatest_[r]);
     }
-    const V before = V::load(greatest_.data()), now = simd::max(V::load(of_page.data()), before);
-    const V keep = simd::exp(before - now);
-    now.store(greatest_.data());
-    keep.store(keep_.data());
+    alignas(64) std::array<float, 16> of_page{};
     for (std::size_t r = 0; r < Rows; ++r) {
       const V most = V::broadcast(greatest_[r]);
       const V low = simd::exp(V::load(half(0, r)) - most), high = simd::exp(V::load(half(1, r)) - most);
@@ -127,25 +125,15 @@ class AttentionTile {
         of_page[r] = simd::sum(weights_.put(r, low, high));
       }
     }
+    if constexpr (F == CacheFormat::int8) {
+      for (std::size_t r = 0; r < Rows; ++r) weights_.put_bytes(r, V::load(half(0, r)), V::load(half(1, r)));
+    }
+    const V keep = simd::exp(before - V::load(greatest_.data()));
+    keep.store(keep_.data());
     simd::fmadd(V::load(total_.data()), keep, V::load(of_page.data())).store(total_.data());
-    if constexpr (F == CacheFormat::int8) quantise();
   }
   [[nodiscard]] float* half(index_t i, std::size_t r) noexcept {
     return &scores_[(static_cast<std::size_t>(i) * Rows + r) * 16];
-  }
-
-  /// Weights that the scales of the values are already part of, as bytes: a row's greatest becomes 255.
-  void quantise() noexcept {
-    alignas(64) std::array<float, 16> inverse{};
-    for (std::size_t r = 0; r < Rows; ++r) {
-      inverse[r] = simd::greatest(simd::max(V::load(half(0, r)), V::load(half(1, r))));
-    }
-    const V most = V::load(inverse.data()), least = V::broadcast(least_magnitude), zero = V::zero();
-    simd::where_less(most, least, zero, most / V::broadcast(255.0F)).store(weights_.scales.data());
-    simd::where_less(most, least, zero, V::broadcast(255.0F) / most).store(inverse.data());
-    for (std::size_t r = 0; r < Rows; ++r) {
-      weights_.put_bytes(r, V::load(half(0, r)), V::load(half(1, r)), inverse[r]);
-    }
   }
 
   void add_values(const KvPage& page) noexcept {

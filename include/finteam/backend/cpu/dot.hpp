@@ -258,7 +258,17 @@ template <class Arch, bool = has_byte_dot<Arch>>
 struct SignedQuads {
   Ints<Arch> bytes;
 
-  FINTEAM_INLINE static SignedQuads load(const std::byte* p) noexcept { return {Ints<Arch>::load(p)}; }
+  FINTEAM_INLINE static SignedQuads load(const std::byte* p) noexcept {
+    SignedQuads made{Ints<Arch>::load(p)};
+#if defined(__AVX512VNNI__)
+    if constexpr (Ints<Arch>::parts == 1) {  // once: GCC 12 would load it for every row anew
+      __m512i bytes = made.bytes.part[0];
+      asm("" : "+v"(bytes));
+      made.bytes.part[0] = bytes;
+    }
+#endif
+    return made;
+  }
 };
 
 template <class Arch>

@@ -21,7 +21,7 @@ struct PageWeights {
   using V = simd::Lanes<Arch>;
 
   alignas(64) std::array<std::byte, Rows * row_bytes> numbers;
-  alignas(64) std::array<float, bytes ? 16 : 0> scales;  ///< what a row's bytes are multiplied with
+  alignas(64) std::array<float, bytes ? Rows : 0> scales;  ///< what a row's bytes are multiplied with
 
   [[nodiscard]] const std::byte* row(std::size_t r) const noexcept { return numbers.data() + r * row_bytes; }
 
@@ -43,18 +43,21 @@ struct PageWeights {
     return low + high;
   }
 
-  /// Takes row r's weights, none negative, as bytes: round(inverse · weight), at most 255. Quad i holds the slots 2i,
-  /// 2i + 1, 2i + 16, 2i + 17. A NaN may become any number: its row's total is NaN.
-  FINTEAM_INLINE void put_bytes(std::size_t r, const V& low, const V& high, float inverse) noexcept {
-    const V factor = V::broadcast(inverse), magic = V::broadcast(0x1.8p23F);
-    const V first = simd::fmadd(low, factor, magic), second = simd::fmadd(high, factor, magic);
+  /// Takes row r's weights times the scales of the values, none negative, as bytes: the greatest becomes 255, and quad
+  /// i holds the slots 2i, 2i + 1, 2i + 16, 2i + 17. Weights that hold a NaN may become any: their row's total is NaN.
+  FINTEAM_INLINE void put_bytes(std::size_t r, const V& low, const V& high) noexcept {
+    std::byte* to = numbers.data() + r * row_bytes;
+    const float greatest = simd::greatest(simd::max(low, high));
+    const bool none = greatest < least_magnitude;
+    scales[r] = none ? 0.0F : greatest * (1.0F / 255.0F);
+    const V inverse = V::broadcast(none ? 0.0F : 255.0F / greatest), magic = V::broadcast(0x1.8p23F);
+    const V first = simd::fmadd(low, inverse, magic), second = simd::fmadd(high, inverse, magic);
     simd::Ints<Arch> pairs;
     simd::unroll<V::parts>([&](std::size_t i) FINTEAM_INLINE {
       using Words = typename simd::Ints<Arch>::Batch;
       pairs.part[i] = (simd::bits_as<std::uint32_t>(first.part[i]) & Words(0xFFU)) +
                       simd::shift_left<16>(simd::bits_as<std::uint32_t>(second.part[i]));
     });
-    std::byte* to = numbers.data() + r * row_bytes;
     if constexpr (simd::has_byte_dot<Arch>) {
       alignas(64) std::array<std::uint64_t, 8> twos;
       std::array<std::uint32_t, 8> quads;
