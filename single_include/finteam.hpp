@@ -2177,7 +2177,17 @@ template <class Arch, bool = has_byte_dot<Arch>>
 struct SignedQuads {
   Ints<Arch> bytes;
 
-  FINTEAM_INLINE static SignedQuads load(const std::byte* p) noexcept { return {Ints<Arch>::load(p)}; }
+  FINTEAM_INLINE static SignedQuads load(const std::byte* p) noexcept {
+    SignedQuads made{Ints<Arch>::load(p)};
+#if defined(__AVX512VNNI__)
+    if constexpr (Ints<Arch>::parts == 1) {  // once: GCC 12 would load it for every row anew
+      __m512i bytes = made.bytes.part[0];
+      asm("" : "+v"(bytes));
+      made.bytes.part[0] = bytes;
+    }
+#endif
+    return made;
+  }
 };
 
 template <class Arch>
@@ -2834,7 +2844,7 @@ struct PageWeights {
   using V = simd::Lanes<Arch>;
 
   alignas(64) std::array<std::byte, Rows * row_bytes> numbers;
-  alignas(64) std::array<float, bytes ? 16 : 0> scales;  ///< what a row's bytes are multiplied with
+  alignas(64) std::array<float, bytes ? Rows : 0> scales;  ///< what a row's bytes are multiplied with
 
   [[nodiscard]] const std::byte* row(std::size_t r) const noexcept { return numbers.data() + r * row_bytes; }
 
@@ -2856,18 +2866,21 @@ struct PageWeights {
     return low + high;
   }
 
-  /// Takes row r's weights, none negative, as bytes: round(inverse · weight), at most 255. Quad i holds the slots 2i,
-  /// 2i + 1, 2i + 16, 2i + 17. A NaN may become any number: its row's total is NaN.
-  FINTEAM_INLINE void put_bytes(std::size_t r, const V& low, const V& high, float inverse) noexcept {
-    const V factor = V::broadcast(inverse), magic = V::broadcast(0x1.8p23F);
-    const V first = simd::fmadd(low, factor, magic), second = simd::fmadd(high, factor, magic);
+  /// Takes row r's weights times the scales of the values, none negative, as bytes: the greatest becomes 255, and quad
+  /// i holds the slots 2i, 2i + 1, 2i + 16, 2i + 17. Weights that hold a NaN may become any: their row's total is NaN.
+  FINTEAM_INLINE void put_bytes(std::size_t r, const V& low, const V& high) noexcept {
+    std::byte* to = numbers.data() + r * row_bytes;
+    const float greatest = simd::greatest(simd::max(low, high));
+    const bool none = greatest < least_magnitude;
+    scales[r] = none ? 0.0F : greatest * (1.0F / 255.0F);
+    const V inverse = V::broadcast(none ? 0.0F : 255.0F / greatest), magic = V::broadcast(0x1.8p23F);
+    const V first = simd::fmadd(low, inverse, magic), second = simd::fmadd(high, inverse, magic);
     simd::Ints<Arch> pairs;
     simd::unroll<V::parts>([&](std::size_t i) FINTEAM_INLINE {
       using Words = typename simd::Ints<Arch>::Batch;
       pairs.part[i] = (simd::bits_as<std::uint32_t>(first.part[i]) & Words(0xFFU)) +
                       simd::shift_left<16>(simd::bits_as<std::uint32_t>(second.part[i]));
     });
-    std::byte* to = numbers.data() + r * row_bytes;
     if constexpr (simd::has_byte_dot<Arch>) {
       alignas(64) std::array<std::uint64_t, 8> twos;
       std::array<std::uint32_t, 8> quads;
@@ -3073,19 +3086,17 @@ class AttentionTile {
     }
   }
 
-  /// Scores become weights; greatest scores and totals move on.
+  /// Scores become weights; greatest scores and totals move on. One loop after another, so that rows overlap in each.
   void soften(const KvPage& page, index_t start) noexcept {
-    alignas(64) std::array<float, 16> of_page{};
+    const V before = V::load(greatest_.data());
     for (std::size_t r = 0; r < Rows; ++r) {
       for (index_t s = std::max<index_t>(seen_[r] - start, 0); s < page_tokens; ++s) {
         half(s / 16, r)[s % 16] = -std::numeric_limits<float>::infinity();
       }
-      of_page[r] = simd::greatest(simd::max(V::load(half(0, r)), V::load(half(1, r))));
+      const float most = simd::greatest(simd::max(V::load(half(0, r)), V::load(half(1, r))));
+      greatest_[r] = simd::max(most, greatest_[r]);
     }
-    const V before = V::load(greatest_.data()), now = simd::max(V::load(of_page.data()), before);
-    const V keep = simd::exp(before - now);
-    now.store(greatest_.data());
-    keep.store(keep_.data());
+    alignas(64) std::array<float, 16> of_page{};
     for (std::size_t r = 0; r < Rows; ++r) {
       const V most = V::broadcast(greatest_[r]);
       const V low = simd::exp(V::load(half(0, r)) - most), high = simd::exp(V::load(half(1, r)) - most);
@@ -3097,25 +3108,15 @@ class AttentionTile {
         of_page[r] = simd::sum(weights_.put(r, low, high));
       }
     }
+    if constexpr (F == CacheFormat::int8) {
+      for (std::size_t r = 0; r < Rows; ++r) weights_.put_bytes(r, V::load(half(0, r)), V::load(half(1, r)));
+    }
+    const V keep = simd::exp(before - V::load(greatest_.data()));
+    keep.store(keep_.data());
     simd::fmadd(V::load(total_.data()), keep, V::load(of_page.data())).store(total_.data());
-    if constexpr (F == CacheFormat::int8) quantise();
   }
   [[nodiscard]] float* half(index_t i, std::size_t r) noexcept {
     return &scores_[(static_cast<std::size_t>(i) * Rows + r) * 16];
-  }
-
-  /// Weights that the scales of the values are already part of, as bytes: a row's greatest becomes 255.
-  void quantise() noexcept {
-    alignas(64) std::array<float, 16> inverse{};
-    for (std::size_t r = 0; r < Rows; ++r) {
-      inverse[r] = simd::greatest(simd::max(V::load(half(0, r)), V::load(half(1, r))));
-    }
-    const V most = V::load(inverse.data()), least = V::broadcast(least_magnitude), zero = V::zero();
-    simd::where_less(most, least, zero, most / V::broadcast(255.0F)).store(weights_.scales.data());
-    simd::where_less(most, least, zero, V::broadcast(255.0F) / most).store(inverse.data());
-    for (std::size_t r = 0; r < Rows; ++r) {
-      weights_.put_bytes(r, V::load(half(0, r)), V::load(half(1, r)), inverse[r]);
-    }
   }
 
   void add_values(const KvPage& page) noexcept {
