@@ -141,8 +141,7 @@ int main(int argc, char** argv) {
       if (stored.labels.empty()) {
         stored = said;
         std::cout << "| weights | MB |";
-        const auto team = open_team(folder);
-        for (const auto& role : team.roles()) std::cout << " perplexity, " << role.name << " |";
+        for (const auto& role : plan(folder).roles) std::cout << " perplexity, " << role.name << " |";
         std::cout << " team | label as stored | distance of probabilities | accuracy |\n|---|---|---|---|";
         for (std::size_t k = 0; k < said.perplexity.size(); ++k) std::cout << "---|";
         std::cout << "---|\n" << std::fixed;

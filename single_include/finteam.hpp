@@ -1963,7 +1963,7 @@ inline constexpr bool has_byte_pairs =
         false;
 #endif
 
-/// Bytes of four activations as `dot` reads them: four signed bytes, or two pairs of 16 bits (0 and 2, 1 and 3).
+/// Bytes of four activations as dot products read them: four signed bytes, or two pairs of 16 bits (0 and 2, 1 and 3).
 template <class Arch>
 inline constexpr index_t quad_bytes = has_byte_dot<Arch> ? 4 : 8;
 
@@ -2086,49 +2086,6 @@ FINTEAM_INLINE inline xsimd::batch<std::uint32_t, Arch> dot8(const xsimd::batch<
   return c;
 }
 
-/// Four unsigned bytes for each of sixteen outputs, ready for `dot`: as they are, or as two words of 16-bit numbers.
-template <class Arch, bool = has_byte_dot<Arch>>
-struct Quads {
-  Ints<Arch> bytes;
-
-  FINTEAM_INLINE static Quads load(const std::byte* p) noexcept { return {Ints<Arch>::load(p)}; }
-  /// Nibbles: the low halves of the bytes at p, and the high ones.
-  FINTEAM_INLINE static void load_halves(const std::byte* p, Quads& low, Quads& high) noexcept {
-    const Ints<Arch> both = Ints<Arch>::load(p);
-    const typename Ints<Arch>::Batch mask(0x0F0F0F0FU);
-    unroll<Ints<Arch>::parts>([&](std::size_t i) FINTEAM_INLINE {
-      low.bytes.part[i] = both.part[i] & mask;
-      high.bytes.part[i] = shift_right<4>(both.part[i]) & mask;
-    });
-  }
-};
-
-template <class Arch>
-struct Quads<Arch, false> {
-  Ints<Arch> even, odd;
-
-  FINTEAM_INLINE static Quads load(const std::byte* p) noexcept {
-    const Ints<Arch> bytes = Ints<Arch>::load(p);
-    const typename Ints<Arch>::Batch mask(0x00FF00FFU);
-    Quads made;
-    unroll<Ints<Arch>::parts>([&](std::size_t i) FINTEAM_INLINE {
-      made.even.part[i] = bytes.part[i] & mask;
-      made.odd.part[i] = shift_right<8>(bytes.part[i]) & mask;
-    });
-    return made;
-  }
-  FINTEAM_INLINE static void load_halves(const std::byte* p, Quads& low, Quads& high) noexcept {
-    const Ints<Arch> both = Ints<Arch>::load(p);
-    const typename Ints<Arch>::Batch mask(0x000F000FU);
-    unroll<Ints<Arch>::parts>([&](std::size_t i) FINTEAM_INLINE {
-      low.even.part[i] = both.part[i] & mask;
-      high.even.part[i] = shift_right<4>(both.part[i]) & mask;
-      low.odd.part[i] = shift_right<8>(both.part[i]) & mask;
-      high.odd.part[i] = shift_right<12>(both.part[i]) & mask;
-    });
-  }
-};
-
 /// c + the four products of unsigned bytes in a and signed ones in b, in every word. Only where has_byte_dot.
 template <class Arch>
 FINTEAM_INLINE inline xsimd::batch<std::uint32_t, Arch> add_dots(const xsimd::batch<std::uint32_t, Arch>& a,
@@ -2155,23 +2112,6 @@ FINTEAM_INLINE inline xsimd::batch<std::uint32_t, Arch> add_dots(const xsimd::ba
   return c;
 }
 
-/// c[i] + Σ_j w[i,j] · x[j] over four bytes j: w unsigned, x signed, at `x` in the form of quad_bytes. Exact.
-template <class Arch>
-FINTEAM_INLINE inline Ints<Arch> dot(const Quads<Arch>& w, const std::byte* x, Ints<Arch> c) noexcept {
-  using Word = typename Ints<Arch>::Batch;
-  if constexpr (!has_byte_dot<Arch>) {
-    const Word even(word(x)), odd(word(x + 4));
-    unroll<Ints<Arch>::parts>([&](std::size_t i) FINTEAM_INLINE {
-      c.part[i] = dot16<Arch>(w.odd.part[i], odd, dot16<Arch>(w.even.part[i], even, c.part[i]));
-    });
-  } else {
-    const Word quad(word(x));
-    unroll<Ints<Arch>::parts>([&](std::size_t i)
-                                  FINTEAM_INLINE { c.part[i] = add_dots<Arch>(w.bytes.part[i], quad, c.part[i]); });
-  }
-  return c;
-}
-
 /// Four signed bytes for each of sixteen outputs, ready for `dot_unsigned`.
 template <class Arch, bool = has_byte_dot<Arch>>
 struct SignedQuads {
@@ -2181,9 +2121,8 @@ struct SignedQuads {
     SignedQuads made{Ints<Arch>::load(p)};
 #if defined(__AVX512VNNI__)
     if constexpr (Ints<Arch>::parts == 1) {  // once: GCC 12 would load it for every row anew
-      __m512i bytes = made.bytes.part[0];
-      asm("" : "+v"(bytes));
-      made.bytes.part[0] = bytes;
+      const __m512i bytes = made.bytes.part[0];
+      made.bytes.part[0] = opaque(bytes);
     }
 #endif
     return made;
@@ -2294,6 +2233,13 @@ struct TileShape {
 
   [[nodiscard]] static constexpr index_t next(index_t left) noexcept { return next_tile(sizes(), left); }
 };
+
+/// The format whose kernel a format has: without a dot product for it, bf16 is widened, its activations rounded
+/// already.
+template <class Arch>
+[[nodiscard]] constexpr Format kernel_format(Format format) noexcept {
+  return format == Format::bf16 && !simd::has_bf16_dot<Arch> ? Format::bf16_wide : format;
+}
 
 /// Bytes of four activations against a matrix of this format. Products with four bits need no more than bytes where
 /// their sums in 16 bits are exact: 8 · 2 · 15 · 127 < 2^15.
@@ -2514,7 +2460,6 @@ class Tile {
  private:
   using V = simd::Lanes<Arch>;
   using Ints = simd::Ints<Arch>;
-  using Quads = simd::Quads<Arch>;
   using Word = typename Ints::Batch;
   static constexpr auto rows = static_cast<index_t>(Rows);
   static constexpr bool dot_pairs = F == Format::bf16 && simd::has_bf16_dot<Arch>;
@@ -2596,30 +2541,30 @@ class Tile {
       exact[0][p][r] = Ints::broadcast(F == Format::int4_zero ? 0U : simd::word(offsets + 4 * r));
       if constexpr (chains == 2) exact[1][p][r] = Ints::broadcast(0U);
     });
-    const auto add_quad = [&](const Quads* weights, std::size_t i) FINTEAM_INLINE {
+    const auto add_quad = [&](const Word* weights, std::size_t i) FINTEAM_INLINE {
       simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
+        const Word row(simd::word(quads + static_cast<index_t>(i * Rows + r) * quad));
         each_panel([&](std::size_t p) FINTEAM_INLINE {
-          Ints& sum = exact[i % chains][p][r];
-          sum = simd::dot<Arch>(weights[p], quads + static_cast<index_t>(i * Rows + r) * quad, sum);
+          Word& sum = exact[i % chains][p][r].part[0];
+          sum = simd::add_dots<Arch>(weights[p], row, sum);
         });
       });
     };
-    const auto line = [&](std::size_t p, std::size_t i) FINTEAM_INLINE {
-      return w + Half * group_bytes + static_cast<index_t>(p) * stride + static_cast<index_t>(i) * 64;
-    };
-    Quads low[Panels], high[Panels];
-    if constexpr (F == Format::int8) {
-      simd::unroll<8>([&](std::size_t i) FINTEAM_INLINE {
-        each_panel([&](std::size_t p) FINTEAM_INLINE { low[p] = Quads::load(line(p, i)); });
-        add_quad(low, i);
+    Word low[Panels], high[Panels];
+    simd::unroll<static_cast<std::size_t>(group_bytes / 64)>([&](std::size_t i) FINTEAM_INLINE {
+      each_panel([&](std::size_t p) FINTEAM_INLINE {
+        const std::byte* line =
+            w + Half * group_bytes + static_cast<index_t>(p) * stride + static_cast<index_t>(i) * 64;
+        low[p] = Ints::load(line).part[0];
+        if constexpr (F != Format::int8) {
+          const Word mask(0x0F0F0F0FU);
+          high[p] = simd::shift_right<4>(low[p]) & mask;
+          low[p] = low[p] & mask;
+        }
       });
-    } else {
-      simd::unroll<4>([&](std::size_t i) FINTEAM_INLINE {
-        each_panel([&](std::size_t p) FINTEAM_INLINE { Quads::load_halves(line(p, i), low[p], high[p]); });
-        add_quad(low, i);
-        add_quad(high, i + 4);
-      });
-    }
+      add_quad(low, i);
+      if constexpr (F != Format::int8) add_quad(high, i + 4);
+    });
     if constexpr (chains == 2) {
       each([&](std::size_t p, std::size_t r) FINTEAM_INLINE { exact[0][p][r] = exact[0][p][r] + exact[1][p][r]; });
     }
@@ -2737,10 +2682,11 @@ class MatmulJob {
   }
 
   void chunk(index_t first, index_t last) const noexcept {
+    constexpr Format bf16 = kernel_format<Arch>(Format::bf16);
     switch (w_.format()) {
       case Format::f32: return all_rows<Format::f32>(first, last);
       case Format::bf16_wide: return all_rows<Format::bf16_wide>(first, last);
-      case Format::bf16: return all_rows < simd::has_bf16_dot<Arch> ? Format::bf16 : Format::bf16_wide > (first, last);
+      case Format::bf16: return all_rows<bf16>(first, last);
       case Format::int8: return all_rows<Format::int8>(first, last);
       case Format::int4: return all_rows<Format::int4>(first, last);
       case Format::int4_zero: return all_rows<Format::int4_zero>(first, last);
@@ -3045,8 +2991,7 @@ class AttentionTile {
   using V = simd::Lanes<Arch>;
   static constexpr auto rows = static_cast<index_t>(Rows);
   static constexpr Format keys = key_format(F);
-  static constexpr Format kernel =
-      keys == Format::bf16 && !simd::has_bf16_dot<Arch> ? Format::bf16_wide : keys;  // as MatmulJob chooses
+  static constexpr Format kernel = kernel_format<Arch>(keys);
   /// Panels that go together: as many sums as hide the latency of a multiply-add.
   static constexpr std::size_t together = Rows * V::parts <= 4 ? 2 : 1;
   /// Elements of a query that are prepared at once. Wider heads are prepared anew for every page.

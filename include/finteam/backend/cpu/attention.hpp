@@ -62,8 +62,7 @@ class AttentionTile {
   using V = simd::Lanes<Arch>;
   static constexpr auto rows = static_cast<index_t>(Rows);
   static constexpr Format keys = key_format(F);
-  static constexpr Format kernel =
-      keys == Format::bf16 && !simd::has_bf16_dot<Arch> ? Format::bf16_wide : keys;  // as MatmulJob chooses
+  static constexpr Format kernel = kernel_format<Arch>(keys);
   /// Panels that go together: as many sums as hide the latency of a multiply-add.
   static constexpr std::size_t together = Rows * V::parts <= 4 ? 2 : 1;
   /// Elements of a query that are prepared at once. Wider heads are prepared anew for every page.

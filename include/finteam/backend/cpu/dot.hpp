@@ -44,7 +44,7 @@ inline constexpr bool has_byte_pairs =
         false;
 #endif
 
-/// Bytes of four activations as `dot` reads them: four signed bytes, or two pairs of 16 bits (0 and 2, 1 and 3).
+/// Bytes of four activations as dot products read them: four signed bytes, or two pairs of 16 bits (0 and 2, 1 and 3).
 template <class Arch>
 inline constexpr index_t quad_bytes = has_byte_dot<Arch> ? 4 : 8;
 
@@ -167,49 +167,6 @@ FINTEAM_INLINE inline xsimd::batch<std::uint32_t, Arch> dot8(const xsimd::batch<
   return c;
 }
 
-/// Four unsigned bytes for each of sixteen outputs, ready for `dot`: as they are, or as two words of 16-bit numbers.
-template <class Arch, bool = has_byte_dot<Arch>>
-struct Quads {
-  Ints<Arch> bytes;
-
-  FINTEAM_INLINE static Quads load(const std::byte* p) noexcept { return {Ints<Arch>::load(p)}; }
-  /// Nibbles: the low halves of the bytes at p, and the high ones.
-  FINTEAM_INLINE static void load_halves(const std::byte* p, Quads& low, Quads& high) noexcept {
-    const Ints<Arch> both = Ints<Arch>::load(p);
-    const typename Ints<Arch>::Batch mask(0x0F0F0F0FU);
-    unroll<Ints<Arch>::parts>([&](std::size_t i) FINTEAM_INLINE {
-      low.bytes.part[i] = both.part[i] & mask;
-      high.bytes.part[i] = shift_right<4>(both.part[i]) & mask;
-    });
-  }
-};
-
-template <class Arch>
-struct Quads<Arch, false> {
-  Ints<Arch> even, odd;
-
-  FINTEAM_INLINE static Quads load(const std::byte* p) noexcept {
-    const Ints<Arch> bytes = Ints<Arch>::load(p);
-    const typename Ints<Arch>::Batch mask(0x00FF00FFU);
-    Quads made;
-    unroll<Ints<Arch>::parts>([&](std::size_t i) FINTEAM_INLINE {
-      made.even.part[i] = bytes.part[i] & mask;
-      made.odd.part[i] = shift_right<8>(bytes.part[i]) & mask;
-    });
-    return made;
-  }
-  FINTEAM_INLINE static void load_halves(const std::byte* p, Quads& low, Quads& high) noexcept {
-    const Ints<Arch> both = Ints<Arch>::load(p);
-    const typename Ints<Arch>::Batch mask(0x000F000FU);
-    unroll<Ints<Arch>::parts>([&](std::size_t i) FINTEAM_INLINE {
-      low.even.part[i] = both.part[i] & mask;
-      high.even.part[i] = shift_right<4>(both.part[i]) & mask;
-      low.odd.part[i] = shift_right<8>(both.part[i]) & mask;
-      high.odd.part[i] = shift_right<12>(both.part[i]) & mask;
-    });
-  }
-};
-
 /// c + the four products of unsigned bytes in a and signed ones in b, in every word. Only where has_byte_dot.
 template <class Arch>
 FINTEAM_INLINE inline xsimd::batch<std::uint32_t, Arch> add_dots(const xsimd::batch<std::uint32_t, Arch>& a,
@@ -236,23 +193,6 @@ FINTEAM_INLINE inline xsimd::batch<std::uint32_t, Arch> add_dots(const xsimd::ba
   return c;
 }
 
-/// c[i] + Σ_j w[i,j] · x[j] over four bytes j: w unsigned, x signed, at `x` in the form of quad_bytes. Exact.
-template <class Arch>
-FINTEAM_INLINE inline Ints<Arch> dot(const Quads<Arch>& w, const std::byte* x, Ints<Arch> c) noexcept {
-  using Word = typename Ints<Arch>::Batch;
-  if constexpr (!has_byte_dot<Arch>) {
-    const Word even(word(x)), odd(word(x + 4));
-    unroll<Ints<Arch>::parts>([&](std::size_t i) FINTEAM_INLINE {
-      c.part[i] = dot16<Arch>(w.odd.part[i], odd, dot16<Arch>(w.even.part[i], even, c.part[i]));
-    });
-  } else {
-    const Word quad(word(x));
-    unroll<Ints<Arch>::parts>([&](std::size_t i)
-                                  FINTEAM_INLINE { c.part[i] = add_dots<Arch>(w.bytes.part[i], quad, c.part[i]); });
-  }
-  return c;
-}
-
 /// Four signed bytes for each of sixteen outputs, ready for `dot_unsigned`.
 template <class Arch, bool = has_byte_dot<Arch>>
 struct SignedQuads {
@@ -262,9 +202,8 @@ struct SignedQuads {
     SignedQuads made{Ints<Arch>::load(p)};
 #if defined(__AVX512VNNI__)
     if constexpr (Ints<Arch>::parts == 1) {  // once: GCC 12 would load it for every row anew
-      __m512i bytes = made.bytes.part[0];
-      asm("" : "+v"(bytes));
-      made.bytes.part[0] = bytes;
+      const __m512i bytes = made.bytes.part[0];
+      made.bytes.part[0] = opaque(bytes);
     }
 #endif
     return made;

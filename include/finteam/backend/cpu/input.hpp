@@ -48,6 +48,13 @@ struct TileShape {
   [[nodiscard]] static constexpr index_t next(index_t left) noexcept { return next_tile(sizes(), left); }
 };
 
+/// The format whose kernel a format has: without a dot product for it, bf16 is widened, its activations rounded
+/// already.
+template <class Arch>
+[[nodiscard]] constexpr Format kernel_format(Format format) noexcept {
+  return format == Format::bf16 && !simd::has_bf16_dot<Arch> ? Format::bf16_wide : format;
+}
+
 /// Bytes of four activations against a matrix of this format. Products with four bits need no more than bytes where
 /// their sums in 16 bits are exact: 8 · 2 · 15 · 127 < 2^15.
 template <class Arch>

@@ -46,7 +46,6 @@ class Tile {
  private:
   using V = simd::Lanes<Arch>;
   using Ints = simd::Ints<Arch>;
-  using Quads = simd::Quads<Arch>;
   using Word = typename Ints::Batch;
   static constexpr auto rows = static_cast<index_t>(Rows);
   static constexpr bool dot_pairs = F == Format::bf16 && simd::has_bf16_dot<Arch>;
@@ -128,30 +127,30 @@ class Tile {
       exact[0][p][r] = Ints::broadcast(F == Format::int4_zero ? 0U : simd::word(offsets + 4 * r));
       if constexpr (chains == 2) exact[1][p][r] = Ints::broadcast(0U);
     });
-    const auto add_quad = [&](const Quads* weights, std::size_t i) FINTEAM_INLINE {
+    const auto add_quad = [&](const Word* weights, std::size_t i) FINTEAM_INLINE {
       simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
+        const Word row(simd::word(quads + static_cast<index_t>(i * Rows + r) * quad));
         each_panel([&](std::size_t p) FINTEAM_INLINE {
-          Ints& sum = exact[i % chains][p][r];
-          sum = simd::dot<Arch>(weights[p], quads + static_cast<index_t>(i * Rows + r) * quad, sum);
+          Word& sum = exact[i % chains][p][r].part[0];
+          sum = simd::add_dots<Arch>(weights[p], row, sum);
         });
       });
     };
-    const auto line = [&](std::size_t p, std::size_t i) FINTEAM_INLINE {
-      return w + Half * group_bytes + static_cast<index_t>(p) * stride + static_cast<index_t>(i) * 64;
-    };
-    Quads low[Panels], high[Panels];
-    if constexpr (F == Format::int8) {
-      simd::unroll<8>([&](std::size_t i) FINTEAM_INLINE {
-        each_panel([&](std::size_t p) FINTEAM_INLINE { low[p] = Quads::load(line(p, i)); });
-        add_quad(low, i);
+    Word low[Panels], high[Panels];
+    simd::unroll<static_cast<std::size_t>(group_bytes / 64)>([&](std::size_t i) FINTEAM_INLINE {
+      each_panel([&](std::size_t p) FINTEAM_INLINE {
+        const std::byte* line =
+            w + Half * group_bytes + static_cast<index_t>(p) * stride + static_cast<index_t>(i) * 64;
+        low[p] = Ints::load(line).part[0];
+        if constexpr (F != Format::int8) {
+          const Word mask(0x0F0F0F0FU);
+          high[p] = simd::shift_right<4>(low[p]) & mask;
+          low[p] = low[p] & mask;
+        }
       });
-    } else {
-      simd::unroll<4>([&](std::size_t i) FINTEAM_INLINE {
-        each_panel([&](std::size_t p) FINTEAM_INLINE { Quads::load_halves(line(p, i), low[p], high[p]); });
-        add_quad(low, i);
-        add_quad(high, i + 4);
-      });
-    }
+      add_quad(low, i);
+      if constexpr (F != Format::int8) add_quad(high, i + 4);
+    });
     if constexpr (chains == 2) {
       each([&](std::size_t p, std::size_t r) FINTEAM_INLINE { exact[0][p][r] = exact[0][p][r] + exact[1][p][r]; });
     }
@@ -269,10 +268,11 @@ class MatmulJob {
   }
 
   void chunk(index_t first, index_t last) const noexcept {
+    constexpr Format bf16 = kernel_format<Arch>(Format::bf16);
     switch (w_.format()) {
       case Format::f32: return all_rows<Format::f32>(first, last);
       case Format::bf16_wide: return all_rows<Format::bf16_wide>(first, last);
-      case Format::bf16: return all_rows < simd::has_bf16_dot<Arch> ? Format::bf16 : Format::bf16_wide > (first, last);
+      case Format::bf16: return all_rows<bf16>(first, last);
       case Format::int8: return all_rows<Format::int8>(first, last);
       case Format::int4: return all_rows<Format::int4>(first, last);
       case Format::int4_zero: return all_rows<Format::int4_zero>(first, last);
