@@ -792,7 +792,7 @@ struct Grid {
 // ---- finteam/core/panel.hpp ----------------------------------------------------------------------------------------
 // The panel layout of law 3: a weight [n, k] in panels of 16 outputs, with k running inside a panel. One layout serves
 // the matrix-vector kernel, the matrix-matrix kernel and the look-up of a row. Not here: arithmetic
-// (backend/cpu/matmul.hpp), what a quantised number means (format.hpp), whole matrices (packed.hpp).
+// (backend/cpu/tile.hpp), what a quantised number means (format.hpp), whole matrices (packed.hpp).
 //
 // f32              [k][16]
 // bf16, bf16_wide  [k/2][16][2]
@@ -894,7 +894,7 @@ inline void pack_floats(Format format, std::byte* to, index_t lane, const float*
 
 // ---- finteam/core/packed.hpp ---------------------------------------------------------------------------------------
 // A weight [n, k] in panels (panel.hpp), made of one tensor or of several that one product reads.
-// Not here: arithmetic (backend/cpu/matmul.hpp).
+// Not here: arithmetic (backend/cpu/tile.hpp).
 
 namespace finteam::inline FINTEAM_ABI {
 
@@ -1924,7 +1924,7 @@ void rope_head(const float* cosine, const float* sine, index_t half, float* x) n
 // ---- finteam/backend/cpu/dot.hpp -----------------------------------------------------------------------------------
 // The dot products of short types that xsimd has no operation for: unsigned by signed bytes, four at a time, and pairs
 // of bf16. Each is exact (bytes) or has the rounding of its instruction (bf16), on sixteen outputs at once. Not here:
-// loops over k (matmul.hpp).
+// loops over k (tile.hpp).
 
 namespace finteam::inline FINTEAM_ABI::detail::simd {
 
@@ -2418,11 +2418,173 @@ class CpuInput {
 
 }  // namespace finteam::inline FINTEAM_ABI
 
-// ---- finteam/backend/cpu/matmul.hpp --------------------------------------------------------------------------------
-// y (+)= x wᵀ over the panels of core/packed.hpp, for one row or for many, and the look-up of rows.
+// ---- finteam/backend/cpu/page_values.hpp ---------------------------------------------------------------------------
+// The product of attention's weights with a page's values, for a tile of queries, and the form of the weights in it.
+// The order of every sum (law 3): slot after slot, continuing the outputs; in int8 an exact integer sum of the page's
+// slots, then one multiply-add of float. Not here: where weights come from (attention.hpp).
+
+namespace finteam::inline FINTEAM_ABI {
+namespace detail {
+
+/// The weights of 32 slots for Rows queries, as products with a page's values read them: a row's after another's.
+template <class Arch, CacheFormat F, std::size_t Rows>
+struct PageWeights {
+  static constexpr bool dot_pairs = F == CacheFormat::bf16 && simd::has_bf16_dot<Arch>;
+  static constexpr bool bytes = F == CacheFormat::int8;
+  static constexpr std::size_t row_bytes = bytes ? 8 * simd::quad_bytes<Arch> : dot_pairs ? 64 : 128;
+  using V = simd::Lanes<Arch>;
+
+  alignas(64) std::array<std::byte, Rows * row_bytes> numbers;
+  alignas(64) std::array<float, bytes ? Rows : 0> scales;  ///< what a row's bytes are multiplied with
+
+  [[nodiscard]] const std::byte* row(std::size_t r) const noexcept { return numbers.data() + r * row_bytes; }
+
+  /// Takes row r's weights in a float format; returns sixteen sums of two of them, as they count.
+  FINTEAM_INLINE V put(std::size_t r, V low, V high) noexcept {
+    std::byte* to = numbers.data() + r * row_bytes;
+    if constexpr (dot_pairs) {
+      const auto pairs = simd::pack_bf16<Arch>(low, high);
+      pairs.store(to);
+      return simd::low_bf16<Arch>(pairs.part) + simd::high_bf16<Arch>(pairs.part);
+    } else {
+      if constexpr (F == CacheFormat::bf16) {
+        low = round_to_bf16<Arch>(low);
+        high = round_to_bf16<Arch>(high);
+      }
+      low.store(reinterpret_cast<float*>(to));
+      high.store(reinterpret_cast<float*>(to) + 16);
+    }
+    return low + high;
+  }
+
+  /// Takes row r's weights times the scales of the values, none negative, as bytes: the greatest becomes 255, and quad
+  /// i holds the slots 2i, 2i + 1, 2i + 16, 2i + 17. Weights that hold a NaN may become any: their row's total is NaN.
+  FINTEAM_INLINE void put_bytes(std::size_t r, const V& low, const V& high) noexcept {
+    std::byte* to = numbers.data() + r * row_bytes;
+    const float greatest = simd::greatest(simd::max(low, high));
+    const bool none = greatest < least_magnitude;
+    scales[r] = none ? 0.0F : greatest * (1.0F / 255.0F);
+    const V inverse = V::broadcast(none ? 0.0F : 255.0F / greatest), magic = V::broadcast(0x1.8p23F);
+    const V first = simd::fmadd(low, inverse, magic), second = simd::fmadd(high, inverse, magic);
+    simd::Ints<Arch> pairs;
+    simd::unroll<V::parts>([&](std::size_t i) FINTEAM_INLINE {
+      using Words = typename simd::Ints<Arch>::Batch;
+      pairs.part[i] = (simd::bits_as<std::uint32_t>(first.part[i]) & Words(0xFFU)) +
+                      simd::shift_left<16>(simd::bits_as<std::uint32_t>(second.part[i]));
+    });
+    if constexpr (simd::has_byte_dot<Arch>) {
+      alignas(64) std::array<std::uint64_t, 8> twos;
+      std::array<std::uint32_t, 8> quads;
+      pairs.store(reinterpret_cast<std::byte*>(twos.data()));
+      for (std::size_t i = 0; i < 8; ++i) quads[i] = static_cast<std::uint32_t>(twos[i] | twos[i] >> 24);
+      std::memcpy(to, quads.data(), sizeof quads);
+    } else {
+      pairs.store(to);
+    }
+  }
+};
+
+/// y[r][16p … 16p + 16) = y[r][…] · keep[r] + Σ_s weights[r,s] · value of slot s, for `Panels` panels of a page's
+/// values.
+template <class Arch, CacheFormat F, std::size_t Rows, std::size_t Panels>
+class ValueTile {
+ public:
+  using Weights = PageWeights<Arch, F, Rows>;
+
+  /// y[r] + offset is where the panels' elements are; `count` of them, less than 16 · Panels only for one panel.
+  [[gnu::noinline]] static void run(const Weights& weights, const std::byte* panels, const float* keep, float* const* y,
+                                    index_t offset, index_t count) noexcept {
+    ValueTile tile;
+    const auto load = [&](std::size_t p, std::size_t r) FINTEAM_INLINE {
+      const float* at = y[r] + offset + 16 * p;
+      return (count >= 16 ? V::load(at) : V::load(at, count)) * V::broadcast(keep[r]);
+    };
+    if constexpr (F == CacheFormat::int8) {
+      Ints exact[Panels][Rows];
+      add_bytes(weights, panels, exact);
+      each([&](std::size_t p, std::size_t r) FINTEAM_INLINE {
+        tile.sums_[p][r] = simd::fmadd(simd::to_float<Arch>(exact[p][r]), V::broadcast(weights.scales[r]), load(p, r));
+      });
+    } else {
+      each([&](std::size_t p, std::size_t r) FINTEAM_INLINE { tile.sums_[p][r] = load(p, r); });
+      for (index_t s = 0; s < page_tokens; s += F == CacheFormat::f32 ? 1 : 2, panels += 128)
+        tile.add(weights, panels, s);
+    }
+    each([&](std::size_t p, std::size_t r) FINTEAM_INLINE {
+      float* at = y[r] + offset + 16 * p;
+      if (count >= 16) {
+        tile.sums_[p][r].store(at);
+      } else {
+        tile.sums_[p][r].store(at, count);
+      }
+    });
+  }
+
+ private:
+  using V = simd::Lanes<Arch>;
+  using Ints = simd::Ints<Arch>;
+  template <class G>
+  FINTEAM_INLINE static void each(G&& g) noexcept {
+    simd::unroll<Panels>([&](std::size_t p)
+                             FINTEAM_INLINE { simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE { g(p, r); }); });
+  }
+
+  /// Slot s, in bf16 slots s and s + 1.
+  FINTEAM_INLINE void add(const Weights& weights, const std::byte* panels, index_t s) noexcept {
+    if constexpr (F == CacheFormat::f32) {
+      add_slot(weights, s,
+               [&](std::size_t p) FINTEAM_INLINE { return V::load(reinterpret_cast<const float*>(panels + 64 * p)); });
+    } else {
+      Ints pairs[Panels];
+      simd::unroll<Panels>([&](std::size_t p) FINTEAM_INLINE { pairs[p] = Ints::load(panels + 64 * p); });
+      if constexpr (Weights::dot_pairs) {
+        each([&](std::size_t p, std::size_t r) FINTEAM_INLINE {
+          sums_[p][r] = simd::dot_bf16<Arch>(pairs[p], simd::word(weights.row(r) + 2 * s), sums_[p][r]);
+        });
+      } else {
+        add_slot(weights, s, [&](std::size_t p) FINTEAM_INLINE { return simd::low_bf16<Arch>(pairs[p].part); });
+        add_slot(weights, s + 1, [&](std::size_t p) FINTEAM_INLINE { return simd::high_bf16<Arch>(pairs[p].part); });
+      }
+    }
+  }
+  template <class Value>
+  FINTEAM_INLINE void add_slot(const Weights& weights, index_t s, Value&& value) noexcept {
+    V values[Panels];
+    simd::unroll<Panels>([&](std::size_t p) FINTEAM_INLINE { values[p] = value(p); });
+    simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
+      const V weight = V::broadcast(std::bit_cast<float>(simd::word(weights.row(r) + 4 * s)));
+      simd::unroll<Panels>([&](std::size_t p)
+                               FINTEAM_INLINE { sums_[p][r] = simd::fmadd(weight, values[p], sums_[p][r]); });
+    });
+  }
+
+  /// exact[p][r] = Σ_s bytes of the weights · bytes of the values
+  FINTEAM_INLINE static void add_bytes(const Weights& weights, const std::byte* panels,
+                                       Ints (&exact)[Panels][Rows]) noexcept {
+    each([&](std::size_t p, std::size_t r) FINTEAM_INLINE { exact[p][r] = Ints::broadcast(0); });
+    simd::unroll<8>([&](std::size_t i) FINTEAM_INLINE {
+      simd::SignedQuads<Arch> bytes[Panels];
+      simd::unroll<Panels>([&](std::size_t p)
+                               FINTEAM_INLINE { bytes[p] = simd::SignedQuads<Arch>::load(panels + 64 * (2 * i + p)); });
+      simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
+        const std::byte* quad = weights.row(r) + static_cast<index_t>(i) * simd::quad_bytes<Arch>;
+        simd::unroll<Panels>(
+            [&](std::size_t p) FINTEAM_INLINE { exact[p][r] = simd::dot_unsigned<Arch>(bytes[p], quad, exact[p][r]); });
+      });
+    });
+  }
+
+  V sums_[Panels][Rows];
+};
+
+}  // namespace detail
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/backend/cpu/tile.hpp ----------------------------------------------------------------------------------
+// The one kernel of every product: a few rows of an input against one or two panels, sums in registers.
 // The order of every sum (law 3): one accumulator for each output, taken in increasing k; for the integer formats an
-// exact integer sum within a group, then one multiply-add of float a group. Tiles, chunks and threads only choose which
-// outputs go together.
+// exact integer sum within a group, then one multiply-add of float a group. Not here: which tiles there are
+// (matmul.hpp, attention.hpp).
 
 namespace finteam::inline FINTEAM_ABI {
 namespace detail {
@@ -2647,297 +2809,12 @@ class Tile {
   V sums_[Panels][Rows];
 };
 
-/// What becomes of a product's sums.
-enum class Finish : std::uint8_t { overwrite, accumulate, swiglu };
-
-/// One matrix product, as the tasks of an executor see it.
-template <class Arch>
-class MatmulJob {
- public:
-  MatmulJob(const CpuInput<Arch>& x, const PackedMatrix& w, Finish finish, MatrixView<float> y) noexcept
-      : x_(x), w_(w), finish_(finish), y_(y) {}
-
-  void run(const ExecutorRef& executor) const {
-    const index_t pairs = (w_.panels() + 1) / 2;
-    const index_t least = worthwhile_work / std::max<index_t>(x_.rows() * w_.cols() * 2 * panel_outputs, 1) + 1;
-    const auto take = [this](index_t first, index_t last) {
-      const index_t size = pairs_in(cache_bytes);
-      for (index_t p = first; p < last; p += size) chunk(2 * p, std::min(2 * std::min(p + size, last), w_.panels()));
-    };
-    if (x_.rows() <= most_streamed) {
-      for_halving_chunks(executor, pairs, std::max(least, pairs_in(stream_bytes)), take);
-    } else {
-      for_chunks(executor, pairs, std::max(least, pairs_in(cache_bytes)), take);
-    }
-  }
-
- private:
-  /// Few rows stream the weights past, in runs as long as balance allows. With more, a chunk's weights stay in the
-  /// second cache while the rows go past.
-  static constexpr index_t most_streamed = 16, cache_bytes = 384 * 1024, stream_bytes = 64 * 1024;
-
-  /// Pairs of panels in so many bytes, at least one.
-  [[nodiscard]] index_t pairs_in(index_t bytes) const noexcept {
-    return std::max<index_t>(bytes / std::max<index_t>(2 * w_.panel_bytes(), 1), 1);
-  }
-
-  void chunk(index_t first, index_t last) const noexcept {
-    constexpr Format bf16 = kernel_format<Arch>(Format::bf16);
-    switch (w_.format()) {
-      case Format::f32: return all_rows<Format::f32>(first, last);
-      case Format::bf16_wide: return all_rows<Format::bf16_wide>(first, last);
-      case Format::bf16: return all_rows<bf16>(first, last);
-      case Format::int8: return all_rows<Format::int8>(first, last);
-      case Format::int4: return all_rows<Format::int4>(first, last);
-      case Format::int4_zero: return all_rows<Format::int4_zero>(first, last);
-    }
-  }
-
-  template <Format F>
-  void all_rows(index_t first, index_t last) const noexcept {
-    for (index_t t = 0; t < x_.rows();) {
-      const index_t count = TileShape<Arch>::next(x_.rows() - t);
-      [&]<std::size_t... I>(std::index_sequence<I...>) {
-        constexpr auto sizes = TileShape<Arch>::sizes();
-        ((count == sizes[I] ? rows<F, static_cast<std::size_t>(sizes[I])>(t, first, last) : void()), ...);
-      }
-      (std::make_index_sequence<TileShape<Arch>::sizes().size()>{});
-      t += count;
-    }
-  }
-
-  /// Rows t … t + Rows - 1 against the panels [first, last), two at a time: a pair, or two that share what is read of
-  /// x.
-  template <Format F, std::size_t Rows>
-  void rows(index_t t, index_t first, index_t last) const noexcept {
-    constexpr index_t panels = TileShape<Arch>::panels(F, Rows), size = Rows * 16;
-    alignas(64) std::array<float, 2 * size> sums;
-    for (index_t p = first; p < last; p += 2) {
-      const index_t count = std::min<index_t>(2, last - p);
-      for (index_t c = 0; c < count; c += panels) {
-        // the last panel of an odd number stands for both
-        const index_t stride = count == 1 ? 0 : w_.panel_bytes();
-        Tile<Arch, F, Rows>::run(x_.tile(t), w_.panel(p + c), stride, w_.cols(), sums.data() + c * size);
-      }
-      for (index_t r = 0; r < index_t{Rows}; ++r) {
-        if (finish_ == Finish::swiglu) {
-          finish_pair(t + r, p, sums.data() + r * 16, sums.data() + size + r * 16);
-        } else {
-          for (index_t c = 0; c < count; ++c) finish(t + r, p + c, sums.data() + c * size + r * 16);
-        }
-      }
-    }
-  }
-
-  using V = simd::Lanes<Arch>;
-
-  void finish(index_t t, index_t p, const float* sums) const noexcept {
-    float* at = &y_(t, p * panel_outputs);
-    const index_t count = std::min(panel_outputs, w_.rows() - p * panel_outputs);
-    V total = V::load(sums);
-    if (finish_ == Finish::accumulate) total = (count == panel_outputs ? V::load(at) : V::load(at, count)) + total;
-    put(total, at, count);
-  }
-
-  void finish_pair(index_t t, index_t p, const float* gate, const float* up) const noexcept {
-    put(simd::silu(V::load(gate)) * V::load(up), &y_(t, p / 2 * panel_outputs),
-        std::min(panel_outputs, w_.rows() - p / 2 * panel_outputs));
-  }
-
-  static void put(const V& v, float* at, index_t count) noexcept {
-    if (count == panel_outputs) {
-      v.store(at);
-    } else {
-      v.store(at, count);
-    }
-  }
-
-  const CpuInput<Arch>& x_;
-  const PackedMatrix& w_;
-  Finish finish_;
-  MatrixView<float> y_;
-};
-
-/// y[t,:] = w[tokens[t],:], out of the panels.
-inline void unpack_rows(const ExecutorRef& executor, const PackedMatrix& w, std::span<const std::int32_t> tokens,
-                        MatrixView<float> y) {
-  const auto rows = static_cast<index_t>(tokens.size());
-  for_chunks(executor, rows, chunk_size(executor, rows, 4 * w.cols()), [&](index_t first, index_t last) {
-    for (index_t t = first; t < last; ++t) {
-      const index_t i = tokens[static_cast<std::size_t>(t)];
-      for (index_t j = 0; j < w.cols(); ++j) y(t, j) = w.element(i, j);
-    }
-  });
-}
-
-}  // namespace detail
-}  // namespace finteam::inline FINTEAM_ABI
-
-// ---- finteam/backend/cpu/page_values.hpp ---------------------------------------------------------------------------
-// The product of attention's weights with a page's values, for a tile of queries, and the form of the weights in it.
-// The order of every sum (law 3): slot after slot, continuing the outputs; in int8 an exact integer sum of the page's
-// slots, then one multiply-add of float. Not here: where weights come from (attention.hpp).
-
-namespace finteam::inline FINTEAM_ABI {
-namespace detail {
-
-/// The weights of 32 slots for Rows queries, as products with a page's values read them: a row's after another's.
-template <class Arch, CacheFormat F, std::size_t Rows>
-struct PageWeights {
-  static constexpr bool dot_pairs = F == CacheFormat::bf16 && simd::has_bf16_dot<Arch>;
-  static constexpr bool bytes = F == CacheFormat::int8;
-  static constexpr std::size_t row_bytes = bytes ? 8 * simd::quad_bytes<Arch> : dot_pairs ? 64 : 128;
-  using V = simd::Lanes<Arch>;
-
-  alignas(64) std::array<std::byte, Rows * row_bytes> numbers;
-  alignas(64) std::array<float, bytes ? Rows : 0> scales;  ///< what a row's bytes are multiplied with
-
-  [[nodiscard]] const std::byte* row(std::size_t r) const noexcept { return numbers.data() + r * row_bytes; }
-
-  /// Takes row r's weights in a float format; returns sixteen sums of two of them, as they count.
-  FINTEAM_INLINE V put(std::size_t r, V low, V high) noexcept {
-    std::byte* to = numbers.data() + r * row_bytes;
-    if constexpr (dot_pairs) {
-      const auto pairs = simd::pack_bf16<Arch>(low, high);
-      pairs.store(to);
-      return simd::low_bf16<Arch>(pairs.part) + simd::high_bf16<Arch>(pairs.part);
-    } else {
-      if constexpr (F == CacheFormat::bf16) {
-        low = round_to_bf16<Arch>(low);
-        high = round_to_bf16<Arch>(high);
-      }
-      low.store(reinterpret_cast<float*>(to));
-      high.store(reinterpret_cast<float*>(to) + 16);
-    }
-    return low + high;
-  }
-
-  /// Takes row r's weights times the scales of the values, none negative, as bytes: the greatest becomes 255, and quad
-  /// i holds the slots 2i, 2i + 1, 2i + 16, 2i + 17. Weights that hold a NaN may become any: their row's total is NaN.
-  FINTEAM_INLINE void put_bytes(std::size_t r, const V& low, const V& high) noexcept {
-    std::byte* to = numbers.data() + r * row_bytes;
-    const float greatest = simd::greatest(simd::max(low, high));
-    const bool none = greatest < least_magnitude;
-    scales[r] = none ? 0.0F : greatest * (1.0F / 255.0F);
-    const V inverse = V::broadcast(none ? 0.0F : 255.0F / greatest), magic = V::broadcast(0x1.8p23F);
-    const V first = simd::fmadd(low, inverse, magic), second = simd::fmadd(high, inverse, magic);
-    simd::Ints<Arch> pairs;
-    simd::unroll<V::parts>([&](std::size_t i) FINTEAM_INLINE {
-      using Words = typename simd::Ints<Arch>::Batch;
-      pairs.part[i] = (simd::bits_as<std::uint32_t>(first.part[i]) & Words(0xFFU)) +
-                      simd::shift_left<16>(simd::bits_as<std::uint32_t>(second.part[i]));
-    });
-    if constexpr (simd::has_byte_dot<Arch>) {
-      alignas(64) std::array<std::uint64_t, 8> twos;
-      std::array<std::uint32_t, 8> quads;
-      pairs.store(reinterpret_cast<std::byte*>(twos.data()));
-      for (std::size_t i = 0; i < 8; ++i) quads[i] = static_cast<std::uint32_t>(twos[i] | twos[i] >> 24);
-      std::memcpy(to, quads.data(), sizeof quads);
-    } else {
-      pairs.store(to);
-    }
-  }
-};
-
-/// y[r][16p … 16p + 16) = y[r][…] · keep[r] + Σ_s weights[r,s] · value of slot s, for `Panels` panels of a page's
-/// values.
-template <class Arch, CacheFormat F, std::size_t Rows, std::size_t Panels>
-class ValueTile {
- public:
-  using Weights = PageWeights<Arch, F, Rows>;
-
-  /// y[r] + offset is where the panels' elements are; `count` of them, less than 16 · Panels only for one panel.
-  [[gnu::noinline]] static void run(const Weights& weights, const std::byte* panels, const float* keep, float* const* y,
-                                    index_t offset, index_t count) noexcept {
-    ValueTile tile;
-    const auto load = [&](std::size_t p, std::size_t r) FINTEAM_INLINE {
-      const float* at = y[r] + offset + 16 * p;
-      return (count >= 16 ? V::load(at) : V::load(at, count)) * V::broadcast(keep[r]);
-    };
-    if constexpr (F == CacheFormat::int8) {
-      Ints exact[Panels][Rows];
-      add_bytes(weights, panels, exact);
-      each([&](std::size_t p, std::size_t r) FINTEAM_INLINE {
-        tile.sums_[p][r] = simd::fmadd(simd::to_float<Arch>(exact[p][r]), V::broadcast(weights.scales[r]), load(p, r));
-      });
-    } else {
-      each([&](std::size_t p, std::size_t r) FINTEAM_INLINE { tile.sums_[p][r] = load(p, r); });
-      for (index_t s = 0; s < page_tokens; s += F == CacheFormat::f32 ? 1 : 2, panels += 128)
-        tile.add(weights, panels, s);
-    }
-    each([&](std::size_t p, std::size_t r) FINTEAM_INLINE {
-      float* at = y[r] + offset + 16 * p;
-      if (count >= 16) {
-        tile.sums_[p][r].store(at);
-      } else {
-        tile.sums_[p][r].store(at, count);
-      }
-    });
-  }
-
- private:
-  using V = simd::Lanes<Arch>;
-  using Ints = simd::Ints<Arch>;
-  template <class G>
-  FINTEAM_INLINE static void each(G&& g) noexcept {
-    simd::unroll<Panels>([&](std::size_t p)
-                             FINTEAM_INLINE { simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE { g(p, r); }); });
-  }
-
-  /// Slot s, in bf16 slots s and s + 1.
-  FINTEAM_INLINE void add(const Weights& weights, const std::byte* panels, index_t s) noexcept {
-    if constexpr (F == CacheFormat::f32) {
-      add_slot(weights, s,
-               [&](std::size_t p) FINTEAM_INLINE { return V::load(reinterpret_cast<const float*>(panels + 64 * p)); });
-    } else {
-      Ints pairs[Panels];
-      simd::unroll<Panels>([&](std::size_t p) FINTEAM_INLINE { pairs[p] = Ints::load(panels + 64 * p); });
-      if constexpr (Weights::dot_pairs) {
-        each([&](std::size_t p, std::size_t r) FINTEAM_INLINE {
-          sums_[p][r] = simd::dot_bf16<Arch>(pairs[p], simd::word(weights.row(r) + 2 * s), sums_[p][r]);
-        });
-      } else {
-        add_slot(weights, s, [&](std::size_t p) FINTEAM_INLINE { return simd::low_bf16<Arch>(pairs[p].part); });
-        add_slot(weights, s + 1, [&](std::size_t p) FINTEAM_INLINE { return simd::high_bf16<Arch>(pairs[p].part); });
-      }
-    }
-  }
-  template <class Value>
-  FINTEAM_INLINE void add_slot(const Weights& weights, index_t s, Value&& value) noexcept {
-    V values[Panels];
-    simd::unroll<Panels>([&](std::size_t p) FINTEAM_INLINE { values[p] = value(p); });
-    simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
-      const V weight = V::broadcast(std::bit_cast<float>(simd::word(weights.row(r) + 4 * s)));
-      simd::unroll<Panels>([&](std::size_t p)
-                               FINTEAM_INLINE { sums_[p][r] = simd::fmadd(weight, values[p], sums_[p][r]); });
-    });
-  }
-
-  /// exact[p][r] = Σ_s bytes of the weights · bytes of the values
-  FINTEAM_INLINE static void add_bytes(const Weights& weights, const std::byte* panels,
-                                       Ints (&exact)[Panels][Rows]) noexcept {
-    each([&](std::size_t p, std::size_t r) FINTEAM_INLINE { exact[p][r] = Ints::broadcast(0); });
-    simd::unroll<8>([&](std::size_t i) FINTEAM_INLINE {
-      simd::SignedQuads<Arch> bytes[Panels];
-      simd::unroll<Panels>([&](std::size_t p)
-                               FINTEAM_INLINE { bytes[p] = simd::SignedQuads<Arch>::load(panels + 64 * (2 * i + p)); });
-      simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
-        const std::byte* quad = weights.row(r) + static_cast<index_t>(i) * simd::quad_bytes<Arch>;
-        simd::unroll<Panels>(
-            [&](std::size_t p) FINTEAM_INLINE { exact[p][r] = simd::dot_unsigned<Arch>(bytes[p], quad, exact[p][r]); });
-      });
-    });
-  }
-
-  V sums_[Panels][Rows];
-};
-
 }  // namespace detail
 }  // namespace finteam::inline FINTEAM_ABI
 
 // ---- finteam/backend/cpu/attention.hpp -----------------------------------------------------------------------------
 // Attention over pages, a tile of queries at a time: the queries of a key/value head and of neighbouring rows share
-// what is read. Scores are products with a page's keys (matmul.hpp), outputs with its values (page_values.hpp); between
+// what is read. Scores are products with a page's keys (tile.hpp), outputs with its values (page_values.hpp); between
 // them runs a softmax that keeps no more than one page's weights. Pages are read one after the other, from front to
 // back: a processor that fetches ahead keeps pace with no other order.
 // The bits depend on the row's query, its keys and values and its position: pages are taken whole, in order, and a slot
@@ -3180,6 +3057,139 @@ class AttentionJob {
   TensorView<float, 3> y_;
   index_t group_;
 };
+
+}  // namespace detail
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/backend/cpu/matmul.hpp --------------------------------------------------------------------------------
+// y (+)= x wᵀ over the panels of core/packed.hpp, for one row or for many, and the look-up of rows.
+// Tiles, chunks and threads only choose which outputs go together (law 3). Not here: the sums themselves (tile.hpp).
+
+namespace finteam::inline FINTEAM_ABI {
+namespace detail {
+
+/// What becomes of a product's sums.
+enum class Finish : std::uint8_t { overwrite, accumulate, swiglu };
+
+/// One matrix product, as the tasks of an executor see it.
+template <class Arch>
+class MatmulJob {
+ public:
+  MatmulJob(const CpuInput<Arch>& x, const PackedMatrix& w, Finish finish, MatrixView<float> y) noexcept
+      : x_(x), w_(w), finish_(finish), y_(y) {}
+
+  void run(const ExecutorRef& executor) const {
+    const index_t pairs = (w_.panels() + 1) / 2;
+    const index_t least = worthwhile_work / std::max<index_t>(x_.rows() * w_.cols() * 2 * panel_outputs, 1) + 1;
+    const auto take = [this](index_t first, index_t last) {
+      const index_t size = pairs_in(cache_bytes);
+      for (index_t p = first; p < last; p += size) chunk(2 * p, std::min(2 * std::min(p + size, last), w_.panels()));
+    };
+    if (x_.rows() <= most_streamed) {
+      for_halving_chunks(executor, pairs, std::max(least, pairs_in(stream_bytes)), take);
+    } else {
+      for_chunks(executor, pairs, std::max(least, pairs_in(cache_bytes)), take);
+    }
+  }
+
+ private:
+  /// Few rows stream the weights past, in runs as long as balance allows. With more, a chunk's weights stay in the
+  /// second cache while the rows go past.
+  static constexpr index_t most_streamed = 16, cache_bytes = 384 * 1024, stream_bytes = 64 * 1024;
+
+  /// Pairs of panels in so many bytes, at least one.
+  [[nodiscard]] index_t pairs_in(index_t bytes) const noexcept {
+    return std::max<index_t>(bytes / std::max<index_t>(2 * w_.panel_bytes(), 1), 1);
+  }
+
+  void chunk(index_t first, index_t last) const noexcept {
+    constexpr Format bf16 = kernel_format<Arch>(Format::bf16);
+    switch (w_.format()) {
+      case Format::f32: return all_rows<Format::f32>(first, last);
+      case Format::bf16_wide: return all_rows<Format::bf16_wide>(first, last);
+      case Format::bf16: return all_rows<bf16>(first, last);
+      case Format::int8: return all_rows<Format::int8>(first, last);
+      case Format::int4: return all_rows<Format::int4>(first, last);
+      case Format::int4_zero: return all_rows<Format::int4_zero>(first, last);
+    }
+  }
+
+  template <Format F>
+  void all_rows(index_t first, index_t last) const noexcept {
+    for (index_t t = 0; t < x_.rows();) {
+      const index_t count = TileShape<Arch>::next(x_.rows() - t);
+      [&]<std::size_t... I>(std::index_sequence<I...>) {
+        constexpr auto sizes = TileShape<Arch>::sizes();
+        ((count == sizes[I] ? rows<F, static_cast<std::size_t>(sizes[I])>(t, first, last) : void()), ...);
+      }
+      (std::make_index_sequence<TileShape<Arch>::sizes().size()>{});
+      t += count;
+    }
+  }
+
+  /// Rows t … t + Rows - 1 against the panels [first, last), two at a time: a pair, or two that share what is read of
+  /// x.
+  template <Format F, std::size_t Rows>
+  void rows(index_t t, index_t first, index_t last) const noexcept {
+    constexpr index_t panels = TileShape<Arch>::panels(F, Rows), size = Rows * 16;
+    alignas(64) std::array<float, 2 * size> sums;
+    for (index_t p = first; p < last; p += 2) {
+      const index_t count = std::min<index_t>(2, last - p);
+      for (index_t c = 0; c < count; c += panels) {
+        // the last panel of an odd number stands for both
+        const index_t stride = count == 1 ? 0 : w_.panel_bytes();
+        Tile<Arch, F, Rows>::run(x_.tile(t), w_.panel(p + c), stride, w_.cols(), sums.data() + c * size);
+      }
+      for (index_t r = 0; r < index_t{Rows}; ++r) {
+        if (finish_ == Finish::swiglu) {
+          finish_pair(t + r, p, sums.data() + r * 16, sums.data() + size + r * 16);
+        } else {
+          for (index_t c = 0; c < count; ++c) finish(t + r, p + c, sums.data() + c * size + r * 16);
+        }
+      }
+    }
+  }
+
+  using V = simd::Lanes<Arch>;
+
+  void finish(index_t t, index_t p, const float* sums) const noexcept {
+    float* at = &y_(t, p * panel_outputs);
+    const index_t count = std::min(panel_outputs, w_.rows() - p * panel_outputs);
+    V total = V::load(sums);
+    if (finish_ == Finish::accumulate) total = (count == panel_outputs ? V::load(at) : V::load(at, count)) + total;
+    put(total, at, count);
+  }
+
+  void finish_pair(index_t t, index_t p, const float* gate, const float* up) const noexcept {
+    put(simd::silu(V::load(gate)) * V::load(up), &y_(t, p / 2 * panel_outputs),
+        std::min(panel_outputs, w_.rows() - p / 2 * panel_outputs));
+  }
+
+  static void put(const V& v, float* at, index_t count) noexcept {
+    if (count == panel_outputs) {
+      v.store(at);
+    } else {
+      v.store(at, count);
+    }
+  }
+
+  const CpuInput<Arch>& x_;
+  const PackedMatrix& w_;
+  Finish finish_;
+  MatrixView<float> y_;
+};
+
+/// y[t,:] = w[tokens[t],:], out of the panels.
+inline void unpack_rows(const ExecutorRef& executor, const PackedMatrix& w, std::span<const std::int32_t> tokens,
+                        MatrixView<float> y) {
+  const auto rows = static_cast<index_t>(tokens.size());
+  for_chunks(executor, rows, chunk_size(executor, rows, 4 * w.cols()), [&](index_t first, index_t last) {
+    for (index_t t = first; t < last; ++t) {
+      const index_t i = tokens[static_cast<std::size_t>(t)];
+      for (index_t j = 0; j < w.cols(); ++j) y(t, j) = w.element(i, j);
+    }
+  });
+}
 
 }  // namespace detail
 }  // namespace finteam::inline FINTEAM_ABI

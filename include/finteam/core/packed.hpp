@@ -1,5 +1,5 @@
 // A weight [n, k] in panels (panel.hpp), made of one tensor or of several that one product reads.
-// Not here: arithmetic (backend/cpu/matmul.hpp).
+// Not here: arithmetic (backend/cpu/tile.hpp).
 #pragma once
 
 #include <finteam/core/panel.hpp>

@@ -1,6 +1,6 @@
 // The panel layout of law 3: a weight [n, k] in panels of 16 outputs, with k running inside a panel. One layout serves
 // the matrix-vector kernel, the matrix-matrix kernel and the look-up of a row. Not here: arithmetic
-// (backend/cpu/matmul.hpp), what a quantised number means (format.hpp), whole matrices (packed.hpp).
+// (backend/cpu/tile.hpp), what a quantised number means (format.hpp), whole matrices (packed.hpp).
 //
 // f32              [k][16]
 // bf16, bf16_wide  [k/2][16][2]

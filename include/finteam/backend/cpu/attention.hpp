@@ -1,5 +1,5 @@
 // Attention over pages, a tile of queries at a time: the queries of a key/value head and of neighbouring rows share
-// what is read. Scores are products with a page's keys (matmul.hpp), outputs with its values (page_values.hpp); between
+// what is read. Scores are products with a page's keys (tile.hpp), outputs with its values (page_values.hpp); between
 // them runs a softmax that keeps no more than one page's weights. Pages are read one after the other, from front to
 // back: a processor that fetches ahead keeps pace with no other order.
 // The bits depend on the row's query, its keys and values and its position: pages are taken whole, in order, and a slot
@@ -8,8 +8,8 @@
 #pragma once
 
 #include <finteam/backend/cpu/elementwise.hpp>
-#include <finteam/backend/cpu/matmul.hpp>
 #include <finteam/backend/cpu/page_values.hpp>
+#include <finteam/backend/cpu/tile.hpp>
 
 #include <algorithm>
 #include <array>

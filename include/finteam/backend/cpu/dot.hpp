@@ -1,6 +1,6 @@
 // The dot products of short types that xsimd has no operation for: unsigned by signed bytes, four at a time, and pairs
 // of bf16. Each is exact (bytes) or has the rounding of its instruction (bf16), on sixteen outputs at once. Not here:
-// loops over k (matmul.hpp).
+// loops over k (tile.hpp).
 #pragma once
 
 #include <finteam/backend/cpu/simd.hpp>
