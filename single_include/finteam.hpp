@@ -1712,6 +1712,12 @@ FINTEAM_INLINE inline Lanes<Arch> unless_nan(const Lanes<Arch>& x, const Lanes<A
   return Lanes<Arch>::make([&](std::size_t i)
                                FINTEAM_INLINE { return xsimd::select(x.part[i] == x.part[i], y.part[i], x.part[i]); });
 }
+template <class Arch>
+[[nodiscard]] FINTEAM_INLINE inline bool any_nan(const Lanes<Arch>& x) noexcept {
+  bool any = false;
+  unroll<Lanes<Arch>::parts>([&](std::size_t i) FINTEAM_INLINE { any |= xsimd::any(x.part[i] != x.part[i]); });
+  return any;
+}
 inline float unless_nan(float x, float y) noexcept { return x == x ? y : x; }
 
 /// p · 2^n on the exponent's bits, n in the lowest mantissa bits of t. Nothing that could be contracted.
@@ -2268,66 +2274,60 @@ FINTEAM_INLINE inline simd::Lanes<Arch> round_to_bf16(const simd::Lanes<Arch>& x
   return simd::unless_nan(x, rounded);
 }
 
-/// Row r of a tile of `rows` rows, out of value(j), which gives the sixteen elements from j on (0 beyond k).
+/// Row r of a tile of `rows` rows of k elements.
 template <class Arch>
 class TileRow {
  public:
+  using V = simd::Lanes<Arch>;
+  static constexpr index_t piece = group_inputs;
+
   TileRow(std::byte* tile, index_t rows, index_t r) noexcept : tile_(tile), rows_(rows), r_(r) {}
 
-  template <class Value>
-  void write(Format format, index_t k, Value&& value) const noexcept {
-    if (is_quantised(format)) {
-      const index_t padded = (k + block_inputs - 1) / block_inputs * block_inputs;
-      for (index_t j = 0; j < padded; j += group_inputs) write_group(format, j, value(j), value(j + 16));
+  /// How many elements a row is written with: those beyond k are 0.
+  [[nodiscard]] static constexpr index_t written(Format format, index_t k) noexcept {
+    return is_quantised(format) ? (k + block_inputs - 1) / block_inputs * block_inputs : k;
+  }
+
+  /// The elements j … j + piece - 1; j is a multiple of piece.
+  void write(Format format, index_t k, index_t j, const V& first, const V& second) const noexcept {
+    if (is_quantised(format)) return write_group(format, j, first, second);
+    const index_t count = std::min(piece, k + k % 2 - j);
+    if (format != Format::bf16) {
+      write_floats(first, second, j, count);
+    } else if constexpr (simd::has_bf16_dot<Arch>) {
+      write_pairs(first, second, j, count);
     } else {
-      for (index_t j = 0; j < k; j += 16) {
-        const index_t count = std::min<index_t>(16, k + k % 2 - j);
-        const V v = format == Format::bf16 ? round_to_bf16<Arch>(value(j)) : value(j);
-        if (format == Format::bf16 && simd::has_bf16_dot<Arch>) {
-          write_pairs(v, j, count);
-        } else {
-          write_floats(v, j, count);
-        }
-      }
+      write_floats(round_to_bf16<Arch>(first), round_to_bf16<Arch>(second), j, count);
     }
   }
 
  private:
-  using V = simd::Lanes<Arch>;
-
-  void put(index_t at, std::uint32_t word) const noexcept { std::memcpy(tile_ + at, &word, 4); }
-
-  void write_floats(const V& v, index_t j, index_t count) const noexcept {
-    alignas(64) std::array<float, 16> a;
-    v.store(a.data());
-    for (index_t i = 0; i < count; ++i)
-      std::memcpy(tile_ + ((j + i) * rows_ + r_) * 4, &a[static_cast<std::size_t>(i)], 4);
+  void write_floats(const V& first, const V& second, index_t j, index_t count) const noexcept {
+    alignas(64) std::array<float, 32> a;
+    first.store(a.data());
+    second.store(a.data() + 16);
+    std::byte* to = tile_ + (j * rows_ + r_) * 4;
+    for (index_t i = 0; i < count; ++i) std::memcpy(to + 4 * i * rows_, &a[static_cast<std::size_t>(i)], 4);
   }
 
-  void write_pairs(const V& v, index_t j, index_t count) const noexcept {
-    alignas(64) std::array<float, 16> a;
-    v.store(a.data());
-    for (index_t i = 0; i < count; i += 2) {
-      const auto at = static_cast<std::size_t>(i);
-      put(((j + i) / 2 * rows_ + r_) * 4,
-          std::bit_cast<std::uint32_t>(a[at]) >> 16 | (std::bit_cast<std::uint32_t>(a[at + 1]) & 0xFFFF0000U));
-    }
+  void write_pairs(const V& first, const V& second, index_t j, index_t count) const noexcept {
+    alignas(64) std::array<std::byte, 64> pairs;
+    simd::pack_bf16<Arch>(first, second).store(pairs.data());
+    std::byte* to = tile_ + (j / 2 * rows_ + r_) * 4;
+    for (index_t i = 0; i < count / 2; ++i) std::memcpy(to + 4 * i * rows_, pairs.data() + 4 * i, 4);
   }
 
   /// As quantise_activations of core/format.hpp, with the same bits.
   void write_group(Format format, index_t j, const V& first, const V& second) const noexcept {
     const float most = greatest_magnitude(first, second);
     const bool none = most < least_magnitude;
-    const float inverse = none ? 0.0F : 127.0F / most;
-    alignas(64) std::array<std::int32_t, 32> q;
-    store_nearest(first, inverse, q.data());
-    store_nearest(second, inverse, q.data() + 16);
-    std::int32_t sum = 0;
-    for (const std::int32_t v : q) sum += v;
+    const V inverse = V::broadcast(none ? 0.0F : 127.0F / most), magic = V::broadcast(0x1.8p23F);
+    const V low = clamped(first * inverse) + magic, high = clamped(second * inverse) + magic;  // integers, lowest bits
+    const auto sum = static_cast<std::int32_t>(simd::sum((low - magic) + (high - magic)));
 
     const index_t half = j / group_inputs % 2, quad = input_quad_bytes<Arch>(format), quads = 16 * quad * rows_;
     std::byte* block = tile_ + j / block_inputs * (quads + 16 * rows_);
-    write_quads(q.data(), quad, block + 8 * half * quad * rows_);
+    write_quads(low, high, quad, block + 8 * half * quad * rows_);
     const float scale = none ? 0.0F : most / 127.0F;
     const std::uint32_t offset = format == Format::int4_zero
                                      ? std::bit_cast<std::uint32_t>(static_cast<float>(sum))
@@ -2336,38 +2336,36 @@ class TileRow {
     std::memcpy(block + quads + ((2 + half) * rows_ + r_) * 4, &offset, 4);
   }
 
-  void write_quads(const std::int32_t* q, index_t quad_bytes, std::byte* to) const noexcept {
-    const auto low = [](std::int32_t a, unsigned bits) { return static_cast<std::uint32_t>(a) & ((1U << bits) - 1U); };
-    for (index_t quad = 0; quad < 8; ++quad, q += 4) {
-      std::byte* at = to + (quad * rows_ + r_) * quad_bytes;
-      if (quad_bytes == 4) {
-        const std::uint32_t word = low(q[0], 8) | low(q[1], 8) << 8 | low(q[2], 8) << 16 | low(q[3], 8) << 24;
-        std::memcpy(at, &word, 4);
-      } else {
-        const std::uint32_t even = low(q[0], 16) | low(q[2], 16) << 16, odd = low(q[1], 16) | low(q[3], 16) << 16;
-        std::memcpy(at, &even, 4);
-        std::memcpy(at + 4, &odd, 4);
+  void write_quads(const V& low, const V& high, index_t quad_bytes, std::byte* to) const noexcept {
+    alignas(64) std::array<std::uint32_t, 32> q;
+    low.store(reinterpret_cast<float*>(q.data()));
+    high.store(reinterpret_cast<float*>(q.data() + 16));
+    const std::size_t step = static_cast<std::size_t>(rows_ * quad_bytes);
+    to += r_ * quad_bytes;
+    if (quad_bytes == 4) {
+      std::array<std::uint8_t, 32> bytes;
+      for (std::size_t i = 0; i < 32; ++i) bytes[i] = static_cast<std::uint8_t>(q[i]);
+      for (std::size_t i = 0; i < 8; ++i) std::memcpy(to + i * step, &bytes[4 * i], 4);
+    } else {
+      for (std::size_t i = 0; i < 32; i += 4, to += step) {
+        const std::uint32_t even = (q[i] & 0xFFFFU) | q[i + 2] << 16, odd = (q[i + 1] & 0xFFFFU) | q[i + 3] << 16;
+        std::memcpy(to, &even, 4);
+        std::memcpy(to + 4, &odd, 4);
       }
     }
   }
 
+  /// The greatest of 32 magnitudes, NaN if one is.
   static float greatest_magnitude(const V& a, const V& b) noexcept {
-    alignas(64) std::array<std::uint32_t, 32> bits;
-    a.store(reinterpret_cast<float*>(bits.data()));
-    b.store(reinterpret_cast<float*>(bits.data() + 16));
-    std::uint32_t most = 0;
-    for (const std::uint32_t word : bits) most = std::max(most, word & 0x7FFFFFFFU);
-    return std::bit_cast<float>(most);
+    const V first = magnitude(a), most = simd::unless_nan(first, simd::max(first, magnitude(b)));
+    return simd::any_nan(most) ? std::numeric_limits<float>::quiet_NaN() : simd::greatest(most);
   }
-
-  static void store_nearest(const V& x, float inverse, std::int32_t* q) noexcept {
-    const V limit = V::broadcast(127.0F), bottom = V::broadcast(-127.0F);
-    const V near = simd::min(simd::max(x * V::broadcast(inverse), bottom), limit) + V::broadcast(0x1.8p23F);
-    alignas(64) std::array<float, 16> a;
-    near.store(a.data());
-    for (std::size_t i = 0; i < 16; ++i)
-      q[i] = static_cast<std::int32_t>(std::bit_cast<std::uint32_t>(a[i]) - 0x4B400000U);
+  static V magnitude(const V& x) noexcept {
+    return V::make([&](std::size_t i) FINTEAM_INLINE {
+      return simd::bits_as<float>(simd::bits_as<std::uint32_t>(x.part[i]) & typename V::Bits(0x7FFFFFFFU));
+    });
   }
+  static V clamped(const V& x) noexcept { return simd::min(simd::max(x, V::broadcast(-127.0F)), V::broadcast(127.0F)); }
 
   std::byte* tile_;
   index_t rows_, r_;
@@ -2391,22 +2389,31 @@ class CpuInput {
     return static_cast<std::size_t>(rows * 4 * ((k + block_inputs - 1) / block_inputs * block_inputs));
   }
 
-  /// Takes t rows of k: value(row, j) gives sixteen elements from j on, 0 beyond k; start(t) makes a row.
-  template <class Start>
-  void write(const ExecutorRef& executor, Format format, index_t t, index_t k, Start&& start) {
+  /// Takes t rows of k: value(row, scale(row), j) gives sixteen elements from j on, 0 beyond k.
+  template <class Scale, class Value>
+  void write(const ExecutorRef& executor, Format format, index_t t, index_t k, Scale&& scale, Value&& value) {
     using Rows = detail::TileShape<Arch>;
+    using Row = detail::TileRow<Arch>;
     rows_ = t;
     row_bytes_ = detail::input_row_bytes<Arch>(format, k);
+    const auto tile = [&](index_t first, index_t size) {
+      std::array<float, Rows::most> scales;
+      for (index_t r = 0; r < size; ++r) scales[static_cast<std::size_t>(r)] = scale(first + r);
+      for (index_t j = 0; j < Row::written(format, k); j += Row::piece) {
+        for (index_t r = 0; r < size; ++r) {
+          const auto at = [&](index_t i) { return value(first + r, scales[static_cast<std::size_t>(r)], i); };
+          Row(buffer_.data() + first * row_bytes_, size, r).write(format, k, j, at(j), at(j + 16));
+        }
+      }
+    };
     const index_t tiles = (t + Rows::most - 1) / Rows::most;
     detail::for_chunks(executor, tiles, detail::chunk_size(executor, tiles, 4 * k * Rows::most),
                        [&](index_t first, index_t last) {
                          const index_t end = std::min(t, last * Rows::most);
                          for (index_t row = first * Rows::most; row < end;) {
                            const index_t size = Rows::next(end - row);
-                           std::byte* tile = buffer_.data() + row * row_bytes_;
-                           for (index_t r = 0; r < size; ++r, ++row) {
-                             detail::TileRow<Arch>(tile, size, r).write(format, k, start(row));
-                           }
+                           tile(row, size);
+                           row += size;
                          }
                        });
   }
@@ -2589,31 +2596,45 @@ class ValueTile {
 namespace finteam::inline FINTEAM_ABI {
 namespace detail {
 
+/// Memory that will be read soon: while a kernel computes, a few of its lines at a time go to the second cache.
+struct Ahead {
+  static constexpr index_t elements = 128;  ///< of every row, from one time to the next
+
+  const std::byte* at = nullptr;
+  index_t lines = 0;
+
+  FINTEAM_INLINE void fetch() noexcept {
+    for (index_t i = 0; i < lines; ++i, at += 64) __builtin_prefetch(at, 0, 2);
+  }
+};
+
 /// sums[p][r][0 … 16) = Σ_j x[r,j] · w[p·16 + i, j] for one tile: Rows rows of an input, Panels panels `stride` apart.
 /// Panels may be interleaved, line by line or block by block.
 template <class Arch, Format F, std::size_t Rows, std::size_t Panels = TileShape<Arch>::panels(F, Rows),
           index_t Interleaved = 1>
 class Tile {
  public:
-  [[gnu::noinline]] static void run(const std::byte* x, const std::byte* w, index_t stride, index_t k,
-                                    float* sums) noexcept {
+  [[gnu::noinline]] static void run(const std::byte* x, const std::byte* w, index_t stride, index_t k, float* sums,
+                                    Ahead& ahead) noexcept {
     Tile tile;
     each([&](std::size_t p, std::size_t r) FINTEAM_INLINE { tile.sums_[p][r] = V::zero(); });
-    if constexpr (is_quantised(F)) {
-      for (index_t j = 0; j < k; j += block_inputs, w += step, x += x_block) {
-        if constexpr (Panels == 1 && block_bytes(F) < 1024 && Interleaved == 1) fetch_ahead(w);
-        tile.template add_group<0>(x, w, stride);
-        tile.template add_group<1>(x, w, stride);
-      }
-    } else if constexpr (F == Format::f32) {
-      for (index_t j = 0; j < k; ++j, w += step, x += 4 * rows) {
-        tile.add(x, [&](std::size_t p) FINTEAM_INLINE {
-          return V::load(reinterpret_cast<const float*>(w + static_cast<index_t>(p) * stride));
-        });
-      }
-    } else {
-      for (index_t j = 0; j < k; j += 2, w += step, x += (dot_pairs ? 4 : 8) * rows) {
-        tile.add_pairs(x, w, stride);
+    for (index_t j = 0; j < k;) {
+      const index_t end = std::min(k, j + Ahead::elements);
+      ahead.fetch();
+      if constexpr (is_quantised(F)) {
+        for (; j < end; j += block_inputs, w += step, x += x_block) {
+          if constexpr (Panels == 1 && Interleaved == 1) fetch_ahead(w);
+          tile.template add_group<0>(x, w, stride);
+          tile.template add_group<1>(x, w, stride);
+        }
+      } else if constexpr (F == Format::f32) {
+        for (; j < end; ++j, w += step, x += 4 * rows) {
+          tile.add(x, [&](std::size_t p) FINTEAM_INLINE {
+            return V::load(reinterpret_cast<const float*>(w + static_cast<index_t>(p) * stride));
+          });
+        }
+      } else {
+        for (; j < end; j += 2, w += step, x += (dot_pairs ? 4 : 8) * rows) tile.add_pairs(x, w, stride);
       }
     }
     each([&](std::size_t p, std::size_t r) FINTEAM_INLINE { tile.sums_[p][r].store(sums + (p * Rows + r) * 16); });
@@ -2642,12 +2663,13 @@ class Tile {
     return V::broadcast(std::bit_cast<float>(simd::word(p)));
   }
 
-  /// Asks the second cache for a later block. Of four bits, a line takes long enough to compute with that the
-  /// hardware's stream falls behind: 0.53 to 0.85 of the read bandwidth without this, 0.80 to 0.90 with it (Zen 4, one
-  /// thread).
+  /// Asks the second cache for a later block. With rows enough to keep the sums busy, the hardware's stream falls
+  /// behind four bits and every line helps: 0.57 to 0.93 of the read bandwidth at three rows (Zen 4, one thread). One
+  /// row asks for the next lines by itself before they are due, and all but a hint of the stream is in their way: 0.77
+  /// with every line, 0.84 with none, 0.88 with one a block.
   FINTEAM_INLINE static void fetch_ahead(const std::byte* w) noexcept {
-    constexpr std::size_t distance = 8192;
-    simd::unroll<static_cast<std::size_t>(block_bytes(F) / 64)>(
+    constexpr index_t distance = 8192, lines = Rows == 1 ? 1 : F == Format::int8 ? 0 : block_bytes(F) / 64;
+    simd::unroll<static_cast<std::size_t>(lines)>(
         [&](std::size_t i) FINTEAM_INLINE { __builtin_prefetch(w + distance + 64 * i, 0, 2); });
   }
 
@@ -2880,7 +2902,10 @@ class AttentionTile {
     const index_t k = std::min(piece, e_ - first);
     for (index_t r = 0; r < rows; ++r) {
       const float* q = q_[static_cast<std::size_t>(r)] + first;
-      TileRow<Arch>(inputs_.data(), rows, r).write(keys, k, [&](index_t j) { return load_row<Arch>(q, j, k) * scale; });
+      const auto at = [&](index_t j) { return load_row<Arch>(q, j, k) * scale; };
+      for (index_t j = 0; j < TileRow<Arch>::written(keys, k); j += TileRow<Arch>::piece) {
+        TileRow<Arch>(inputs_.data(), rows, r).write(keys, k, j, at(j), at(j + 16));
+      }
     }
   }
 
@@ -2901,10 +2926,12 @@ class AttentionTile {
     constexpr bool bytes = is_quantised(keys);
     constexpr std::size_t panels = bytes ? 1 : together;
     const index_t stride = bytes ? panel_bytes(keys, e_) : 64;
+    Ahead none;
     const std::byte* from = page.keys() + (bytes ? panel_bytes(keys, first) : KvPage::key_bytes(F, first));
     for (std::size_t p = 0; p < 2; p += panels) {
       Tile<Arch, kernel, Rows, panels, bytes ? 1 : 2>::run(inputs_.data(), from + static_cast<index_t>(p) * stride,
-                                                           stride, std::min(piece, e_ - first), to + p * Rows * 16);
+                                                           stride, std::min(piece, e_ - first), to + p * Rows * 16,
+                                                           none);
     }
   }
 
@@ -2996,7 +3023,8 @@ class AttentionJob {
     const index_t parts = (rows + size - 1) / size, units = parts * cache_.g();
     index_t positions = 0;
     for (const Site& site : sites_) positions += site.position + 1;
-    const index_t work = positions * group_ * cache_.e / 8 / std::max<index_t>(parts, 1);
+    // the arithmetic, or what reading the cache costs in its place
+    const index_t work = positions * cache_.e * std::max<index_t>(group_ / 8, 4) / std::max<index_t>(parts, 1);
     for_chunks(executor, units, threads > 1 ? worthwhile_work / (work + 1) + 1 : units,
                [&](index_t first, index_t last) {
                  for (index_t i = first; i < last; ++i) {
@@ -3081,21 +3109,14 @@ class MatmulJob {
   void run(const ExecutorRef& executor) const {
     const index_t pairs = (w_.panels() + 1) / 2;
     const index_t least = worthwhile_work / std::max<index_t>(x_.rows() * w_.cols() * 2 * panel_outputs, 1) + 1;
-    const auto take = [this](index_t first, index_t last) {
-      const index_t size = pairs_in(cache_bytes);
-      for (index_t p = first; p < last; p += size) chunk(2 * p, std::min(2 * std::min(p + size, last), w_.panels()));
-    };
-    if (x_.rows() <= most_streamed) {
-      for_halving_chunks(executor, pairs, std::max(least, pairs_in(stream_bytes)), take);
-    } else {
-      for_chunks(executor, pairs, std::max(least, pairs_in(cache_bytes)), take);
-    }
+    for_halving_chunks(executor, pairs, std::max(least, pairs_in(stream_bytes)),
+                       [this](index_t first, index_t last) { chunk(first, last); });
   }
 
  private:
-  /// Few rows stream the weights past, in runs as long as balance allows. With more, a chunk's weights stay in the
-  /// second cache while the rows go past.
-  static constexpr index_t most_streamed = 16, cache_bytes = 384 * 1024, stream_bytes = 64 * 1024;
+  /// Few rows stream the weights past, in runs as long as balance allows. With more, a few pairs of panels stay in the
+  /// second cache while the rows go past, and the next ones are on their way.
+  static constexpr index_t most_streamed = 16, stream_bytes = 64 * 1024, cache_bytes = 256 * 1024;
 
   /// Pairs of panels in so many bytes, at least one.
   [[nodiscard]] index_t pairs_in(index_t bytes) const noexcept {
@@ -3105,22 +3126,39 @@ class MatmulJob {
   void chunk(index_t first, index_t last) const noexcept {
     constexpr Format bf16 = kernel_format<Arch>(Format::bf16);
     switch (w_.format()) {
-      case Format::f32: return all_rows<Format::f32>(first, last);
-      case Format::bf16_wide: return all_rows<Format::bf16_wide>(first, last);
-      case Format::bf16: return all_rows<bf16>(first, last);
-      case Format::int8: return all_rows<Format::int8>(first, last);
-      case Format::int4: return all_rows<Format::int4>(first, last);
-      case Format::int4_zero: return all_rows<Format::int4_zero>(first, last);
+      case Format::f32: return pairs<Format::f32>(first, last);
+      case Format::bf16_wide: return pairs<Format::bf16_wide>(first, last);
+      case Format::bf16: return pairs<bf16>(first, last);
+      case Format::int8: return pairs<Format::int8>(first, last);
+      case Format::int4: return pairs<Format::int4>(first, last);
+      case Format::int4_zero: return pairs<Format::int4_zero>(first, last);
+    }
+  }
+
+  /// The pairs [first, last).
+  template <Format F>
+  void pairs(index_t first, index_t last) const noexcept {
+    const bool streamed = x_.rows() <= most_streamed;
+    const index_t size = streamed ? last - first : pairs_in(cache_bytes);
+    for (index_t p = first; p < last; p += size) {
+      const index_t end = std::min(p + size, last), next = std::min(end + size, last);
+      Ahead ahead;
+      if (!streamed && next > end) {
+        // as many times as a tile of rows looks at a pair, at each of its pieces
+        const index_t times = (end - p) * (x_.rows() / TileShape<Arch>::most) * ((w_.cols() - 1) / Ahead::elements + 1);
+        ahead = {w_.panel(2 * end), ((next - end) * 2 * w_.panel_bytes() / 64 - 1) / times + 1};
+      }
+      all_rows<F>(2 * p, std::min(2 * end, w_.panels()), ahead);
     }
   }
 
   template <Format F>
-  void all_rows(index_t first, index_t last) const noexcept {
+  void all_rows(index_t first, index_t last, Ahead& ahead) const noexcept {
     for (index_t t = 0; t < x_.rows();) {
       const index_t count = TileShape<Arch>::next(x_.rows() - t);
       [&]<std::size_t... I>(std::index_sequence<I...>) {
         constexpr auto sizes = TileShape<Arch>::sizes();
-        ((count == sizes[I] ? rows<F, static_cast<std::size_t>(sizes[I])>(t, first, last) : void()), ...);
+        ((count == sizes[I] ? rows<F, static_cast<std::size_t>(sizes[I])>(t, first, last, ahead) : void()), ...);
       }
       (std::make_index_sequence<TileShape<Arch>::sizes().size()>{});
       t += count;
@@ -3130,7 +3168,7 @@ class MatmulJob {
   /// Rows t … t + Rows - 1 against the panels [first, last), two at a time: a pair, or two that share what is read of
   /// x.
   template <Format F, std::size_t Rows>
-  void rows(index_t t, index_t first, index_t last) const noexcept {
+  void rows(index_t t, index_t first, index_t last, Ahead& ahead) const noexcept {
     constexpr index_t panels = TileShape<Arch>::panels(F, Rows), size = Rows * 16;
     alignas(64) std::array<float, 2 * size> sums;
     for (index_t p = first; p < last; p += 2) {
@@ -3138,7 +3176,7 @@ class MatmulJob {
       for (index_t c = 0; c < count; c += panels) {
         // the last panel of an odd number stands for both
         const index_t stride = count == 1 ? 0 : w_.panel_bytes();
-        Tile<Arch, F, Rows>::run(x_.tile(t), w_.panel(p + c), stride, w_.cols(), sums.data() + c * size);
+        Tile<Arch, F, Rows>::run(x_.tile(t), w_.panel(p + c), stride, w_.cols(), sums.data() + c * size, ahead);
       }
       for (index_t r = 0; r < index_t{Rows}; ++r) {
         if (finish_ == Finish::swiglu) {
@@ -3261,23 +3299,22 @@ class BasicCpu {
   /// input = x, as products with w's format read it.
   void prepare(MatrixView<const float> x, const PackedMatrix& w, Input& input) const {
     const index_t k = x.extent(1);
-    input.write(executor_, w.format(), x.extent(0), k, [&](index_t t) {
-      return [row = &x(t, 0), k](index_t j) { return detail::load_row<Arch>(row, j, k); };
-    });
+    input.write(
+        executor_, w.format(), x.extent(0), k, [](index_t) { return 1.0F; },
+        [&x, k](index_t t, float, index_t j) { return detail::load_row<Arch>(&x(t, 0), j, k); });
   }
 
   /// input = rms_norm(x)
   void prepare_normed(MatrixView<const float> x, VectorView<const float> s, float eps, const PackedMatrix& w,
                       Input& input) const {
-    using V = detail::simd::Lanes<Arch>;
     const index_t k = x.extent(1);
-    input.write(executor_, w.format(), x.extent(0), k, [&](index_t t) {
-      const float* row = &x(t, 0);
-      const V scale = V::broadcast(detail::rms_norm_scale<Arch>(row, eps, k));
-      return [row, k, scale, s = s.data()](index_t j) {
-        return detail::load_row<Arch>(row, j, k) * scale * detail::load_row<Arch>(s, j, k);
-      };
-    });
+    input.write(
+        executor_, w.format(), x.extent(0), k,
+        [&x, eps, k](index_t t) { return detail::rms_norm_scale<Arch>(&x(t, 0), eps, k); },
+        [&x, &s, k](index_t t, float scale, index_t j) {
+          return detail::load_row<Arch>(&x(t, 0), j, k) * detail::simd::Lanes<Arch>::broadcast(scale) *
+                 detail::load_row<Arch>(s.data(), j, k);
+        });
   }
 
   /// y[t,i] (+)= Σ_j input[t,j] · w[i,j]

@@ -72,23 +72,22 @@ class BasicCpu {
   /// input = x, as products with w's format read it.
   void prepare(MatrixView<const float> x, const PackedMatrix& w, Input& input) const {
     const index_t k = x.extent(1);
-    input.write(executor_, w.format(), x.extent(0), k, [&](index_t t) {
-      return [row = &x(t, 0), k](index_t j) { return detail::load_row<Arch>(row, j, k); };
-    });
+    input.write(
+        executor_, w.format(), x.extent(0), k, [](index_t) { return 1.0F; },
+        [&x, k](index_t t, float, index_t j) { return detail::load_row<Arch>(&x(t, 0), j, k); });
   }
 
   /// input = rms_norm(x)
   void prepare_normed(MatrixView<const float> x, VectorView<const float> s, float eps, const PackedMatrix& w,
                       Input& input) const {
-    using V = detail::simd::Lanes<Arch>;
     const index_t k = x.extent(1);
-    input.write(executor_, w.format(), x.extent(0), k, [&](index_t t) {
-      const float* row = &x(t, 0);
-      const V scale = V::broadcast(detail::rms_norm_scale<Arch>(row, eps, k));
-      return [row, k, scale, s = s.data()](index_t j) {
-        return detail::load_row<Arch>(row, j, k) * scale * detail::load_row<Arch>(s, j, k);
-      };
-    });
+    input.write(
+        executor_, w.format(), x.extent(0), k,
+        [&x, eps, k](index_t t) { return detail::rms_norm_scale<Arch>(&x(t, 0), eps, k); },
+        [&x, &s, k](index_t t, float scale, index_t j) {
+          return detail::load_row<Arch>(&x(t, 0), j, k) * detail::simd::Lanes<Arch>::broadcast(scale) *
+                 detail::load_row<Arch>(s.data(), j, k);
+        });
   }
 
   /// y[t,i] (+)= Σ_j input[t,j] · w[i,j]

@@ -74,7 +74,10 @@ class AttentionTile {
     const index_t k = std::min(piece, e_ - first);
     for (index_t r = 0; r < rows; ++r) {
       const float* q = q_[static_cast<std::size_t>(r)] + first;
-      TileRow<Arch>(inputs_.data(), rows, r).write(keys, k, [&](index_t j) { return load_row<Arch>(q, j, k) * scale; });
+      const auto at = [&](index_t j) { return load_row<Arch>(q, j, k) * scale; };
+      for (index_t j = 0; j < TileRow<Arch>::written(keys, k); j += TileRow<Arch>::piece) {
+        TileRow<Arch>(inputs_.data(), rows, r).write(keys, k, j, at(j), at(j + 16));
+      }
     }
   }
 
@@ -95,10 +98,12 @@ class AttentionTile {
     constexpr bool bytes = is_quantised(keys);
     constexpr std::size_t panels = bytes ? 1 : together;
     const index_t stride = bytes ? panel_bytes(keys, e_) : 64;
+    Ahead none;
     const std::byte* from = page.keys() + (bytes ? panel_bytes(keys, first) : KvPage::key_bytes(F, first));
     for (std::size_t p = 0; p < 2; p += panels) {
       Tile<Arch, kernel, Rows, panels, bytes ? 1 : 2>::run(inputs_.data(), from + static_cast<index_t>(p) * stride,
-                                                           stride, std::min(piece, e_ - first), to + p * Rows * 16);
+                                                           stride, std::min(piece, e_ - first), to + p * Rows * 16,
+                                                           none);
     }
   }
 
@@ -190,7 +195,8 @@ class AttentionJob {
     const index_t parts = (rows + size - 1) / size, units = parts * cache_.g();
     index_t positions = 0;
     for (const Site& site : sites_) positions += site.position + 1;
-    const index_t work = positions * group_ * cache_.e / 8 / std::max<index_t>(parts, 1);
+    // the arithmetic, or what reading the cache costs in its place
+    const index_t work = positions * cache_.e * std::max<index_t>(group_ / 8, 4) / std::max<index_t>(parts, 1);
     for_chunks(executor, units, threads > 1 ? worthwhile_work / (work + 1) + 1 : units,
                [&](index_t first, index_t last) {
                  for (index_t i = first; i < last; ++i) {

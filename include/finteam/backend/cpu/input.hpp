@@ -13,6 +13,7 @@
 #include <finteam/backend/cpu/parallel.hpp>
 #include <finteam/core/packed.hpp>
 
+#include <limits>
 #include <memory_resource>
 
 namespace finteam::inline FINTEAM_ABI {
@@ -82,66 +83,60 @@ FINTEAM_INLINE inline simd::Lanes<Arch> round_to_bf16(const simd::Lanes<Arch>& x
   return simd::unless_nan(x, rounded);
 }
 
-/// Row r of a tile of `rows` rows, out of value(j), which gives the sixteen elements from j on (0 beyond k).
+/// Row r of a tile of `rows` rows of k elements.
 template <class Arch>
 class TileRow {
  public:
+  using V = simd::Lanes<Arch>;
+  static constexpr index_t piece = group_inputs;
+
   TileRow(std::byte* tile, index_t rows, index_t r) noexcept : tile_(tile), rows_(rows), r_(r) {}
 
-  template <class Value>
-  void write(Format format, index_t k, Value&& value) const noexcept {
-    if (is_quantised(format)) {
-      const index_t padded = (k + block_inputs - 1) / block_inputs * block_inputs;
-      for (index_t j = 0; j < padded; j += group_inputs) write_group(format, j, value(j), value(j + 16));
+  /// How many elements a row is written with: those beyond k are 0.
+  [[nodiscard]] static constexpr index_t written(Format format, index_t k) noexcept {
+    return is_quantised(format) ? (k + block_inputs - 1) / block_inputs * block_inputs : k;
+  }
+
+  /// The elements j … j + piece - 1; j is a multiple of piece.
+  void write(Format format, index_t k, index_t j, const V& first, const V& second) const noexcept {
+    if (is_quantised(format)) return write_group(format, j, first, second);
+    const index_t count = std::min(piece, k + k % 2 - j);
+    if (format != Format::bf16) {
+      write_floats(first, second, j, count);
+    } else if constexpr (simd::has_bf16_dot<Arch>) {
+      write_pairs(first, second, j, count);
     } else {
-      for (index_t j = 0; j < k; j += 16) {
-        const index_t count = std::min<index_t>(16, k + k % 2 - j);
-        const V v = format == Format::bf16 ? round_to_bf16<Arch>(value(j)) : value(j);
-        if (format == Format::bf16 && simd::has_bf16_dot<Arch>) {
-          write_pairs(v, j, count);
-        } else {
-          write_floats(v, j, count);
-        }
-      }
+      write_floats(round_to_bf16<Arch>(first), round_to_bf16<Arch>(second), j, count);
     }
   }
 
  private:
-  using V = simd::Lanes<Arch>;
-
-  void put(index_t at, std::uint32_t word) const noexcept { std::memcpy(tile_ + at, &word, 4); }
-
-  void write_floats(const V& v, index_t j, index_t count) const noexcept {
-    alignas(64) std::array<float, 16> a;
-    v.store(a.data());
-    for (index_t i = 0; i < count; ++i)
-      std::memcpy(tile_ + ((j + i) * rows_ + r_) * 4, &a[static_cast<std::size_t>(i)], 4);
+  void write_floats(const V& first, const V& second, index_t j, index_t count) const noexcept {
+    alignas(64) std::array<float, 32> a;
+    first.store(a.data());
+    second.store(a.data() + 16);
+    std::byte* to = tile_ + (j * rows_ + r_) * 4;
+    for (index_t i = 0; i < count; ++i) std::memcpy(to + 4 * i * rows_, &a[static_cast<std::size_t>(i)], 4);
   }
 
-  void write_pairs(const V& v, index_t j, index_t count) const noexcept {
-    alignas(64) std::array<float, 16> a;
-    v.store(a.data());
-    for (index_t i = 0; i < count; i += 2) {
-      const auto at = static_cast<std::size_t>(i);
-      put(((j + i) / 2 * rows_ + r_) * 4,
-          std::bit_cast<std::uint32_t>(a[at]) >> 16 | (std::bit_cast<std::uint32_t>(a[at + 1]) & 0xFFFF0000U));
-    }
+  void write_pairs(const V& first, const V& second, index_t j, index_t count) const noexcept {
+    alignas(64) std::array<std::byte, 64> pairs;
+    simd::pack_bf16<Arch>(first, second).store(pairs.data());
+    std::byte* to = tile_ + (j / 2 * rows_ + r_) * 4;
+    for (index_t i = 0; i < count / 2; ++i) std::memcpy(to + 4 * i * rows_, pairs.data() + 4 * i, 4);
   }
 
   /// As quantise_activations of core/format.hpp, with the same bits.
   void write_group(Format format, index_t j, const V& first, const V& second) const noexcept {
     const float most = greatest_magnitude(first, second);
     const bool none = most < least_magnitude;
-    const float inverse = none ? 0.0F : 127.0F / most;
-    alignas(64) std::array<std::int32_t, 32> q;
-    store_nearest(first, inverse, q.data());
-    store_nearest(second, inverse, q.data() + 16);
-    std::int32_t sum = 0;
-    for (const std::int32_t v : q) sum += v;
+    const V inverse = V::broadcast(none ? 0.0F : 127.0F / most), magic = V::broadcast(0x1.8p23F);
+    const V low = clamped(first * inverse) + magic, high = clamped(second * inverse) + magic;  // integers, lowest bits
+    const auto sum = static_cast<std::int32_t>(simd::sum((low - magic) + (high - magic)));
 
     const index_t half = j / group_inputs % 2, quad = input_quad_bytes<Arch>(format), quads = 16 * quad * rows_;
     std::byte* block = tile_ + j / block_inputs * (quads + 16 * rows_);
-    write_quads(q.data(), quad, block + 8 * half * quad * rows_);
+    write_quads(low, high, quad, block + 8 * half * quad * rows_);
     const float scale = none ? 0.0F : most / 127.0F;
     const std::uint32_t offset = format == Format::int4_zero
                                      ? std::bit_cast<std::uint32_t>(static_cast<float>(sum))
@@ -150,38 +145,36 @@ class TileRow {
     std::memcpy(block + quads + ((2 + half) * rows_ + r_) * 4, &offset, 4);
   }
 
-  void write_quads(const std::int32_t* q, index_t quad_bytes, std::byte* to) const noexcept {
-    const auto low = [](std::int32_t a, unsigned bits) { return static_cast<std::uint32_t>(a) & ((1U << bits) - 1U); };
-    for (index_t quad = 0; quad < 8; ++quad, q += 4) {
-      std::byte* at = to + (quad * rows_ + r_) * quad_bytes;
-      if (quad_bytes == 4) {
-        const std::uint32_t word = low(q[0], 8) | low(q[1], 8) << 8 | low(q[2], 8) << 16 | low(q[3], 8) << 24;
-        std::memcpy(at, &word, 4);
-      } else {
-        const std::uint32_t even = low(q[0], 16) | low(q[2], 16) << 16, odd = low(q[1], 16) | low(q[3], 16) << 16;
-        std::memcpy(at, &even, 4);
-        std::memcpy(at + 4, &odd, 4);
+  void write_quads(const V& low, const V& high, index_t quad_bytes, std::byte* to) const noexcept {
+    alignas(64) std::array<std::uint32_t, 32> q;
+    low.store(reinterpret_cast<float*>(q.data()));
+    high.store(reinterpret_cast<float*>(q.data() + 16));
+    const std::size_t step = static_cast<std::size_t>(rows_ * quad_bytes);
+    to += r_ * quad_bytes;
+    if (quad_bytes == 4) {
+      std::array<std::uint8_t, 32> bytes;
+      for (std::size_t i = 0; i < 32; ++i) bytes[i] = static_cast<std::uint8_t>(q[i]);
+      for (std::size_t i = 0; i < 8; ++i) std::memcpy(to + i * step, &bytes[4 * i], 4);
+    } else {
+      for (std::size_t i = 0; i < 32; i += 4, to += step) {
+        const std::uint32_t even = (q[i] & 0xFFFFU) | q[i + 2] << 16, odd = (q[i + 1] & 0xFFFFU) | q[i + 3] << 16;
+        std::memcpy(to, &even, 4);
+        std::memcpy(to + 4, &odd, 4);
       }
     }
   }
 
+  /// The greatest of 32 magnitudes, NaN if one is.
   static float greatest_magnitude(const V& a, const V& b) noexcept {
-    alignas(64) std::array<std::uint32_t, 32> bits;
-    a.store(reinterpret_cast<float*>(bits.data()));
-    b.store(reinterpret_cast<float*>(bits.data() + 16));
-    std::uint32_t most = 0;
-    for (const std::uint32_t word : bits) most = std::max(most, word & 0x7FFFFFFFU);
-    return std::bit_cast<float>(most);
+    const V first = magnitude(a), most = simd::unless_nan(first, simd::max(first, magnitude(b)));
+    return simd::any_nan(most) ? std::numeric_limits<float>::quiet_NaN() : simd::greatest(most);
   }
-
-  static void store_nearest(const V& x, float inverse, std::int32_t* q) noexcept {
-    const V limit = V::broadcast(127.0F), bottom = V::broadcast(-127.0F);
-    const V near = simd::min(simd::max(x * V::broadcast(inverse), bottom), limit) + V::broadcast(0x1.8p23F);
-    alignas(64) std::array<float, 16> a;
-    near.store(a.data());
-    for (std::size_t i = 0; i < 16; ++i)
-      q[i] = static_cast<std::int32_t>(std::bit_cast<std::uint32_t>(a[i]) - 0x4B400000U);
+  static V magnitude(const V& x) noexcept {
+    return V::make([&](std::size_t i) FINTEAM_INLINE {
+      return simd::bits_as<float>(simd::bits_as<std::uint32_t>(x.part[i]) & typename V::Bits(0x7FFFFFFFU));
+    });
   }
+  static V clamped(const V& x) noexcept { return simd::min(simd::max(x, V::broadcast(-127.0F)), V::broadcast(127.0F)); }
 
   std::byte* tile_;
   index_t rows_, r_;
@@ -205,22 +198,31 @@ class CpuInput {
     return static_cast<std::size_t>(rows * 4 * ((k + block_inputs - 1) / block_inputs * block_inputs));
   }
 
-  /// Takes t rows of k: value(row, j) gives sixteen elements from j on, 0 beyond k; start(t) makes a row.
-  template <class Start>
-  void write(const ExecutorRef& executor, Format format, index_t t, index_t k, Start&& start) {
+  /// Takes t rows of k: value(row, scale(row), j) gives sixteen elements from j on, 0 beyond k.
+  template <class Scale, class Value>
+  void write(const ExecutorRef& executor, Format format, index_t t, index_t k, Scale&& scale, Value&& value) {
     using Rows = detail::TileShape<Arch>;
+    using Row = detail::TileRow<Arch>;
     rows_ = t;
     row_bytes_ = detail::input_row_bytes<Arch>(format, k);
+    const auto tile = [&](index_t first, index_t size) {
+      std::array<float, Rows::most> scales;
+      for (index_t r = 0; r < size; ++r) scales[static_cast<std::size_t>(r)] = scale(first + r);
+      for (index_t j = 0; j < Row::written(format, k); j += Row::piece) {
+        for (index_t r = 0; r < size; ++r) {
+          const auto at = [&](index_t i) { return value(first + r, scales[static_cast<std::size_t>(r)], i); };
+          Row(buffer_.data() + first * row_bytes_, size, r).write(format, k, j, at(j), at(j + 16));
+        }
+      }
+    };
     const index_t tiles = (t + Rows::most - 1) / Rows::most;
     detail::for_chunks(executor, tiles, detail::chunk_size(executor, tiles, 4 * k * Rows::most),
                        [&](index_t first, index_t last) {
                          const index_t end = std::min(t, last * Rows::most);
                          for (index_t row = first * Rows::most; row < end;) {
                            const index_t size = Rows::next(end - row);
-                           std::byte* tile = buffer_.data() + row * row_bytes_;
-                           for (index_t r = 0; r < size; ++r, ++row) {
-                             detail::TileRow<Arch>(tile, size, r).write(format, k, start(row));
-                           }
+                           tile(row, size);
+                           row += size;
                          }
                        });
   }

@@ -23,21 +23,14 @@ class MatmulJob {
   void run(const ExecutorRef& executor) const {
     const index_t pairs = (w_.panels() + 1) / 2;
     const index_t least = worthwhile_work / std::max<index_t>(x_.rows() * w_.cols() * 2 * panel_outputs, 1) + 1;
-    const auto take = [this](index_t first, index_t last) {
-      const index_t size = pairs_in(cache_bytes);
-      for (index_t p = first; p < last; p += size) chunk(2 * p, std::min(2 * std::min(p + size, last), w_.panels()));
-    };
-    if (x_.rows() <= most_streamed) {
-      for_halving_chunks(executor, pairs, std::max(least, pairs_in(stream_bytes)), take);
-    } else {
-      for_chunks(executor, pairs, std::max(least, pairs_in(cache_bytes)), take);
-    }
+    for_halving_chunks(executor, pairs, std::max(least, pairs_in(stream_bytes)),
+                       [this](index_t first, index_t last) { chunk(first, last); });
   }
 
  private:
-  /// Few rows stream the weights past, in runs as long as balance allows. With more, a chunk's weights stay in the
-  /// second cache while the rows go past.
-  static constexpr index_t most_streamed = 16, cache_bytes = 384 * 1024, stream_bytes = 64 * 1024;
+  /// Few rows stream the weights past, in runs as long as balance allows. With more, a few pairs of panels stay in the
+  /// second cache while the rows go past, and the next ones are on their way.
+  static constexpr index_t most_streamed = 16, stream_bytes = 64 * 1024, cache_bytes = 256 * 1024;
 
   /// Pairs of panels in so many bytes, at least one.
   [[nodiscard]] index_t pairs_in(index_t bytes) const noexcept {
@@ -47,22 +40,39 @@ class MatmulJob {
   void chunk(index_t first, index_t last) const noexcept {
     constexpr Format bf16 = kernel_format<Arch>(Format::bf16);
     switch (w_.format()) {
-      case Format::f32: return all_rows<Format::f32>(first, last);
-      case Format::bf16_wide: return all_rows<Format::bf16_wide>(first, last);
-      case Format::bf16: return all_rows<bf16>(first, last);
-      case Format::int8: return all_rows<Format::int8>(first, last);
-      case Format::int4: return all_rows<Format::int4>(first, last);
-      case Format::int4_zero: return all_rows<Format::int4_zero>(first, last);
+      case Format::f32: return pairs<Format::f32>(first, last);
+      case Format::bf16_wide: return pairs<Format::bf16_wide>(first, last);
+      case Format::bf16: return pairs<bf16>(first, last);
+      case Format::int8: return pairs<Format::int8>(first, last);
+      case Format::int4: return pairs<Format::int4>(first, last);
+      case Format::int4_zero: return pairs<Format::int4_zero>(first, last);
+    }
+  }
+
+  /// The pairs [first, last).
+  template <Format F>
+  void pairs(index_t first, index_t last) const noexcept {
+    const bool streamed = x_.rows() <= most_streamed;
+    const index_t size = streamed ? last - first : pairs_in(cache_bytes);
+    for (index_t p = first; p < last; p += size) {
+      const index_t end = std::min(p + size, last), next = std::min(end + size, last);
+      Ahead ahead;
+      if (!streamed && next > end) {
+        // as many times as a tile of rows looks at a pair, at each of its pieces
+        const index_t times = (end - p) * (x_.rows() / TileShape<Arch>::most) * ((w_.cols() - 1) / Ahead::elements + 1);
+        ahead = {w_.panel(2 * end), ((next - end) * 2 * w_.panel_bytes() / 64 - 1) / times + 1};
+      }
+      all_rows<F>(2 * p, std::min(2 * end, w_.panels()), ahead);
     }
   }
 
   template <Format F>
-  void all_rows(index_t first, index_t last) const noexcept {
+  void all_rows(index_t first, index_t last, Ahead& ahead) const noexcept {
     for (index_t t = 0; t < x_.rows();) {
       const index_t count = TileShape<Arch>::next(x_.rows() - t);
       [&]<std::size_t... I>(std::index_sequence<I...>) {
         constexpr auto sizes = TileShape<Arch>::sizes();
-        ((count == sizes[I] ? rows<F, static_cast<std::size_t>(sizes[I])>(t, first, last) : void()), ...);
+        ((count == sizes[I] ? rows<F, static_cast<std::size_t>(sizes[I])>(t, first, last, ahead) : void()), ...);
       }
       (std::make_index_sequence<TileShape<Arch>::sizes().size()>{});
       t += count;
@@ -72,7 +82,7 @@ class MatmulJob {
   /// Rows t … t + Rows - 1 against the panels [first, last), two at a time: a pair, or two that share what is read of
   /// x.
   template <Format F, std::size_t Rows>
-  void rows(index_t t, index_t first, index_t last) const noexcept {
+  void rows(index_t t, index_t first, index_t last, Ahead& ahead) const noexcept {
     constexpr index_t panels = TileShape<Arch>::panels(F, Rows), size = Rows * 16;
     alignas(64) std::array<float, 2 * size> sums;
     for (index_t p = first; p < last; p += 2) {
@@ -80,7 +90,7 @@ class MatmulJob {
       for (index_t c = 0; c < count; c += panels) {
         // the last panel of an odd number stands for both
         const index_t stride = count == 1 ? 0 : w_.panel_bytes();
-        Tile<Arch, F, Rows>::run(x_.tile(t), w_.panel(p + c), stride, w_.cols(), sums.data() + c * size);
+        Tile<Arch, F, Rows>::run(x_.tile(t), w_.panel(p + c), stride, w_.cols(), sums.data() + c * size, ahead);
       }
       for (index_t r = 0; r < index_t{Rows}; ++r) {
         if (finish_ == Finish::swiglu) {

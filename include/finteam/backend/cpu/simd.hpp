@@ -228,6 +228,12 @@ FINTEAM_INLINE inline Lanes<Arch> unless_nan(const Lanes<Arch>& x, const Lanes<A
   return Lanes<Arch>::make([&](std::size_t i)
                                FINTEAM_INLINE { return xsimd::select(x.part[i] == x.part[i], y.part[i], x.part[i]); });
 }
+template <class Arch>
+[[nodiscard]] FINTEAM_INLINE inline bool any_nan(const Lanes<Arch>& x) noexcept {
+  bool any = false;
+  unroll<Lanes<Arch>::parts>([&](std::size_t i) FINTEAM_INLINE { any |= xsimd::any(x.part[i] != x.part[i]); });
+  return any;
+}
 inline float unless_nan(float x, float y) noexcept { return x == x ? y : x; }
 
 /// p · 2^n on the exponent's bits, n in the lowest mantissa bits of t. Nothing that could be contracted.
