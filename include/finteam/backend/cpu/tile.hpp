@@ -79,12 +79,14 @@ class Tile {
     return V::broadcast(std::bit_cast<float>(simd::word(p)));
   }
 
-  /// Asks the second cache for a later block. With rows enough to keep the sums busy, the hardware's stream falls
-  /// behind four bits and every line helps: 0.57 to 0.93 of the read bandwidth at three rows (Zen 4, one thread). One
-  /// row asks for the next lines by itself before they are due, and all but a hint of the stream is in their way: 0.77
-  /// with every line, 0.84 with none, 0.88 with one a block.
+  /// Asks the second cache for a later block. Where four bits take long to compute with, the hardware's stream falls
+  /// behind and every line helps: from 0.57 to 0.93 of the read bandwidth at three rows, from 0.66 to 0.86 at one row
+  /// of AVX2 (Zen 4, one thread). Where they do not, the kernel asks for the next lines itself before they are due, and
+  /// all but a hint of the stream is in its way: one row of AVX-512 has 0.77 with every line, 0.84 with none, 0.88 with
+  /// one a block.
   FINTEAM_INLINE static void fetch_ahead(const std::byte* w) noexcept {
-    constexpr index_t distance = 8192, lines = Rows == 1 ? 1 : F == Format::int8 ? 0 : block_bytes(F) / 64;
+    constexpr bool quick = Rows == 1 && V::parts == 1;
+    constexpr index_t distance = 8192, lines = quick ? 1 : F == Format::int8 ? 0 : block_bytes(F) / 64;
     simd::unroll<static_cast<std::size_t>(lines)>(
         [&](std::size_t i) FINTEAM_INLINE { __builtin_prefetch(w + distance + 64 * i, 0, 2); });
   }
