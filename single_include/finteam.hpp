@@ -7841,7 +7841,7 @@ struct SessionLimits {
   index_t tokens = 0;         ///< longest prompt with what follows it; 0: the team's context, at most 4,096
   index_t labels = 16;        ///< most labels of one question
   index_t label_bytes = 128;  ///< longest label
-  index_t rows = 128;      ///< most rows of one step: a prompt's chunk; the tokens of all labels of a question together
+  index_t rows = 256;      ///< most rows of one step: a prompt's chunk; the tokens of all labels of a question together
   index_t text_bytes = 0;  ///< longest text, with its instruction; 0: 16 for each token
   CacheFormat cache = CacheFormat::f32;              ///< how keys and values are kept; bf16 and int8 round queries, too
   std::pmr::memory_resource* memory = huge_pages();  ///< for caches and scratch; outlives the session
