@@ -28,9 +28,9 @@ class MatmulJob {
   }
 
  private:
-  /// Few rows stream the weights past, in runs as long as balance allows. With more, a few pairs of panels stay in the
-  /// second cache while the rows go past, and the next ones are on their way.
-  static constexpr index_t most_streamed = 16, stream_bytes = 64 * 1024, cache_bytes = 256 * 1024;
+  /// Runs of weights are as long as balance allows. With many rows, a few pairs of panels stay in the second cache
+  /// while the rows go past, and whole tiles send for the next ones.
+  static constexpr index_t stream_bytes = 64 * 1024, cache_bytes = 256 * 1024;
 
   /// Pairs of panels in so many bytes, at least one.
   [[nodiscard]] index_t pairs_in(index_t bytes) const noexcept {
@@ -52,14 +52,15 @@ class MatmulJob {
   /// The pairs [first, last).
   template <Format F>
   void pairs(index_t first, index_t last) const noexcept {
-    const bool streamed = x_.rows() <= most_streamed;
-    const index_t size = streamed ? last - first : pairs_in(cache_bytes);
+    // one tile of rows is one pass over the weights: nothing to keep, and their stream is ahead by itself
+    const bool one_tile = x_.rows() <= TileShape<Arch>::most;
+    const index_t size = one_tile ? last - first : pairs_in(cache_bytes);
     for (index_t p = first; p < last; p += size) {
       const index_t end = std::min(p + size, last), next = std::min(end + size, last);
       Ahead ahead;
-      if (!streamed && next > end) {
-        // as many times as a tile of rows looks at a pair, at each of its pieces
-        const index_t times = (end - p) * (x_.rows() / TileShape<Arch>::most) * ((w_.cols() - 1) / Ahead::elements + 1);
+      if (!one_tile && next > end) {
+        const index_t whole_tiles = x_.rows() / TileShape<Arch>::most;
+        const index_t times = (end - p) * whole_tiles * ((w_.cols() - 1) / Ahead::elements(F) + 1);
         ahead = {w_.panel(2 * end), ((next - end) * 2 * w_.panel_bytes() / 64 - 1) / times + 1};
       }
       all_rows<F>(2 * p, std::min(2 * end, w_.panels()), ahead);
@@ -85,12 +86,14 @@ class MatmulJob {
   void rows(index_t t, index_t first, index_t last, Ahead& ahead) const noexcept {
     constexpr index_t panels = TileShape<Arch>::panels(F, Rows), size = Rows * 16;
     alignas(64) std::array<float, 2 * size> sums;
+    Ahead none;
     for (index_t p = first; p < last; p += 2) {
       const index_t count = std::min<index_t>(2, last - p);
       for (index_t c = 0; c < count; c += panels) {
         // the last panel of an odd number stands for both
         const index_t stride = count == 1 ? 0 : w_.panel_bytes();
-        Tile<Arch, F, Rows>::run(x_.tile(t), w_.panel(p + c), stride, w_.cols(), sums.data() + c * size, ahead);
+        Tile<Arch, F, Rows>::run(x_.tile(t), w_.panel(p + c), stride, w_.cols(), sums.data() + c * size,
+                                 Rows == TileShape<Arch>::most ? ahead : none);
       }
       for (index_t r = 0; r < index_t{Rows}; ++r) {
         if (finish_ == Finish::swiglu) {

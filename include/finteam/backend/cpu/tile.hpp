@@ -14,10 +14,11 @@ namespace detail {
 
 /// Memory that will be read soon: while a kernel computes, a few of its lines at a time go to the second cache.
 struct Ahead {
-  static constexpr index_t elements = 128;  ///< of every row, from one time to the next
-
   const std::byte* at = nullptr;
   index_t lines = 0;
+
+  /// Elements of every row between one time and the next.
+  [[nodiscard]] static constexpr index_t elements(Format f) noexcept { return is_quantised(f) ? block_inputs : 16; }
 
   FINTEAM_INLINE void fetch() noexcept {
     for (index_t i = 0; i < lines; ++i, at += 64) __builtin_prefetch(at, 0, 2);
@@ -35,7 +36,7 @@ class Tile {
     Tile tile;
     each([&](std::size_t p, std::size_t r) FINTEAM_INLINE { tile.sums_[p][r] = V::zero(); });
     for (index_t j = 0; j < k;) {
-      const index_t end = std::min(k, j + Ahead::elements);
+      const index_t end = std::min(k, j + Ahead::elements(F));
       ahead.fetch();
       if constexpr (is_quantised(F)) {
         for (; j < end; j += block_inputs, w += step, x += x_block) {
