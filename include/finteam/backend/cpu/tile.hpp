@@ -87,7 +87,7 @@ class Tile {
   /// one a block.
   FINTEAM_INLINE static void fetch_ahead(const std::byte* w) noexcept {
     constexpr bool quick = Rows == 1 && V::parts == 1;
-    constexpr index_t distance = 8192, lines = quick ? 1 : F == Format::int8 ? 0 : block_bytes(F) / 64;
+    constexpr index_t distance = 6144, lines = quick ? 1 : F == Format::int8 ? 0 : block_bytes(F) / 64;
     simd::unroll<static_cast<std::size_t>(lines)>(
         [&](std::size_t i) FINTEAM_INLINE { __builtin_prefetch(w + distance + 64 * i, 0, 2); });
   }
