@@ -69,7 +69,8 @@ void attention(Run& run, const std::string& name, index_t tokens, index_t rows) 
   const auto c = shape(run.options.shape);
   AttentionBench bench(run, tokens);
   const double t = static_cast<double>(tokens), r = static_cast<double>(rows);
-  measure(run, Peak::f32,
+  const std::string& cache = run.options.cache;
+  measure(run, peak_of(cache == "f32" ? "stored" : cache),
           {{.work = {.name = name,
                      .sequences = 1,
                      .tokens = r,
