@@ -202,16 +202,16 @@ class CpuInput {
   template <class Scale, class Value>
   void write(const ExecutorRef& executor, Format format, index_t t, index_t k, Scale&& scale, Value&& value) {
     using Rows = detail::TileShape<Arch>;
-    using Row = detail::TileRow<Arch>;
+    using TileRow = detail::TileRow<Arch>;
     rows_ = t;
     row_bytes_ = detail::input_row_bytes<Arch>(format, k);
     const auto tile = [&](index_t first, index_t size) {
       std::array<float, Rows::most> scales;
       for (index_t r = 0; r < size; ++r) scales[static_cast<std::size_t>(r)] = scale(first + r);
-      for (index_t j = 0; j < Row::written(format, k); j += Row::piece) {
+      for (index_t j = 0; j < TileRow::written(format, k); j += TileRow::piece) {
         for (index_t r = 0; r < size; ++r) {
           const auto at = [&](index_t i) { return value(first + r, scales[static_cast<std::size_t>(r)], i); };
-          Row(buffer_.data() + first * row_bytes_, size, r).write(format, k, j, at(j), at(j + 16));
+          TileRow(buffer_.data() + first * row_bytes_, size, r).write(format, k, j, at(j), at(j + 16));
         }
       }
     };
