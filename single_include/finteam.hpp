@@ -1712,11 +1712,12 @@ FINTEAM_INLINE inline Lanes<Arch> unless_nan(const Lanes<Arch>& x, const Lanes<A
   return Lanes<Arch>::make([&](std::size_t i)
                                FINTEAM_INLINE { return xsimd::select(x.part[i] == x.part[i], y.part[i], x.part[i]); });
 }
+/// Whether any lane is NaN. Not by x != x: xsimd 8.1 and others compare so that NaN differs from nothing.
 template <class Arch>
 [[nodiscard]] FINTEAM_INLINE inline bool any_nan(const Lanes<Arch>& x) noexcept {
-  bool any = false;
-  unroll<Lanes<Arch>::parts>([&](std::size_t i) FINTEAM_INLINE { any |= xsimd::any(x.part[i] != x.part[i]); });
-  return any;
+  bool numbers = true;
+  unroll<Lanes<Arch>::parts>([&](std::size_t i) FINTEAM_INLINE { numbers &= xsimd::all(x.part[i] == x.part[i]); });
+  return !numbers;
 }
 inline float unless_nan(float x, float y) noexcept { return x == x ? y : x; }
 
