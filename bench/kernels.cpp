@@ -64,7 +64,7 @@ void products(Run& run, const std::vector<index_t>& all_rows) {
   }
 }
 
-/// The last `rows` of `tokens` tokens.
+/// The last `rows` of `tokens` tokens, in one layer.
 void attention(Run& run, const std::string& name, index_t tokens, index_t rows) {
   const auto c = shape(run.options.shape);
   AttentionBench bench(run, tokens);

@@ -52,8 +52,9 @@
 #define FINTEAM_VERSION_MINOR 1
 #define FINTEAM_VERSION_PATCH 0
 
-#ifdef __FAST_MATH__
-#error "finteam: -ffast-math would change answers between builds (see DESIGN, law 3); compile this file without it"
+#if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) || \
+    (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
+#error "finteam: -ffast-math, or a part of it, would change answers between builds; compile this file without it"
 #endif
 
 // Two translation units built for different instruction sets must never merge in the linker.
@@ -783,7 +784,7 @@ struct Grid {
     const float q = std::min(std::max(x[j] * inverse, -127.0F), 127.0F);  // so no compiler fuses this product
     group.q[j] = static_cast<std::int8_t>(detail::nearest(q));
   }
-  group.scale = most / 127.0F;
+  group.scale = std::isfinite(most) ? most / 127.0F : std::numeric_limits<float>::quiet_NaN();
   return group;
 }
 
@@ -2329,7 +2330,7 @@ class TileRow {
     const index_t half = j / group_inputs % 2, quad = input_quad_bytes<Arch>(format), quads = 16 * quad * rows_;
     std::byte* block = tile_ + j / block_inputs * (quads + 16 * rows_);
     write_quads(low, high, quad, block + 8 * half * quad * rows_);
-    const float scale = none ? 0.0F : most / 127.0F;
+    const float scale = none ? 0.0F : std::isfinite(most) ? most / 127.0F : std::numeric_limits<float>::quiet_NaN();
     const std::uint32_t offset = format == Format::int4_zero
                                      ? std::bit_cast<std::uint32_t>(static_cast<float>(sum))
                                      : static_cast<std::uint32_t>(sum * (format == Format::int8 ? -128 : -8));
@@ -3149,8 +3150,9 @@ class MatmulJob {
       const index_t end = std::min(p + size, last), next = std::min(end + size, last);
       Ahead ahead;
       if (!one_tile && next > end) {
-        const index_t whole_tiles = x_.rows() / TileShape<Arch>::most;
-        const index_t times = (end - p) * whole_tiles * ((w_.cols() - 1) / Ahead::elements(F) + 1);
+        constexpr index_t most = TileShape<Arch>::most, runs = 2 / TileShape<Arch>::panels(F, most);
+        const index_t whole_tiles = x_.rows() / most;
+        const index_t times = (end - p) * runs * whole_tiles * ((w_.cols() - 1) / Ahead::elements(F) + 1);
         ahead = {w_.panel(2 * end), ((next - end) * 2 * w_.panel_bytes() / 64 - 1) / times + 1};
       }
       all_rows<F>(2 * p, std::min(2 * end, w_.panels()), ahead);
@@ -3248,7 +3250,8 @@ namespace finteam::inline FINTEAM_ABI {
 
 /// The ops that `Backend` lists, for an xsimd architecture. Light: copy it as you like.
 /// The bits of a row's result are the same on any executor, in any batch, and on any Arch that has the same kind of
-/// multiply-add (fused or not). Each op runs in an FpEnvironment, on every thread that takes part.
+/// multiply-add (fused or not; for bf16, the same dot product). Each op runs in an FpEnvironment, on every thread that
+/// takes part.
 template <class Arch = DefaultArch>
 class BasicCpu {
  public:
@@ -3881,7 +3884,7 @@ struct OpenOptions {
   std::pmr::memory_resource* memory = huge_pages();
   /// A folder for packed weights, made if it is not there: the first opening writes a file for each role, later ones
   /// map it and pack nothing. A file that is damaged, unfinished or foreign is replaced. Nothing there is ever removed:
-  /// a file that is not in use may be. Empty: no such files. Backends that do not pack into panels ignore it.
+  /// a file that is not in use may be, and an *.unfinished one of a process that was killed. Empty: no such files. Backends that do not pack into panels ignore it.
   std::filesystem::path packed{};
   /// How a file in that folder is known to be the source's.
   Verify verify = Verify::times;
@@ -5249,7 +5252,7 @@ class FileWriter {
     while (!data.empty()) {
       const ::ssize_t n = ::write(file_, data.data(), std::min(data.size(), std::size_t{1} << 30));
       if (n < 0 && errno == EINTR) continue;
-      if (n <= 0) throw detail::write_error(path_, errno);
+      if (n <= 0) throw detail::write_error(path_, n == 0 ? ENOSPC : errno);
       data = data.subspan(static_cast<std::size_t>(n));
     }
   }

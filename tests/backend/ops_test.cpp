@@ -224,7 +224,7 @@ TEMPLATE_TEST_CASE("a number that is not finite, in a weight or an activation, i
     x[69] = bad;
     op_cases::product(backend, rows(x, 70), op_cases::one_matrix(backend, file.raw(), weights), Write::overwrite,
                       rows(y, 2));
-    for (const float value : y) REQUIRE_FALSE(std::isfinite(value));
+    for (const float value : y) REQUIRE(std::isnan(value));
   }
 }
 

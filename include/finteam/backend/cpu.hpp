@@ -14,7 +14,8 @@ namespace finteam::inline FINTEAM_ABI {
 
 /// The ops that `Backend` lists, for an xsimd architecture. Light: copy it as you like.
 /// The bits of a row's result are the same on any executor, in any batch, and on any Arch that has the same kind of
-/// multiply-add (fused or not). Each op runs in an FpEnvironment, on every thread that takes part.
+/// multiply-add (fused or not; for bf16, the same dot product). Each op runs in an FpEnvironment, on every thread that
+/// takes part.
 template <class Arch = DefaultArch>
 class BasicCpu {
  public:

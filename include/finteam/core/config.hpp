@@ -6,8 +6,9 @@
 #define FINTEAM_VERSION_MINOR 1
 #define FINTEAM_VERSION_PATCH 0
 
-#ifdef __FAST_MATH__
-#error "finteam: -ffast-math would change answers between builds (see DESIGN, law 3); compile this file without it"
+#if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) || \
+    (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
+#error "finteam: -ffast-math, or a part of it, would change answers between builds; compile this file without it"
 #endif
 
 // Two translation units built for different instruction sets must never merge in the linker.

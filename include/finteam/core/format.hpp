@@ -210,7 +210,7 @@ struct Grid {
     const float q = std::min(std::max(x[j] * inverse, -127.0F), 127.0F);  // so no compiler fuses this product
     group.q[j] = static_cast<std::int8_t>(detail::nearest(q));
   }
-  group.scale = most / 127.0F;
+  group.scale = std::isfinite(most) ? most / 127.0F : std::numeric_limits<float>::quiet_NaN();
   return group;
 }
 

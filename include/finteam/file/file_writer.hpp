@@ -52,7 +52,7 @@ class FileWriter {
     while (!data.empty()) {
       const ::ssize_t n = ::write(file_, data.data(), std::min(data.size(), std::size_t{1} << 30));
       if (n < 0 && errno == EINTR) continue;
-      if (n <= 0) throw detail::write_error(path_, errno);
+      if (n <= 0) throw detail::write_error(path_, n == 0 ? ENOSPC : errno);
       data = data.subspan(static_cast<std::size_t>(n));
     }
   }

@@ -137,7 +137,7 @@ class TileRow {
     const index_t half = j / group_inputs % 2, quad = input_quad_bytes<Arch>(format), quads = 16 * quad * rows_;
     std::byte* block = tile_ + j / block_inputs * (quads + 16 * rows_);
     write_quads(low, high, quad, block + 8 * half * quad * rows_);
-    const float scale = none ? 0.0F : most / 127.0F;
+    const float scale = none ? 0.0F : std::isfinite(most) ? most / 127.0F : std::numeric_limits<float>::quiet_NaN();
     const std::uint32_t offset = format == Format::int4_zero
                                      ? std::bit_cast<std::uint32_t>(static_cast<float>(sum))
                                      : static_cast<std::uint32_t>(sum * (format == Format::int8 ? -128 : -8));

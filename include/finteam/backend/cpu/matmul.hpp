@@ -59,8 +59,9 @@ class MatmulJob {
       const index_t end = std::min(p + size, last), next = std::min(end + size, last);
       Ahead ahead;
       if (!one_tile && next > end) {
-        const index_t whole_tiles = x_.rows() / TileShape<Arch>::most;
-        const index_t times = (end - p) * whole_tiles * ((w_.cols() - 1) / Ahead::elements(F) + 1);
+        constexpr index_t most = TileShape<Arch>::most, runs = 2 / TileShape<Arch>::panels(F, most);
+        const index_t whole_tiles = x_.rows() / most;
+        const index_t times = (end - p) * runs * whole_tiles * ((w_.cols() - 1) / Ahead::elements(F) + 1);
         ahead = {w_.panel(2 * end), ((next - end) * 2 * w_.panel_bytes() / 64 - 1) / times + 1};
       }
       all_rows<F>(2 * p, std::min(2 * end, w_.panels()), ahead);
