@@ -180,7 +180,7 @@ struct Expert::Engine {
   Engine(const Run& run, index_t sequences, index_t tokens, index_t most_rows)
       : b(run.pool),
         team(open_team(checkpoint_folder(run), open_options(run, true), b)),
-        decoder(team.roles()[0].decoder),
+        decoder(team.decoder(0)),
         c(decoder.config()),
         cache(b, cache_limits(run, c, c.layers, sequences, tokens), huge_pages()),
         scratch(b, c, most_rows),
@@ -322,7 +322,7 @@ Desk::Desk(const Run& run, const std::filesystem::path& folder, index_t tokens) 
 }
 Desk::~Desk() = default;
 
-const Config& Desk::config() const { return engine_->team.roles()[0].decoder.config(); }
+const Config& Desk::config() const { return engine_->team.decoder(0).config(); }
 
 index_t Desk::generate(index_t tokens) {
   const Generation& g = engine_->session.complete("The Committee", [](std::string_view) {}, {.max_tokens = tokens});

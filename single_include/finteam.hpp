@@ -1203,6 +1203,23 @@ struct Site {
   std::int32_t position = 0;
 };
 
+/// The rows of a step that take part in a product, and how much its results count there (law 1). The i-th row of the
+/// product is row(i) of the step's tensors; nothing given: every row in turn, at 1.
+struct Chosen {
+  std::span<const std::int32_t> rows{};  ///< each at most once
+  std::span<const float> weight{};       ///< one for each of `rows`
+  float scale = 1;                       ///< of all results
+
+  [[nodiscard]] index_t row(index_t i) const noexcept {
+    return rows.empty() ? i : static_cast<index_t>(rows[static_cast<std::size_t>(i)]);
+  }
+  [[nodiscard]] float factor(index_t i) const noexcept {
+    return weight.empty() ? scale : scale * weight[static_cast<std::size_t>(i)];
+  }
+  /// Rows of the product, of a step of t rows.
+  [[nodiscard]] index_t count(index_t t) const noexcept { return rows.empty() ? t : static_cast<index_t>(rows.size()); }
+};
+
 /// One layer of a paged cache: the pages of each head, one after the other. Zero bytes when it is made.
 template <class Space>
 struct CacheLayer {
@@ -1232,6 +1249,14 @@ inline void require_rank(const RawTensor& raw, std::size_t rank, const char* wha
   return v;
 }
 
+inline void fill(float value, MatrixView<float> y) noexcept {
+  for (index_t t = 0; t < y.extent(0); ++t) std::fill_n(&y(t, 0), y.extent(1), value);
+}
+
+inline void copy(MatrixView<const float> x, MatrixView<float> y) noexcept {
+  for (index_t t = 0; t < y.extent(0); ++t) std::copy_n(&x(t, 0), y.extent(1), &y(t, 0));
+}
+
 /// Page `from` of a layer in host memory over page `to`.
 inline void copy_page(const CacheLayer<Host>& cache, std::int32_t from, std::int32_t to) noexcept {
   for (index_t head = 0; head < cache.g(); ++head) {
@@ -1250,7 +1275,8 @@ concept Backend = requires(B& b, const typename B::Matrix& w, typename B::Input&
                            std::span<const Site> sites, MatrixView<const float, typename B::Space> x,
                            MatrixView<float, typename B::Space> y, VectorView<const float, typename B::Space> vector,
                            TensorView<const float, 3, typename B::Space> x3, TensorView<float, 3, typename B::Space> y3,
-                           CacheLayer<typename B::Space> cache, std::pmr::memory_resource* memory) {
+                           CacheLayer<typename B::Space> cache, const Chosen& chosen,
+                           std::pmr::memory_resource* memory) {
   typename B::Space;
 
   /// A weight out of a file's tensors, which one product reads together: stacked [Σ n_i, k], or a pair of [n, k].
@@ -1265,24 +1291,32 @@ concept Backend = requires(B& b, const typename B::Matrix& w, typename B::Input&
   /// Room for the input of any product of up to t rows of up to k elements: b.input(t, k, memory).
   { b.input(index_t{1}, index_t{1}, memory) } -> std::same_as<typename B::Input>;
 
-  /// y[t,:] = w[tokens[t],:]. w [v, d], stacked, y [t, d], overwritten. Tokens are in range: the caller has checked.
-  b.embed(w, tokens, y);
+  /// y[row(i),:] = w[tokens[i],:]. w [v, d], stacked, y [t, d], overwritten in the chosen rows. Tokens are in range:
+  /// the caller has checked.
+  b.embed(w, tokens, y, chosen);
+
+  /// y = a constant.
+  b.fill(0.0F, y);
+  /// y = x, of the same extents.
+  b.copy(x, y);
 
   /// y[t,i] = x[t,i] · s[i] / sqrt(mean_i x[t,i]² + eps). x [t, d], s [d], y [t, d], overwritten; y may be x.
   /// Source: Zhang & Sennrich 2019, eq. 4.
   b.rms_norm(x, vector, 1e-5F, y);
 
-  /// input = x, as products with matrices of w's format read it. x [t, k].
-  b.prepare(x, w, input);
-  /// input = rms_norm(x) for such products.
-  b.prepare_normed(x, vector, 1e-5F, w, input);
+  /// input = the chosen rows of x, as products with matrices of w's format read it. x [t, k]. Weights do not count.
+  b.prepare(x, w, input, chosen);
+  /// input = the chosen rows of rms_norm(x) for such products.
+  b.prepare_normed(x, vector, 1e-5F, w, input, chosen);
 
-  /// y[t,i] (+)= Σ_j input[t,j] · w[i,j]. w [n, k], stacked, y [t, n], t the rows that input was prepared for.
-  b.matmul(input, w, Write::accumulate, y);
+  /// y[row(r),i] (+)= factor(r) · Σ_j input[r,j] · w[i,j]. w [n, k], stacked, r: the rows that input was prepared for,
+  /// y [t, n].
+  b.matmul(input, w, Write::accumulate, y, chosen);
 
-  /// y[t,i] = silu(Σ_j input[t,j] · gate[i,j]) · Σ_j input[t,j] · up[i,j], silu(z) = z / (1 + exp(-z)). w: gate and up
-  /// [n, k], paired, y [t, n], overwritten. Source: Shazeer 2020, eq. 6.
-  b.matmul_swiglu(input, w, y);
+  /// y[t,i] = silu(gate[t,i]) · up[t,i], silu(z) = z / (1 + exp(-z)), gate[t,i] = Σ_j input[t,j] · gate_proj[i,j] +
+  /// plus[t,i], up[t,i] = Σ_j input[t,j] · up_proj[i,j] + plus[t,n+i]. w: gate_proj and up_proj [n, k], paired, plus
+  /// [t, 2n], or no rows for 0, y [t, n], overwritten. Source: Shazeer 2020, eq. 6.
+  b.matmul_swiglu(input, w, x, y);
 
   /// Rotates the pairs (x[i], x[i + e/2]) of every head by the angle whose cosine and sine are given.
   /// cosine, sine [t, e/2], x [t, heads, e], in place. Source: Su et al. 2021, in the half-split order of transformers.
@@ -3101,15 +3135,16 @@ class AttentionJob {
 namespace finteam::inline FINTEAM_ABI {
 namespace detail {
 
-/// What becomes of a product's sums.
-enum class Finish : std::uint8_t { overwrite, accumulate, swiglu };
-
 /// One matrix product, as the tasks of an executor see it.
 template <class Arch>
 class MatmulJob {
  public:
-  MatmulJob(const CpuInput<Arch>& x, const PackedMatrix& w, Finish finish, MatrixView<float> y) noexcept
-      : x_(x), w_(w), finish_(finish), y_(y) {}
+  MatmulJob(const CpuInput<Arch>& x, const PackedMatrix& w, Write write, const Chosen& chosen,
+            MatrixView<float> y) noexcept
+      : x_(x), w_(w), write_(write), chosen_(chosen), y_(y) {}
+  /// Paired: y = silu(plus + gate) · (plus + up).
+  MatmulJob(const CpuInput<Arch>& x, const PackedMatrix& w, MatrixView<const float> plus, MatrixView<float> y) noexcept
+      : x_(x), w_(w), plus_(plus), y_(y) {}
 
   void run(const ExecutorRef& executor) const {
     const index_t pairs = (w_.panels() + 1) / 2;
@@ -3188,7 +3223,7 @@ class MatmulJob {
                                  Rows == TileShape<Arch>::most ? ahead : none);
       }
       for (index_t r = 0; r < index_t{Rows}; ++r) {
-        if (finish_ == Finish::swiglu) {
+        if (w_.join() == Join::paired) {
           finish_pair(t + r, p, sums.data() + r * 16, sums.data() + size + r * 16);
         } else {
           for (index_t c = 0; c < count; ++c) finish(t + r, p + c, sums.data() + c * size + r * 16);
@@ -3200,18 +3235,25 @@ class MatmulJob {
   using V = simd::Lanes<Arch>;
 
   void finish(index_t t, index_t p, const float* sums) const noexcept {
-    float* at = &y_(t, p * panel_outputs);
-    const index_t count = std::min(panel_outputs, w_.rows() - p * panel_outputs);
-    V total = V::load(sums);
-    if (finish_ == Finish::accumulate) total = (count == panel_outputs ? V::load(at) : V::load(at, count)) + total;
-    put(total, at, count);
+    const index_t first = p * panel_outputs, count = std::min(panel_outputs, w_.rows() - first);
+    float* at = &y_(chosen_.row(t), first);
+    const V total = V::load(sums), factor = V::broadcast(chosen_.factor(t));
+    put(write_ == Write::accumulate ? fmadd(total, factor, get(at, count)) : total * factor, at, count);
   }
 
   void finish_pair(index_t t, index_t p, const float* gate, const float* up) const noexcept {
-    put(simd::silu(V::load(gate)) * V::load(up), &y_(t, p / 2 * panel_outputs),
-        std::min(panel_outputs, w_.rows() - p / 2 * panel_outputs));
+    const index_t n = w_.rows(), first = p / 2 * panel_outputs, count = std::min(panel_outputs, n - first);
+    V g = V::load(gate), u = V::load(up);
+    if (plus_.size() != 0) {
+      g = g + get(&plus_(t, first), count);
+      u = u + get(&plus_(t, n + first), count);
+    }
+    put(simd::silu(g) * u, &y_(t, first), count);
   }
 
+  [[nodiscard]] static V get(const float* at, index_t count) noexcept {
+    return count == panel_outputs ? V::load(at) : V::load(at, count);
+  }
   static void put(const V& v, float* at, index_t count) noexcept {
     if (count == panel_outputs) {
       v.store(at);
@@ -3222,18 +3264,21 @@ class MatmulJob {
 
   const CpuInput<Arch>& x_;
   const PackedMatrix& w_;
-  Finish finish_;
+  Write write_ = Write::overwrite;
+  Chosen chosen_{};
+  MatrixView<const float> plus_{};
   MatrixView<float> y_;
 };
 
-/// y[t,:] = w[tokens[t],:], out of the panels.
+/// y[row(t),:] = w[tokens[t],:], out of the panels.
 inline void unpack_rows(const ExecutorRef& executor, const PackedMatrix& w, std::span<const std::int32_t> tokens,
-                        MatrixView<float> y) {
+                        MatrixView<float> y, const Chosen& chosen) {
   const auto rows = static_cast<index_t>(tokens.size());
   for_chunks(executor, rows, chunk_size(executor, rows, 4 * w.cols()), [&](index_t first, index_t last) {
     for (index_t t = first; t < last; ++t) {
       const index_t i = tokens[static_cast<std::size_t>(t)];
-      for (index_t j = 0; j < w.cols(); ++j) y(t, j) = w.element(i, j);
+      float* to = &y(chosen.row(t), 0);
+      for (index_t j = 0; j < w.cols(); ++j) to[j] = w.element(i, j);
     }
   });
 }
@@ -3295,10 +3340,14 @@ class BasicCpu {
     return Tensor<T, Rank>(extents, memory);
   }
 
-  /// y[t,:] = w[tokens[t],:]
-  void embed(const PackedMatrix& w, std::span<const std::int32_t> tokens, MatrixView<float> y) const {
-    detail::unpack_rows(executor_, w, tokens, y);
+  /// y[row(i),:] = w[tokens[i],:]
+  void embed(const PackedMatrix& w, std::span<const std::int32_t> tokens, MatrixView<float> y,
+             const Chosen& chosen = {}) const {
+    detail::unpack_rows(executor_, w, tokens, y, chosen);
   }
+
+  void fill(float value, MatrixView<float> y) const { detail::fill(value, y); }
+  void copy(MatrixView<const float> x, MatrixView<float> y) const { detail::copy(x, y); }
 
   /// y[t,i] = x[t,i] · s[i] / sqrt(mean_i x[t,i]² + eps)
   void rms_norm(MatrixView<const float> x, VectorView<const float> s, float eps, MatrixView<float> y) const {
@@ -3306,36 +3355,37 @@ class BasicCpu {
              [&](index_t t) { detail::rms_norm_row<Arch>(&x(t, 0), s.data(), eps, x.extent(1), &y(t, 0)); });
   }
 
-  /// input = x, as products with w's format read it.
-  void prepare(MatrixView<const float> x, const PackedMatrix& w, Input& input) const {
+  /// input = x[row(t),:], as products with w's format read it.
+  void prepare(MatrixView<const float> x, const PackedMatrix& w, Input& input, const Chosen& chosen = {}) const {
     const index_t k = x.extent(1);
     input.write(
-        executor_, w.format(), x.extent(0), k, [](index_t) { return 1.0F; },
-        [&x, k](index_t t, float, index_t j) { return detail::load_row<Arch>(&x(t, 0), j, k); });
+        executor_, w.format(), chosen.count(x.extent(0)), k, [](index_t) { return 1.0F; },
+        [&, k](index_t t, float, index_t j) { return detail::load_row<Arch>(&x(chosen.row(t), 0), j, k); });
   }
 
-  /// input = rms_norm(x)
+  /// input = rms_norm(x)[row(t),:]
   void prepare_normed(MatrixView<const float> x, VectorView<const float> s, float eps, const PackedMatrix& w,
-                      Input& input) const {
+                      Input& input, const Chosen& chosen = {}) const {
     const index_t k = x.extent(1);
     input.write(
-        executor_, w.format(), x.extent(0), k,
-        [&x, eps, k](index_t t) { return detail::rms_norm_scale<Arch>(&x(t, 0), eps, k); },
-        [&x, &s, k](index_t t, float scale, index_t j) {
-          return detail::load_row<Arch>(&x(t, 0), j, k) * detail::simd::Lanes<Arch>::broadcast(scale) *
+        executor_, w.format(), chosen.count(x.extent(0)), k,
+        [&, eps, k](index_t t) { return detail::rms_norm_scale<Arch>(&x(chosen.row(t), 0), eps, k); },
+        [&, k](index_t t, float scale, index_t j) {
+          return detail::load_row<Arch>(&x(chosen.row(t), 0), j, k) * detail::simd::Lanes<Arch>::broadcast(scale) *
                  detail::load_row<Arch>(s.data(), j, k);
         });
   }
 
-  /// y[t,i] (+)= Σ_j input[t,j] · w[i,j]
-  void matmul(const Input& input, const PackedMatrix& w, Write write, MatrixView<float> y) const {
-    const auto finish = write == Write::accumulate ? detail::Finish::accumulate : detail::Finish::overwrite;
-    detail::MatmulJob<Arch>(input, w, finish, y).run(executor_);
+  /// y[row(t),i] (+)= factor(t) · Σ_j input[t,j] · w[i,j]
+  void matmul(const Input& input, const PackedMatrix& w, Write write, MatrixView<float> y,
+              const Chosen& chosen = {}) const {
+    detail::MatmulJob<Arch>(input, w, write, chosen, y).run(executor_);
   }
 
-  /// y[t,i] = silu(Σ_j input[t,j] · gate[i,j]) · Σ_j input[t,j] · up[i,j]
-  void matmul_swiglu(const Input& input, const PackedMatrix& w, MatrixView<float> y) const {
-    detail::MatmulJob<Arch>(input, w, detail::Finish::swiglu, y).run(executor_);
+  /// y[t,i] = silu(plus[t,i] + Σ_j input[t,j] · gate[i,j]) · (plus[t,n+i] + Σ_j input[t,j] · up[i,j])
+  void matmul_swiglu(const Input& input, const PackedMatrix& w, MatrixView<const float> plus,
+                     MatrixView<float> y) const {
+    detail::MatmulJob<Arch>(input, w, plus, y).run(executor_);
   }
 
   /// The pair (a, b) = (x[i], x[i + e/2]) of every head becomes (a·cos - b·sin, b·cos + a·sin).
@@ -3453,12 +3503,16 @@ class Reference {
     return Tensor<T, Rank>(extents, memory);
   }
 
-  /// y[t,:] = w[tokens[t],:]
-  void embed(const Matrix& w, std::span<const std::int32_t> tokens, MatrixView<float> y) const {
-    for (index_t t = 0; t < y.extent(0); ++t) {
-      for (index_t i = 0; i < y.extent(1); ++i) y(t, i) = w(tokens[static_cast<std::size_t>(t)], i);
+  /// y[row(t),:] = w[tokens[t],:]
+  void embed(const Matrix& w, std::span<const std::int32_t> tokens, MatrixView<float> y,
+             const Chosen& chosen = {}) const {
+    for (std::size_t t = 0; t < tokens.size(); ++t) {
+      for (index_t i = 0; i < y.extent(1); ++i) y(chosen.row(static_cast<index_t>(t)), i) = w(tokens[t], i);
     }
   }
+
+  void fill(float value, MatrixView<float> y) const { detail::fill(value, y); }
+  void copy(MatrixView<const float> x, MatrixView<float> y) const { detail::copy(x, y); }
 
   /// y[t,i] = x[t,i] · s[i] / sqrt(mean_i x[t,i]² + eps)
   void rms_norm(MatrixView<const float> x, VectorView<const float> s, float eps, MatrixView<float> y) const {
@@ -3476,43 +3530,47 @@ class Reference {
     }
   }
 
-  /// input = x, as products with w's format read it.
-  void prepare(MatrixView<const float> x, const Matrix& w, Input& input) const {
+  /// input = x[row(t),:], as products with w's format read it.
+  void prepare(MatrixView<const float> x, const Matrix& w, Input& input, const Chosen& chosen = {}) const {
     const FpEnvironment environment;
     input.k = x.extent(1);
     input.values.clear();
-    for (index_t t = 0; t < x.extent(0); ++t) {
-      input.values.insert(input.values.end(), &x(t, 0), &x(t, 0) + input.k);
+    for (index_t t = 0; t < chosen.count(x.extent(0)); ++t) {
+      const float* row = &x(chosen.row(t), 0);
+      input.values.insert(input.values.end(), row, row + input.k);
     }
     each_group(input.values, input.k, [&](std::span<float> group) { round_activations(w.format, group); });
   }
 
-  /// input = rms_norm(x)
-  void prepare_normed(MatrixView<const float> x, VectorView<const float> s, float eps, const Matrix& w,
-                      Input& input) const {
+  /// input = rms_norm(x)[row(t),:]
+  void prepare_normed(MatrixView<const float> x, VectorView<const float> s, float eps, const Matrix& w, Input& input,
+                      const Chosen& chosen = {}) const {
     std::vector<float> y(static_cast<std::size_t>(x.size()));
     const MatrixView<float> normed(y.data(), x.extents());
     rms_norm(x, s, eps, normed);
-    prepare(normed, w, input);
+    prepare(normed, w, input, chosen);
   }
 
-  /// y[t,i] (+)= Σ_j input[t,j] · w[i,j]
-  void matmul(const Input& input, const Matrix& w, Write write, MatrixView<float> y) const {
+  /// y[row(t),i] (+)= factor(t) · Σ_j input[t,j] · w[i,j]
+  void matmul(const Input& input, const Matrix& w, Write write, MatrixView<float> y, const Chosen& chosen = {}) const {
     const FpEnvironment environment;
-    for (index_t t = 0; t < y.extent(0); ++t) {
+    for (index_t t = 0; t < input.rows(); ++t) {
       for (index_t i = 0; i < w.n; ++i) {
-        const double before = write == Write::accumulate ? static_cast<double>(y(t, i)) : 0;
-        y(t, i) = static_cast<float>(before + product(input, w, t, i));
+        float& to = y(chosen.row(t), i);
+        const double before = write == Write::accumulate ? static_cast<double>(to) : 0;
+        to = static_cast<float>(before + static_cast<double>(chosen.factor(t)) * product(input, w, t, i));
       }
     }
   }
 
-  /// y[t,i] = silu(Σ_j input[t,j] · gate[i,j]) · Σ_j input[t,j] · up[i,j]
-  void matmul_swiglu(const Input& input, const Matrix& w, MatrixView<float> y) const {
+  /// y[t,i] = silu(plus[t,i] + Σ_j input[t,j] · gate[i,j]) · (plus[t,n+i] + Σ_j input[t,j] · up[i,j])
+  void matmul_swiglu(const Input& input, const Matrix& w, MatrixView<const float> plus, MatrixView<float> y) const {
     const FpEnvironment environment;
-    for (index_t t = 0; t < y.extent(0); ++t) {
+    const auto more = [&](index_t t, index_t i) { return plus.size() == 0 ? 0.0 : static_cast<double>(plus(t, i)); };
+    for (index_t t = 0; t < input.rows(); ++t) {
       for (index_t i = 0; i < w.n; ++i) {
-        const double gate = product(input, w, t, i), up = product(input, w, t, w.n + i);
+        const double gate = product(input, w, t, i) + more(t, i);
+        const double up = product(input, w, t, w.n + i) + more(t, w.n + i);
         y(t, i) = static_cast<float>(gate / (1 + std::exp(-gate)) * up);
       }
     }
@@ -3884,7 +3942,8 @@ struct OpenOptions {
   std::pmr::memory_resource* memory = huge_pages();
   /// A folder for packed weights, made if it is not there: the first opening writes a file for each role, later ones
   /// map it and pack nothing. A file that is damaged, unfinished or foreign is replaced. Nothing there is ever removed:
-  /// a file that is not in use may be, and an *.unfinished one of a process that was killed. Empty: no such files. Backends that do not pack into panels ignore it.
+  /// a file that is not in use may be, and an *.unfinished one of a process that was killed. Empty: no such files.
+  /// Backends that do not pack into panels ignore it.
   std::filesystem::path packed{};
   /// How a file in that folder is known to be the source's.
   Verify verify = Verify::times;
@@ -5702,17 +5761,80 @@ class KvCache {
 
 }  // namespace finteam::inline FINTEAM_ABI
 
+// ---- finteam/layer/linear.hpp --------------------------------------------------------------------------------------
+// What experts add to a shared linear layer: y[t,:] += Σ_k weight[t,k] · delta_k(x[t,:]), law 1 in a linear layer.
+// A delta is a low-rank pair (LoRA), a whole difference of few bits, or nothing. Not here: the shared matrix.
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// One expert's difference to one shared matrix [n, k], which may be several stacked ones. Empty: none.
+template <Backend B>
+struct LinearDelta {
+  /// scale · b · u, u the rows [inner, inner + r) of a·x, for the outputs from `outer` on.
+  struct Up {
+    typename B::Matrix b;  ///< [n_i, r]
+    index_t inner = 0, outer = 0;
+    float scale = 1;
+  };
+  std::vector<typename B::Matrix> a;  ///< none or one: [Σ r, k], of all pairs, which read the same x
+  std::vector<Up> ups;
+  std::vector<typename B::Matrix> whole;  ///< none or one: [n, k]
+};
+
+/// The experts of one step, and working memory for their deltas; all empty where a decoder has none.
+template <Backend B>
+struct DeltaScratch {
+  template <std::size_t R>
+  using Tensor = decltype(std::declval<B&>().template tensor<float, R>({}, nullptr));
+  std::vector<Chosen> experts;  ///< by expert: the rows of this step that it is added to, at what weight
+  typename B::Input input;      ///< up to t rows of the widest k
+  Tensor<2> inner;              ///< [t, most Σ r]
+  Tensor<2> plus;               ///< [t, 2f]: what is added before SwiGLU
+};
+
+/// y[t,:] += Σ_k weight[t,k] · delta_k(x[t,:]), k over s.experts. deltas: by expert, or none; prepare(w, input, chosen)
+/// writes the chosen rows of x as products with w read them. y [t, n]. Source of the pair: Hu et al. 2021, eq. 3.
+template <Backend B, class Prepare>
+void add_deltas(B& b, std::span<const LinearDelta<B>> deltas, DeltaScratch<B>& s, Prepare&& prepare,
+                MatrixView<float, typename B::Space> y) {
+  const auto columns = [](MatrixView<float, typename B::Space> x, index_t first, index_t n) {
+    return MatrixView<float, typename B::Space>(x.data() + first, {x.extent(0), n}, x.strides());
+  };
+  for (std::size_t k = 0; k < deltas.size(); ++k) {
+    const Chosen& chosen = s.experts[k];
+    if (chosen.rows.empty()) continue;
+    for (const auto& a : deltas[k].a) {
+      const auto inner = s.inner.view().rows(0, chosen.count(0));
+      prepare(a, s.input, chosen);
+      b.matmul(s.input, a, Write::overwrite, columns(inner, 0, a.rows()));
+      for (const auto& up : deltas[k].ups) {
+        Chosen scaled = chosen;
+        scaled.scale *= up.scale;
+        b.prepare(columns(inner, up.inner, up.b.cols()), up.b, s.input);
+        b.matmul(s.input, up.b, Write::accumulate, columns(y, up.outer, up.b.rows()), scaled);
+      }
+    }
+    for (const auto& whole : deltas[k].whole) {
+      prepare(whole, s.input, chosen);
+      b.matmul(s.input, whole, Write::accumulate, y, chosen);
+    }
+  }
+}
+
+}  // namespace finteam::inline FINTEAM_ABI
+
 // ---- finteam/layer/attention.hpp -----------------------------------------------------------------------------------
-// Grouped-query self-attention over a paged cache, as seven calls on a backend.
+// Grouped-query self-attention over a paged cache, as a handful of calls on a backend.
 // Not here: masks. A row sees its own sequence up to its own position; nothing else knows which request it came from.
 
 namespace finteam::inline FINTEAM_ABI {
 
 /// Projections of one layer: qkv_proj [(h + 2g)·e, d], which is q_proj [h·e, d], k_proj and v_proj [g·e, d] for one
-/// product, and o_proj [d, h·e].
+/// product, and o_proj [d, h·e]. What experts add to them: by expert, or empty.
 template <Backend B>
 struct AttentionWeights {
   typename B::Matrix qkv_proj, o_proj;
+  std::vector<LinearDelta<B>> qkv_deltas{}, o_deltas{};
 };
 
 /// Working memory of one step, for up to t rows.
@@ -5741,17 +5863,24 @@ template <class T, class Space>
 /// values at `sites`. x [t, d]. Source: Vaswani et al. 2017, eq. 1; grouped queries: Ainslie et al. 2023.
 template <Backend B>
 void attention(B& b, const AttentionWeights<B>& w, std::span<const Site> sites, CacheLayer<typename B::Space> cache,
-               AttentionScratch<B>& s, typename B::Input& input, VectorView<const float, typename B::Space> norm,
-               float eps, MatrixView<float, typename B::Space> x) {
+               AttentionScratch<B>& s, typename B::Input& input, DeltaScratch<B>& delta,
+               VectorView<const float, typename B::Space> norm, float eps, MatrixView<float, typename B::Space> x) {
   const index_t t = x.extent(0), h = s.y.extent(1), g = (s.qkv.extent(1) - h) / 2;
   const auto qkv = s.qkv.view().rows(0, t), y = s.y.view().rows(0, t);
   b.prepare_normed(x, norm, eps, w.qkv_proj, input);
   b.matmul(input, w.qkv_proj, Write::overwrite, detail::flat(qkv));
+  add_deltas<B>(
+      b, w.qkv_deltas, delta,
+      [&](const auto& a, auto& in, const Chosen& chosen) { b.prepare_normed(x, norm, eps, a, in, chosen); },
+      detail::flat(qkv));
   b.rope(s.cosine.view().rows(0, t), s.sine.view().rows(0, t), detail::heads(qkv, 0, h + g));
   b.cache_write(sites, detail::heads(qkv, h, g), detail::heads(qkv, h + g, g), cache);
   b.attention(sites, detail::heads(qkv, 0, h), cache, 1.0F / std::sqrt(static_cast<float>(y.extent(2))), y);
   b.prepare(detail::flat(y), w.o_proj, input);
   b.matmul(input, w.o_proj, Write::accumulate, x);
+  add_deltas<B>(
+      b, w.o_deltas, delta,
+      [&](const auto& a, auto& in, const Chosen& chosen) { b.prepare(detail::flat(y), a, in, chosen); }, x);
 }
 
 }  // namespace finteam::inline FINTEAM_ABI
@@ -5762,10 +5891,12 @@ void attention(B& b, const AttentionWeights<B>& w, std::span<const Site> sites, 
 
 namespace finteam::inline FINTEAM_ABI {
 
-/// gate_up_proj: gate_proj and up_proj [f, d], paired for one product; down_proj [d, f].
+/// gate_up_proj: gate_proj and up_proj [f, d], paired for one product; down_proj [d, f]. What experts add to them: by
+/// expert, or empty; to gate and up as a stack [2f, d].
 template <Backend B>
 struct FeedForwardWeights {
   typename B::Matrix gate_up_proj, down_proj;
+  std::vector<LinearDelta<B>> gate_up_deltas{}, down_deltas{};
 };
 
 /// Working memory of one step, for up to t rows: [t, f].
@@ -5778,12 +5909,23 @@ struct FeedForwardScratch {
 /// Source: Shazeer 2020, eq. 6.
 template <Backend B>
 void feed_forward(B& b, const FeedForwardWeights<B>& w, FeedForwardScratch<B>& s, typename B::Input& input,
-                  VectorView<const float, typename B::Space> norm, float eps, MatrixView<float, typename B::Space> x) {
+                  DeltaScratch<B>& delta, VectorView<const float, typename B::Space> norm, float eps,
+                  MatrixView<float, typename B::Space> x) {
   const auto y = s.y.view().rows(0, x.extent(0));
+  MatrixView<float, typename B::Space> plus;
+  if (!w.gate_up_deltas.empty()) {
+    plus = delta.plus.view().rows(0, x.extent(0));
+    b.fill(0.0F, plus);
+    add_deltas<B>(
+        b, w.gate_up_deltas, delta,
+        [&](const auto& a, auto& in, const Chosen& chosen) { b.prepare_normed(x, norm, eps, a, in, chosen); }, plus);
+  }
   b.prepare_normed(x, norm, eps, w.gate_up_proj, input);
-  b.matmul_swiglu(input, w.gate_up_proj, y);
+  b.matmul_swiglu(input, w.gate_up_proj, plus, y);
   b.prepare(y, w.down_proj, input);
   b.matmul(input, w.down_proj, Write::accumulate, x);
+  add_deltas<B>(
+      b, w.down_deltas, delta, [&](const auto& a, auto& in, const Chosen& chosen) { b.prepare(y, a, in, chosen); }, x);
 }
 
 }  // namespace finteam::inline FINTEAM_ABI
@@ -5807,14 +5949,22 @@ struct BlockWeights {
   FeedForwardWeights<B> feed_forward;
 };
 
+/// What an expert on a shared base has of its own besides what it adds: whole matrices in place of the base's.
+template <Backend B>
+struct OwnWeights {
+  std::vector<typename B::Matrix> embed_tokens, lm_head;  ///< [v, d], none or one
+};
+
 /// A whole decoder. Tied embeddings: lm_head is absent, and embed_tokens serves as both.
 template <Backend B>
 struct DecoderWeights {
   typename B::Matrix embed_tokens;  ///< [v, d]
   std::vector<BlockWeights<B>> blocks;
-  Scale<B> norm;                                ///< [d]
-  std::vector<typename B::Matrix> own_lm_head;  ///< [v, d], none or one
-  std::optional<Safetensors> packed;            ///< the file that the matrices lie in, if they do
+  Scale<B> norm;                                 ///< [d]
+  std::vector<typename B::Matrix> own_lm_head;   ///< [v, d], none or one
+  std::optional<Safetensors> packed;             ///< the file that the matrices lie in, if they do
+  std::vector<LinearDelta<B>> lm_head_deltas{};  ///< by expert, or empty
+  std::vector<OwnWeights<B>> own{};              ///< by expert
 
   [[nodiscard]] const typename B::Matrix& lm_head() const noexcept {
     return own_lm_head.empty() ? embed_tokens : own_lm_head.front();
@@ -5908,14 +6058,181 @@ struct BlockScratch {
   typename B::Input input;  ///< of every product in turn: up to t rows of the widest k
   AttentionScratch<B> attention;
   FeedForwardScratch<B> feed_forward;
+  DeltaScratch<B> delta;
 };
 
 /// x += attention(norm(x)); x += feed_forward(norm(x)). x [t, d].
 template <Backend B>
 void block(B& b, const BlockWeights<B>& w, float eps, std::span<const Site> sites, CacheLayer<typename B::Space> cache,
            BlockScratch<B>& s, MatrixView<float, typename B::Space> x) {
-  attention<B>(b, w.attention, sites, cache, s.attention, s.input, w.input_norm.view(), eps, x);
-  feed_forward<B>(b, w.feed_forward, s.feed_forward, s.input, w.post_attention_norm.view(), eps, x);
+  attention<B>(b, w.attention, sites, cache, s.attention, s.input, s.delta, w.input_norm.view(), eps, x);
+  feed_forward<B>(b, w.feed_forward, s.feed_forward, s.input, s.delta, w.post_attention_norm.view(), eps, x);
+}
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/expert/expert_source.hpp ------------------------------------------------------------------------------
+// What an expert on a shared base brings, found in its files and checked, before anything of it is loaded: what it adds
+// to the base's matrices, and whole matrices of its own. Not here: the files' forms (lora.hpp), loading (experts.hpp).
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// scale · b · a · x is added to the outputs first … first + n - 1 of an entry of the weight table.
+struct LowRankPair {
+  RawTensor a;  ///< [r, k]
+  RawTensor b;  ///< [n, r]
+  float scale = 1;
+  index_t first = 0;
+};
+
+/// What an expert adds to one entry of the weight table. Empty: nothing.
+struct DeltaSource {
+  std::vector<LowRankPair> pairs{};
+
+  [[nodiscard]] bool empty() const noexcept { return pairs.empty(); }
+  /// Σ r.
+  [[nodiscard]] index_t rank() const noexcept {
+    index_t sum = 0;
+    for (const LowRankPair& pair : pairs) sum += pair.a.shape[0];
+    return sum;
+  }
+};
+
+/// An expert of a shared base.
+struct ExpertSource {
+  Safetensors file;                                ///< that the tensors lie in
+  std::vector<DeltaSource> deltas;                 ///< by entry of delta_table
+  std::optional<RawTensor> embed_tokens, lm_head;  ///< [v, d], in place of the base's
+};
+
+/// The entries of the weight table that can be added to: its matrices but the embedding, lm_head last, tied or not.
+[[nodiscard]] inline std::vector<WeightEntry> delta_table(Config config) {
+  config.tie_word_embeddings = false;
+  std::vector<WeightEntry> table = weight_table(config);
+  std::erase_if(table,
+                [](const WeightEntry& w) { return w.k == 0 || w.parts.front().name == llama_names.embed_tokens; });
+  return table;
+}
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/expert/experts.hpp ------------------------------------------------------------------------------------
+// Experts on a shared base, loaded: what each adds to the base's matrices, and matrices of its own, put where the
+// decoder looks for them. Not here: where they come from (lora.hpp), the base (weights.hpp).
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// What a decoder has of experts on its shared weights; its working memory depends on it.
+struct DeltaShape {
+  index_t experts = 0;
+  index_t rank = 0;            ///< the most inner rows of a product: Σ r of the pairs that read the same x
+  bool before_swiglu = false;  ///< one adds to gate_proj or up_proj
+
+  [[nodiscard]] static DeltaShape of(std::span<const ExpertSource> experts, const Config& config) {
+    DeltaShape shape{.experts = static_cast<index_t>(experts.size())};
+    const std::vector<WeightEntry> table = delta_table(config);
+    for (const ExpertSource& expert : experts) {
+      for (std::size_t i = 0; i < table.size(); ++i) {
+        shape.rank = std::max(shape.rank, expert.deltas[i].rank());
+        shape.before_swiglu |= table[i].join == Join::paired && !expert.deltas[i].empty();
+      }
+    }
+    return shape;
+  }
+};
+
+namespace detail {
+
+/// What adapters are kept as: as their file has them where the base is, else in bf16.
+[[nodiscard]] inline Weights adapter_weights(const OpenOptions& options) noexcept {
+  return options.weights == Weights::stored ? Weights::stored : Weights::bf16;
+}
+
+/// What an expert's own embedding or head is kept as.
+[[nodiscard]] inline Weights own_weights(const OpenOptions& options, const Config& config, std::string_view name) {
+  return choose(options, config, {{{std::string(name), config.v}}, config.d});
+}
+
+template <Backend B>
+[[nodiscard]] LinearDelta<B> load_delta(B& backend, const DeltaSource& source, const OpenOptions& options) {
+  LinearDelta<B> delta;
+  if (source.empty()) return delta;
+  std::vector<RawTensor> a;
+  index_t inner = 0;
+  for (const LowRankPair& pair : source.pairs) {
+    a.push_back(pair.a);
+    delta.ups.push_back({backend.matrix({&pair.b, 1}, Join::stacked, adapter_weights(options), options.memory), inner,
+                         pair.first, pair.scale});
+    inner += pair.a.shape[0];
+  }
+  delta.a.push_back(backend.matrix(a, Join::stacked, adapter_weights(options), options.memory));
+  return delta;
+}
+
+/// Where the decoder looks for deltas, in the order of delta_table.
+template <Backend B>
+[[nodiscard]] std::vector<std::vector<LinearDelta<B>>*> delta_places(DecoderWeights<B>& w) {
+  std::vector<std::vector<LinearDelta<B>>*> places;
+  for (BlockWeights<B>& block : w.blocks) {
+    for (auto* place : {&block.attention.qkv_deltas, &block.attention.o_deltas, &block.feed_forward.gate_up_deltas,
+                        &block.feed_forward.down_deltas}) {
+      places.push_back(place);
+    }
+  }
+  places.push_back(&w.lm_head_deltas);
+  return places;
+}
+
+}  // namespace detail
+
+/// Bytes in memory that an expert takes besides its base.
+[[nodiscard]] inline std::uint64_t expert_bytes(const ExpertSource& expert, const Config& config,
+                                                const OpenOptions& options) {
+  const auto bytes = [](std::span<const RawTensor> parts, Weights weights) {
+    const auto shape = PackedMatrix::shape_of(parts, Join::stacked);
+    return PackedMatrix(shape, Join::stacked, format_of(weights, parts), nullptr).bytes();
+  };
+  std::uint64_t sum = 0;
+  for (const DeltaSource& delta : expert.deltas) {
+    if (delta.empty()) continue;
+    std::vector<RawTensor> a;
+    for (const LowRankPair& pair : delta.pairs) {
+      a.push_back(pair.a);
+      sum += bytes({&pair.b, 1}, detail::adapter_weights(options));
+    }
+    sum += bytes(a, detail::adapter_weights(options));
+  }
+  const auto own = [&](const std::optional<RawTensor>& raw, std::string_view name) {
+    if (raw) sum += bytes({&*raw, 1}, detail::own_weights(options, config, name));
+  };
+  own(expert.embed_tokens, llama_names.embed_tokens);
+  own(expert.lm_head, llama_names.lm_head);
+  return sum;
+}
+
+/// Adds experts to a base's weights.
+template <Backend B>
+void load_experts(B& backend, std::span<const ExpertSource> experts, const Config& config, const OpenOptions& options,
+                  DecoderWeights<B>& w) {
+  const auto places = detail::delta_places(w);
+  for (std::size_t i = 0; i < places.size(); ++i) {
+    const auto adds = [i](const ExpertSource& expert) { return !expert.deltas[i].empty(); };
+    if (std::none_of(experts.begin(), experts.end(), adds)) continue;
+    for (const ExpertSource& expert : experts) {
+      places[i]->push_back(detail::load_delta(backend, expert.deltas[i], options));
+    }
+  }
+  for (const ExpertSource& expert : experts) {
+    OwnWeights<B> own;
+    const auto load = [&](const std::optional<RawTensor>& raw, std::string_view name, auto& to) {
+      if (!raw) return;
+      to.push_back(
+          backend.matrix({&*raw, 1}, Join::stacked, detail::own_weights(options, config, name), options.memory));
+    };
+    load(expert.embed_tokens, llama_names.embed_tokens, own.embed_tokens);
+    load(expert.lm_head, llama_names.lm_head, own.lm_head);
+    w.own.push_back(std::move(own));
+  }
 }
 
 }  // namespace finteam::inline FINTEAM_ABI
@@ -5977,18 +6294,20 @@ inline void rope_angles(std::span<const float> frequency, std::span<const Site> 
 
 namespace finteam::inline FINTEAM_ABI {
 
-/// One row of a step: a token at a position of a sequence of the cache.
+/// One row of a step: a token at a position of a sequence of the cache, and what the decoder's experts count there.
 struct Row {
   std::int32_t token = 0;
   std::int32_t position = 0;
   std::int32_t sequence = 0;
+  const float* route = nullptr;  ///< [experts]: the weight of each; null: of none, the row sees the base alone
 };
 
 /// Working memory for steps of up to `rows` rows of one decoder; made once, nothing is allocated afterwards.
 template <Backend B>
 class StepScratch {
  public:
-  StepScratch(B& b, const Config& c, index_t rows, std::pmr::memory_resource* memory = std::pmr::get_default_resource())
+  StepScratch(B& b, const Config& c, index_t rows, std::pmr::memory_resource* memory = std::pmr::get_default_resource(),
+              const DeltaShape& deltas = {})
       : rows_(rows),
         x_(b.template tensor<float, 2>({rows, c.d}, memory)),
         block_{.input = b.input(rows, std::max({c.d, c.f, c.h * c.e}), memory),
@@ -5996,16 +6315,27 @@ class StepScratch {
                              .y = b.template tensor<float, 3>({rows, c.h, c.e}, memory),
                              .cosine = b.template tensor<float, 2>({rows, c.e / 2}, memory),
                              .sine = b.template tensor<float, 2>({rows, c.e / 2}, memory)},
-               .feed_forward = {.y = b.template tensor<float, 2>({rows, c.f}, memory)}} {
-    tokens_.reserve(static_cast<std::size_t>(rows));
-    sites_.reserve(static_cast<std::size_t>(rows));
+               .feed_forward = {.y = b.template tensor<float, 2>({rows, c.f}, memory)},
+               .delta = {.experts = std::vector<Chosen>(static_cast<std::size_t>(deltas.experts)),
+                         .input = b.input(deltas.experts == 0 ? 0 : rows, delta_inputs(c, deltas), memory),
+                         .inner = b.template tensor<float, 2>({rows, deltas.rank}, memory),
+                         .plus = b.template tensor<float, 2>({deltas.before_swiglu ? rows : 0, 2 * c.f}, memory)}},
+        routed_(static_cast<std::size_t>(deltas.experts)) {
+    const auto most = static_cast<std::size_t>(rows);
+    tokens_.reserve(most);
+    sites_.reserve(most);
+    for (Routed& expert : routed_) {
+      expert.rows.reserve(most);
+      expert.weight.reserve(most);
+    }
   }
 
   /// Bytes that are taken from `memory` for that.
-  [[nodiscard]] static std::uint64_t bytes(const Config& c, index_t rows) {
-    const index_t heads = c.h + 2 * c.g + c.h;
+  [[nodiscard]] static std::uint64_t bytes(const Config& c, index_t rows, const DeltaShape& deltas = {}) {
+    const index_t heads = c.h + 2 * c.g + c.h, plus = deltas.rank + (deltas.before_swiglu ? 2 * c.f : 0);
     return B::Input::bytes(rows, std::max({c.d, c.f, c.h * c.e})) +
-           4 * static_cast<std::uint64_t>(rows * (c.d + heads * c.e + c.e + c.f));
+           (deltas.experts == 0 ? 0 : B::Input::bytes(rows, delta_inputs(c, deltas))) +
+           4 * static_cast<std::uint64_t>(rows * (c.d + heads * c.e + c.e + c.f + plus));
   }
 
   /// Most rows of one step.
@@ -6015,11 +6345,38 @@ class StepScratch {
   template <Backend>
   friend class Decoder;
 
+  /// The rows of a step that an expert is added to.
+  struct Routed {
+    std::vector<std::int32_t> rows;
+    std::vector<float> weight;
+  };
+
+  [[nodiscard]] static index_t delta_inputs(const Config& c, const DeltaShape& deltas) noexcept {
+    return std::max({c.d, c.f, c.h * c.e, deltas.rank});
+  }
+
+  /// Sorts t rows by expert: route(i) is row i's.
+  template <class Route>
+  void choose(std::size_t t, Route&& route) {
+    for (std::size_t k = 0; k < routed_.size(); ++k) {
+      Routed& expert = routed_[k];
+      expert.rows.clear();
+      expert.weight.clear();
+      for (std::size_t i = 0; i < t; ++i) {
+        if (route(i) == nullptr || route(i)[k] == 0) continue;
+        expert.rows.push_back(static_cast<std::int32_t>(i));
+        expert.weight.push_back(route(i)[k]);
+      }
+      block_.delta.experts[k] = {expert.rows, expert.weight};
+    }
+  }
+
   index_t rows_;
   decltype(std::declval<B&>().template tensor<float, 2>({}, nullptr)) x_;  // the residual stream, [rows, d]
   BlockScratch<B> block_;
   std::vector<std::int32_t> tokens_;
   std::vector<Site> sites_;
+  std::vector<Routed> routed_;  // by expert
 };
 
 /// Immutable after loading; shared by threads, each with its own cache and scratch.
@@ -6027,12 +6384,17 @@ template <Backend B>
 class Decoder {
  public:
   /// Throws Error for a tensor that is missing, misshapen, or that `config` has no place for.
+  /// experts: on this base, in the order of a row's route.
   [[nodiscard]] static Decoder load(B& backend, const Checkpoint& checkpoint, const Config& config,
-                                    const OpenOptions& options = {}) {
-    return {config, load_weights(backend, checkpoint, config, options)};
+                                    const OpenOptions& options = {}, std::span<const ExpertSource> experts = {}) {
+    Decoder self(config, load_weights(backend, checkpoint, config, options), DeltaShape::of(experts, config));
+    load_experts(backend, experts, config, options, self.w_);
+    return self;
   }
 
   [[nodiscard]] const Config& config() const noexcept { return config_; }
+  /// What it has of experts.
+  [[nodiscard]] const DeltaShape& deltas() const noexcept { return deltas_; }
 
   /// Runs one step of t = rows.size() ≤ scratch.rows() rows: hidden[i,:] = norm(blocks(embed_tokens[rows[i].token])),
   /// hidden [t, d], overwritten. The cache must have been extended over every row's position, and earlier positions
@@ -6053,7 +6415,8 @@ class Decoder {
     }
     auto& a = s.block_.attention;
     rope_angles(frequency_, s.sites_, a.cosine.view().rows(0, t), a.sine.view().rows(0, t));
-    b.embed(w_.embed_tokens, s.tokens_, x);
+    s.choose(rows.size(), [&](std::size_t i) { return rows[i].route; });
+    embed(b, rows, s, x);
     for (std::size_t l = 0; l < w_.blocks.size(); ++l) {
       if (const auto code = interrupt.pending()) return code;
       block<B>(b, w_.blocks[l], eps_, s.sites_, cache.layer(static_cast<index_t>(l)), s.block_, x);
@@ -6062,21 +6425,48 @@ class Decoder {
     return std::nullopt;
   }
 
-  /// logits[t,:] = lm_head · hidden[t,:]. hidden [t, d], t ≤ s.rows(), logits [t, v], overwritten.
+  /// logits[t,:] = lm_head · hidden[t,:]. hidden [t, d], t ≤ s.rows(), logits [t, v], overwritten. routes: of each row,
+  /// as it was in its step; empty: of none. only: the rows to be computed, the others' routes null; empty: all.
   void logits(B& b, MatrixView<const float, typename B::Space> hidden, StepScratch<B>& s,
-              MatrixView<float, typename B::Space> logits) const {
-    b.prepare(hidden, w_.lm_head(), s.block_.input);
-    b.matmul(s.block_.input, w_.lm_head(), Write::overwrite, logits);
+              MatrixView<float, typename B::Space> logits, std::span<const float* const> routes = {},
+              std::span<const std::int32_t> only = {}) const {
+    s.choose(routes.size(), [&](std::size_t i) { return routes[i]; });
+    const auto head = [&](const typename B::Matrix& w, const Chosen& chosen) {
+      b.prepare(hidden, w, s.block_.input, chosen);
+      b.matmul(s.block_.input, w, Write::overwrite, logits, chosen);
+    };
+    head(w_.lm_head(), {.rows = only});
+    for (std::size_t k = 0; k < w_.own.size(); ++k) {
+      const Chosen chosen{.rows = s.routed_[k].rows};
+      if (!w_.own[k].lm_head.empty() && !chosen.rows.empty()) head(w_.own[k].lm_head.front(), chosen);
+    }
+    add_deltas<B>(
+        b, w_.lm_head_deltas, s.block_.delta,
+        [&](const auto& a, auto& in, const Chosen& chosen) { b.prepare(hidden, a, in, chosen); }, logits);
   }
 
  private:
-  Decoder(const Config& config, DecoderWeights<B> weights)
+  Decoder(const Config& config, DecoderWeights<B> weights, const DeltaShape& deltas)
       : config_(config),
+        deltas_(deltas),
         eps_(static_cast<float>(config.rms_norm_eps)),
         frequency_(rope_frequencies(config)),
         w_(std::move(weights)) {}
 
+  /// x[t,:] = embed_tokens[token,:], the base's or the row's expert's own.
+  void embed(B& b, std::span<const Row> rows, StepScratch<B>& s, MatrixView<float, typename B::Space> x) const {
+    b.embed(w_.embed_tokens, s.tokens_, x);
+    for (std::size_t k = 0; k < w_.own.size(); ++k) {
+      const std::span<const std::int32_t> of_expert = s.routed_[k].rows;
+      if (w_.own[k].embed_tokens.empty() || of_expert.empty()) continue;
+      s.tokens_.clear();
+      for (const std::int32_t i : of_expert) s.tokens_.push_back(rows[static_cast<std::size_t>(i)].token);
+      b.embed(w_.own[k].embed_tokens.front(), s.tokens_, x, {.rows = of_expert});
+    }
+  }
+
   Config config_;
+  DeltaShape deltas_;
   float eps_;
   std::vector<float> frequency_;  // [e/2]
   DecoderWeights<B> w_;
@@ -6142,8 +6532,9 @@ inline void keep_top_k(std::span<double> weights, index_t k) noexcept {
 
 namespace finteam::inline FINTEAM_ABI {
 
-/// What a team mixes at its output: Σ w p (an ensemble; Li et al. 2022, BTM) or Σ w logits (a product of experts).
-enum class MixIn : std::uint8_t { probabilities, logits };
+/// Where a team mixes: at its output Σ w p (an ensemble; Li et al. 2022, BTM) or Σ w logits (a product of experts), or
+/// inside, in every linear layer, Σ w · what a role adds to a shared base.
+enum class MixIn : std::uint8_t { probabilities, logits, deltas };
 
 /// log Σ_j exp(x[j]), summed in double in increasing j. x [v].
 [[nodiscard]] inline double log_sum_exp(std::span<const float> x) noexcept {
@@ -7880,8 +8271,9 @@ namespace detail {
 }  // namespace finteam::inline FINTEAM_ABI
 
 // ---- finteam/team/reader.hpp ---------------------------------------------------------------------------------------
-// One role at work: its decoder with the cache, scratch and hidden states of one session.
-// Not here: the gate and the mix (session.hpp).
+// A decoder at work: its cache, scratch and hidden states in one session, on one or more lanes. A lane is a sequence of
+// its own, read with the decoder's experts at weights of its own; what several lanes read goes in one step.
+// Not here: roles, the gate and the mix (role_readers.hpp, session.hpp).
 
 namespace finteam::inline FINTEAM_ABI {
 
@@ -7896,149 +8288,442 @@ struct LabelTokens {
     const auto first = begin[static_cast<std::size_t>(l)], last = begin[static_cast<std::size_t>(l) + 1];
     return std::span(ids).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(last - first));
   }
+  /// Rows that scoring takes in a lane: every token but each label's last.
+  [[nodiscard]] index_t rows() const noexcept { return static_cast<index_t>(ids.size()) - count(); }
 };
 
-/// One role's decoder with a cache, scratch and the hidden states of its last step; one thread at a time.
+/// What a lane is to read next.
+struct Reading {
+  index_t lane = 0;
+  std::span<const std::int32_t> ids;
+};
+
+/// A decoder with a cache, scratch and the hidden states of its last step; one thread at a time.
 template <Backend B>
 class Reader {
  public:
-  /// Rows of logits that are taken at once: more would only cost memory.
+  /// Rows of logits that are taken at once for a lane: more would only cost memory.
   static constexpr index_t logit_rows = 8;
 
-  /// What the cache of a role is made for.
-  static CacheLimits cache_limits(const Config& c, const SessionLimits& limits) {
+  /// What the cache of a decoder is made for.
+  static CacheLimits cache_limits(const Config& c, index_t lanes, const SessionLimits& limits) {
     const auto pages = [](index_t n) { return KvCache<B>::pages_for(n); };
     return {.layers = c.layers,
             .kv_heads = c.g,
             .head_dim = c.e,
-            .sequences = limits.labels + 1,
+            .sequences = lanes * (limits.labels + 1),
             .tokens = limits.tokens,
-            .pages = pages(limits.tokens) + 2 * limits.labels + pages(limits.rows),
+            .pages = lanes * (pages(limits.tokens) + 2 * limits.labels + pages(limits.rows)),
             .format = limits.cache};
   }
 
-  /// limits.tokens and limits.rows are at least 1 here.
-  Reader(B& b, const Decoder<B>& decoder, const SessionLimits& limits)
+  /// limits.tokens, limits.rows and lanes are at least 1 here.
+  Reader(B& b, const Decoder<B>& decoder, index_t lanes, const SessionLimits& limits)
       : decoder_(&decoder),
-        cache_(b, cache_limits(decoder.config(), limits), limits.memory),
-        scratch_(b, decoder.config(), limits.rows, limits.memory),
-        hidden_(b.template tensor<float, 2>({limits.rows, decoder.config().d}, limits.memory)) {
-    rows_.reserve(static_cast<std::size_t>(limits.rows));
-    next_.reserve(static_cast<std::size_t>(limits.rows));
+        cache_(b, cache_limits(decoder.config(), lanes, limits), limits.memory),
+        scratch_(b, decoder.config(), limits.rows, limits.memory, decoder.deltas()),
+        hidden_(b.template tensor<float, 2>({limits.rows, decoder.config().d}, limits.memory)),
+        states_(b.template tensor<float, 2>({lanes, decoder.config().d}, limits.memory)),
+        lanes_(static_cast<std::size_t>(lanes)) {
+    const auto rows = static_cast<std::size_t>(limits.rows);
+    rows_.reserve(rows);
+    next_.reserve(rows);
+    pieces_.reserve(std::max(rows, lanes_.size()));
+    chosen_.reserve(lanes_.size());
+    routes_.reserve(std::max(rows, lanes_.size()));
+    for (Lane& lane : lanes_) lane.route.reserve(static_cast<std::size_t>(decoder.deltas().experts));
   }
 
-  /// Forgets everything and begins an empty sequence.
-  void start() {
+  [[nodiscard]] const Decoder<B>& decoder() const noexcept { return *decoder_; }
+  [[nodiscard]] index_t lanes() const noexcept { return static_cast<index_t>(lanes_.size()); }
+
+  /// What the decoder's experts count in a lane, one weight for each, or empty: the base alone. To be set before the
+  /// lane reads; what it has read stays as it was.
+  void route(index_t lane, std::span<const float> weights) { at(lane).route.assign(weights.begin(), weights.end()); }
+
+  /// Every lane forgets what it read. Sequences are opened as lanes read.
+  void start() noexcept {
     cache_.clear();
-    sequence_ = cache_.open();
-    last_ = 0;
+    for (Lane& lane : lanes_) lane.sequence = none;
   }
 
-  /// Tokens read since start().
-  [[nodiscard]] index_t length() const noexcept { return sequence_ < 0 ? 0 : cache_.length(sequence_); }
+  /// One lane forgets what it read.
+  void forget(index_t lane) noexcept {
+    if (at(lane).sequence != none) cache_.close(std::exchange(at(lane).sequence, none));
+  }
 
-  /// Appends ids to the sequence, in steps of at most `rows` rows; each(hidden [t, d]) sees the states of every step.
-  /// Returns the interrupt's code if it came; the sequence must then be started again.
+  /// Tokens that a lane has read since start().
+  [[nodiscard]] index_t length(index_t lane) const noexcept {
+    return at(lane).sequence == none ? 0 : cache_.length(at(lane).sequence);
+  }
+
+  /// Appends each reading to its lane, in steps of at most `rows` rows that lanes share; each(lane, hidden [t, d]) sees
+  /// the states of every step. Returns the interrupt's code if it came; all must then start again.
   template <class Each>
-  [[nodiscard]] std::optional<Code> read(B& b, std::span<const std::int32_t> ids, const Interrupt& interrupt,
+  [[nodiscard]] std::optional<Code> read(B& b, std::span<const Reading> readings, const Interrupt& interrupt,
                                          Each&& each) {
-    const std::size_t chunk = static_cast<std::size_t>(scratch_.rows());
-    for (std::size_t first = 0; first < ids.size(); first += chunk) {
-      const auto part = ids.subspan(first, std::min(chunk, ids.size() - first));
-      index_t position = length();
-      cache_.extend(sequence_, position + static_cast<index_t>(part.size()));
-      rows_.clear();
-      for (const std::int32_t id : part) rows_.push_back({id, static_cast<std::int32_t>(position++), sequence_});
-      if (const auto code = step(b, interrupt)) return code;
-      last_ = static_cast<index_t>(part.size()) - 1;
-      each(states());
+    rows_.clear();
+    pieces_.clear();
+    for (const Reading& reading : readings) {
+      for (auto ids = reading.ids; !ids.empty();) {
+        const auto room = static_cast<std::size_t>(scratch_.rows()) - rows_.size();
+        const auto part = ids.first(std::min(room, ids.size()));
+        add(reading.lane, part);
+        ids = ids.subspan(part.size());
+        if (static_cast<index_t>(rows_.size()) < scratch_.rows()) continue;
+        if (const auto code = flush(b, interrupt, each)) return code;
+      }
+    }
+    return rows_.empty() ? std::nullopt : flush(b, interrupt, each);
+  }
+
+  /// The state of the last token that a lane has read. [d]
+  [[nodiscard]] VectorView<const float, typename B::Space> state(index_t lane) const {
+    return states_.view().row(lane);
+  }
+
+  /// logits[lane,:] of the token after everything that each of those lanes has read, which is something. Lanes rise.
+  /// logits [lanes(), v], overwritten in those rows.
+  void logits(B& b, std::span<const index_t> lanes, MatrixView<float, typename B::Space> logits) {
+    chosen_.clear();
+    routes_.assign(lanes_.size(), nullptr);
+    for (const index_t lane : lanes) {
+      chosen_.push_back(static_cast<std::int32_t>(lane));
+      routes_[static_cast<std::size_t>(lane)] = route_of(lane);
+    }
+    decoder_->logits(b, states_.view(), scratch_, logits, routes_, chosen_);
+  }
+  /// Logits of the tokens after those of a lane whose states are given. hidden [t ≤ rows, d], logits [t, v],
+  /// overwritten.
+  void logits(B& b, index_t lane, MatrixView<const float, typename B::Space> hidden,
+              MatrixView<float, typename B::Space> logits) {
+    routes_.assign(static_cast<std::size_t>(hidden.extent(0)), route_of(lane));
+    decoder_->logits(b, hidden, scratch_, logits, routes_);
+  }
+
+  /// scores(lane)[l] = Σ_j log p(label l's token j | what the lane read, its tokens before j), over forks of what was
+  /// read, which stays as it was; as many lanes in a step as fit. logits [≥ lanes(), v]: working memory.
+  /// labels.rows() ≤ rows. Lanes rise.
+  template <class Scores>
+  [[nodiscard]] std::optional<Code> score(B& b, std::span<const index_t> lanes, const LabelTokens& labels,
+                                          const Interrupt& interrupt, MatrixView<float, typename B::Space> logits,
+                                          Scores&& scores) {
+    this->logits(b, lanes, logits.rows(0, this->lanes()));
+    for (const index_t lane : lanes) {
+      const auto first = std::span<const float>(logits.row(lane).span());
+      const double total = log_sum_exp(first);
+      for (index_t l = 0; l < labels.count(); ++l) {
+        scores(lane)[static_cast<std::size_t>(l)] =
+            static_cast<double>(first[static_cast<std::size_t>(labels.label(l)[0])]) - total;
+      }
+    }
+    if (labels.rows() == 0) return std::nullopt;  // labels of one token each, and no end token
+    const auto fit = static_cast<std::size_t>(std::max<index_t>(scratch_.rows() / labels.rows(), 1));
+    for (std::size_t first = 0; first < lanes.size(); first += fit) {
+      const auto some = lanes.subspan(first, std::min(fit, lanes.size() - first));
+      if (const auto code = score_rest(b, some, labels, interrupt, logits, scores)) return code;
     }
     return std::nullopt;
   }
-  [[nodiscard]] std::optional<Code> read(B& b, std::span<const std::int32_t> ids, const Interrupt& interrupt) {
-    return read(b, ids, interrupt, [](auto) {});
+
+ private:
+  static constexpr std::int32_t none = -1;
+
+  struct Lane {
+    std::int32_t sequence = none;
+    std::vector<float> route{};  // by expert, or empty
+  };
+  /// Rows of a step that belong to one lane.
+  struct Piece {
+    index_t lane, first, count;
+  };
+  /// The token that a row of label tokens must foretell.
+  struct Next {
+    index_t lane, label;
+    std::int32_t token;
+  };
+
+  [[nodiscard]] Lane& at(index_t lane) noexcept { return lanes_[static_cast<std::size_t>(lane)]; }
+  [[nodiscard]] const Lane& at(index_t lane) const noexcept { return lanes_[static_cast<std::size_t>(lane)]; }
+  [[nodiscard]] const float* route_of(index_t lane) const noexcept {
+    return at(lane).route.empty() ? nullptr : at(lane).route.data();
   }
 
-  /// Logits of the token after everything that was read. logits [1, v], overwritten.
-  void logits(B& b, MatrixView<float, typename B::Space> logits) {
-    this->logits(b, hidden_.view().rows(last_, 1), logits);
-  }
-  /// Logits of the tokens after those whose states are given. hidden [t ≤ rows, d], logits [t, v], overwritten.
-  void logits(B& b, MatrixView<const float, typename B::Space> hidden, MatrixView<float, typename B::Space> logits) {
-    decoder_->logits(b, hidden, scratch_, logits);
+  /// Rows for ids at the end of a lane.
+  void add(index_t lane, std::span<const std::int32_t> ids) {
+    if (at(lane).sequence == none) at(lane).sequence = cache_.open();
+    const std::int32_t sequence = at(lane).sequence;
+    auto position = static_cast<std::int32_t>(cache_.length(sequence));
+    cache_.extend(sequence, position + static_cast<index_t>(ids.size()));
+    pieces_.push_back({lane, static_cast<index_t>(rows_.size()), static_cast<index_t>(ids.size())});
+    for (const std::int32_t id : ids) rows_.push_back({id, position++, sequence, route_of(lane)});
   }
 
-  /// scores[l] = Σ_j log p(label l's token j | what was read, its tokens before j), all labels in one step over one
-  /// forked prefix. logits [≥ 1, v]: working memory. Σ label lengths - count ≤ rows. To be called right after read();
-  /// the sequence stays as it was, but the states of its last row are gone.
-  [[nodiscard]] std::optional<Code> score(B& b, const LabelTokens& labels, const Interrupt& interrupt,
-                                          MatrixView<float, typename B::Space> logits, std::span<double> scores) {
-    this->logits(b, logits.rows(0, 1));
-    const auto first = std::span<const float>(logits.row(0).span());
-    const double total = log_sum_exp(first);
-    for (index_t l = 0; l < labels.count(); ++l) {
-      scores[static_cast<std::size_t>(l)] =
-          static_cast<double>(first[static_cast<std::size_t>(labels.label(l)[0])]) - total;
+  /// Runs the step that add() gathered.
+  template <class Each>
+  [[nodiscard]] std::optional<Code> flush(B& b, const Interrupt& interrupt, Each&& each) {
+    if (const auto code = step(b, interrupt)) return code;
+    for (const Piece& piece : pieces_) {
+      b.copy(hidden_.view().rows(piece.first + piece.count - 1, 1), states_.view().rows(piece.lane, 1));
+      each(piece.lane, MatrixView<const float, typename B::Space>(hidden_.view().rows(piece.first, piece.count)));
     }
-    gather_label_rows(b, labels);
-    if (rows_.empty()) return std::nullopt;  // labels of one token each, and no end token
+    rows_.clear();
+    pieces_.clear();
+    return std::nullopt;
+  }
+
+  template <class Scores>
+  [[nodiscard]] std::optional<Code> score_rest(B& b, std::span<const index_t> lanes, const LabelTokens& labels,
+                                               const Interrupt& interrupt, MatrixView<float, typename B::Space> logits,
+                                               Scores&& scores) {
+    gather_label_rows(b, lanes, labels);
     const auto code = step(b, interrupt);
     for (const Row& row : rows_) {
       if (cache_.is_open(row.sequence)) cache_.close(row.sequence);
     }
-    if (code) return code;
-    for (index_t r = 0; r < static_cast<index_t>(rows_.size()); r += logits.extent(0)) {
-      const index_t t = std::min(logits.extent(0), static_cast<index_t>(rows_.size()) - r);
-      this->logits(b, hidden_.view().rows(r, t), logits.rows(0, t));
-      for (index_t i = 0; i < t; ++i) {
+    const auto t = static_cast<index_t>(rows_.size());
+    for (index_t first = 0; first < t && !code; first += logits.extent(0)) {
+      const index_t count = std::min(logits.extent(0), t - first);
+      routes_.clear();
+      for (index_t i = first; i < first + count; ++i) routes_.push_back(rows_[static_cast<std::size_t>(i)].route);
+      decoder_->logits(b, hidden_.view().rows(first, count), scratch_, logits.rows(0, count), routes_);
+      for (index_t i = 0; i < count; ++i) {
         const auto row = std::span<const float>(logits.row(i).span());
-        const Next next = next_[static_cast<std::size_t>(r + i)];
-        scores[static_cast<std::size_t>(next.label)] +=
+        const Next& next = next_[static_cast<std::size_t>(first + i)];
+        scores(next.lane)[static_cast<std::size_t>(next.label)] +=
             static_cast<double>(row[static_cast<std::size_t>(next.token)]) - log_sum_exp(row);
       }
     }
-    return std::nullopt;
+    rows_.clear();
+    return code;
   }
 
-  [[nodiscard]] const Decoder<B>& decoder() const noexcept { return *decoder_; }
-
- private:
-  struct Next {
-    index_t label;
-    std::int32_t token;
-  };
-
-  /// One row for each token of each label but its last, each label on its own fork.
-  void gather_label_rows(B& b, const LabelTokens& labels) {
+  /// One row for each token of each label but its last, each label of each lane on its own fork.
+  void gather_label_rows(B& b, std::span<const index_t> lanes, const LabelTokens& labels) {
     rows_.clear();
     next_.clear();
-    for (index_t l = 0; l < labels.count(); ++l) {
-      const auto ids = labels.label(l);
-      if (ids.size() < 2) continue;
-      const std::int32_t fork = cache_.fork(b, sequence_);
-      const index_t n = length();
-      cache_.extend(fork, n + static_cast<index_t>(ids.size()) - 1);
-      for (std::size_t j = 0; j + 1 < ids.size(); ++j) {
-        rows_.push_back({ids[j], static_cast<std::int32_t>(n) + static_cast<std::int32_t>(j), fork});
-        next_.push_back({l, ids[j + 1]});
+    for (const index_t lane : lanes) {
+      const auto n = static_cast<std::int32_t>(length(lane));
+      for (index_t l = 0; l < labels.count(); ++l) {
+        const auto ids = labels.label(l);
+        if (ids.size() < 2) continue;
+        const std::int32_t fork = cache_.fork(b, at(lane).sequence);
+        cache_.extend(fork, n + static_cast<index_t>(ids.size()) - 1);
+        for (std::size_t j = 0; j + 1 < ids.size(); ++j) {
+          rows_.push_back({ids[j], n + static_cast<std::int32_t>(j), fork, route_of(lane)});
+          next_.push_back({lane, l, ids[j + 1]});
+        }
       }
     }
   }
 
   [[nodiscard]] std::optional<Code> step(B& b, const Interrupt& interrupt) {
-    return decoder_->forward(b, cache_, rows_, scratch_, states(), interrupt);
+    return decoder_->forward(b, cache_, rows_, scratch_, hidden_.view().rows(0, static_cast<index_t>(rows_.size())),
+                             interrupt);
   }
-  [[nodiscard]] auto states() noexcept { return hidden_.view().rows(0, static_cast<index_t>(rows_.size())); }
+
+  using States = decltype(std::declval<B&>().template tensor<float, 2>({}, nullptr));
 
   const Decoder<B>* decoder_;
   KvCache<B> cache_;
   StepScratch<B> scratch_;
-  decltype(std::declval<B&>().template tensor<float, 2>({}, nullptr)) hidden_;  // of the last step's rows, [rows, d]
+  States hidden_;  // of the last step's rows, [rows, d]
+  States states_;  // of the last token of each lane, [lanes, d]
+  std::vector<Lane> lanes_;
   std::vector<Row> rows_;
+  std::vector<Piece> pieces_;
   std::vector<Next> next_;
-  std::int32_t sequence_ = -1;
-  index_t last_ = 0;  // the row of hidden_ that the next token follows
+  std::vector<std::int32_t> chosen_;
+  std::vector<const float*> routes_;
 };
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/expert/lora.hpp ---------------------------------------------------------------------------------------
+// A LoRA adapter as PEFT writes it: adapter_config.json and adapter_model.safetensors. Each linear layer of the base
+// may have a pair A [r, k], B [n, r], which adds scale · B·A·x; modules_to_save are whole matrices instead of the
+// base's. Refused by name: what changes the mathematics otherwise (DoRA, biases, layers that are repeated).
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// What adapter_config.json says of sizes and scales.
+class LoraConfig {
+ public:
+  /// Throws Error: unsupported for an adapter that is more than LoRA, malformed or not_found for what is not there.
+  explicit LoraConfig(const JsonView& json) {
+    if (json.at("peft_type").as_string() != "LORA") json.at("peft_type").refuse("\"LORA\"", Code::unsupported);
+    refuse_more(json);
+    r_ = static_cast<double>(json.at("r").as_int(1, 65'536));
+    alpha_ = json.at("lora_alpha").as_number();
+    rank_stabilised_ = json.bool_or("use_rslora", false);
+    read_patterns(json, "rank_pattern", ranks_);
+    read_patterns(json, "alpha_pattern", alphas_);
+  }
+
+  /// The rank of a module's pair. Throws Error(unsupported) if two patterns fit and differ.
+  [[nodiscard]] index_t rank(std::string_view module) const {
+    return static_cast<index_t>(pattern_or(ranks_, module, r_));
+  }
+  /// α/r, or α/√r. Source: Hu et al. 2021, 4.1; Kalajdzievski 2023 (rsLoRA).
+  [[nodiscard]] float scale(std::string_view module) const {
+    const double r = static_cast<double>(rank(module)), alpha = pattern_or(alphas_, module, alpha_);
+    return static_cast<float>(alpha / (rank_stabilised_ ? std::sqrt(r) : r));
+  }
+
+ private:
+  /// A value for the modules whose whole name, or what follows a dot in it, the pattern fits.
+  struct ForModules {
+    Pattern pattern;
+    double value;
+    std::string where;
+  };
+
+  static void refuse_more(const JsonView& json) {
+    for (const std::string_view key : {"use_dora", "lora_bias", "fan_in_fan_out", "use_qalora", "use_bdlora"}) {
+      if (const auto x = json.find(key); x && !(x->json().is_boolean() && !x->as_bool())) {
+        x->refuse("false", Code::unsupported);
+      }
+    }
+    if (const auto bias = json.find("bias"); bias && bias->as_string() != "none") {
+      bias->refuse("\"none\"", Code::unsupported);
+    }
+    for (const std::string_view key : {"layer_replication", "trainable_token_indices", "target_parameters",
+                                       "alora_invocation_tokens", "arrow_config", "kasa_config", "monteclora_config"}) {
+      if (const auto x = json.find(key); x && !x->json().empty()) x->refuse("null", Code::unsupported);
+    }
+    // The other starts change the base, which is then not the one that the adapter's own words name.
+    if (const auto x = json.find("init_lora_weights"); x && x->is_string()) {
+      if (x->as_string() != "gaussian" && x->as_string() != "eva" && x->as_string() != "orthogonal") {
+        x->refuse("true, false, gaussian, orthogonal or eva", Code::unsupported);
+      }
+    }
+  }
+
+  static void read_patterns(const JsonView& json, std::string_view key, std::vector<ForModules>& patterns) {
+    const auto object = json.find(key);
+    if (!object) return;
+    object->each_member([&](std::string_view pattern, const JsonView& value) {
+      const double number = key == "rank_pattern" ? static_cast<double>(value.as_int(1, 65'536)) : value.as_number();
+      patterns.push_back(
+          {Pattern("(?:.*\\.)?(?:" + std::string(pattern) + ")(?!.)", value.where()), number, value.where()});
+    });
+  }
+
+  [[nodiscard]] static double pattern_or(const std::vector<ForModules>& patterns, std::string_view module,
+                                         double otherwise) {
+    const ForModules* found = nullptr;
+    Pattern::Scratch scratch;
+    for (const ForModules& candidate : patterns) {
+      Pattern::Search search(candidate.pattern, scratch, module);
+      if (!search.next() || search.begin() != 0) continue;
+      if (found != nullptr && found->value != candidate.value) {
+        throw Error(Code::unsupported, candidate.where, "one pattern for " + std::string(module),
+                    "another at " + found->where);
+      }
+      found = &candidate;
+    }
+    return found != nullptr ? found->value : otherwise;
+  }
+
+  double r_ = 1, alpha_ = 1;
+  bool rank_stabilised_ = false;
+  std::vector<ForModules> ranks_, alphas_;
+};
+
+namespace detail {
+
+/// The tensors of an adapter_model.safetensors for a base of that config, each taken once.
+class LoraFile {
+ public:
+  LoraFile(Safetensors file, const LoraConfig& lora) : file_(std::move(file)), lora_(lora) {}
+
+  /// The pair for the tensor `name` [n, k] of the base, if there is one. Throws Error(not_found) for half a pair,
+  /// Error(mismatch) for other shapes.
+  [[nodiscard]] std::optional<LowRankPair> pair(std::string_view name, index_t n, index_t k) {
+    const std::string module(name.substr(0, name.rfind(".weight")));
+    const std::string a = "base_model.model." + module + ".lora_A.weight";
+    const std::string b = "base_model.model." + module + ".lora_B.weight";
+    if (!file_.contains(a) && !file_.contains(b)) return std::nullopt;
+    const index_t r = lora_.rank(module);
+    return LowRankPair{take(a, r, k), take(b, n, r), lora_.scale(module)};
+  }
+
+  /// A whole matrix in place of the base's, if there is one that differs. PEFT writes what was to be saved under its
+  /// own name, and an embedding or a head that has a pair as `base_layer`, changed or not.
+  [[nodiscard]] std::optional<RawTensor> own(std::string_view name, index_t n, index_t k, const Checkpoint& base) {
+    const std::string module = "base_model.model." + std::string(name.substr(0, name.rfind(".weight")));
+    for (const std::string& key : {module + ".weight", module + ".base_layer.weight"}) {
+      if (!file_.contains(key)) continue;
+      const RawTensor raw = take(key, n, k);
+      return same(raw, base.find(name)) ? std::nullopt : std::optional(raw);
+    }
+    return std::nullopt;
+  }
+
+  /// Throws Error(unsupported) for a tensor that nobody took; gives the file.
+  [[nodiscard]] Safetensors finish() {
+    std::sort(used_.begin(), used_.end());
+    for (const auto name : file_.names()) {
+      if (std::binary_search(used_.begin(), used_.end(), name)) continue;
+      throw Error(Code::unsupported, where(name), "LoRA pairs of the base's linear layers, embed_tokens and lm_head",
+                  "a tensor of another name");
+    }
+    return std::move(file_);
+  }
+
+ private:
+  [[nodiscard]] static bool same(const RawTensor& a, const RawTensor* b) {
+    return b != nullptr && a.dtype == b->dtype && a.size() == b->size() &&
+           std::memcmp(a.data, b->data, static_cast<std::size_t>(a.size()) * bytes_of(a.dtype)) == 0;
+  }
+  [[nodiscard]] std::string where(std::string_view name) const { return file_.where() + ": " + printable(name); }
+
+  [[nodiscard]] RawTensor take(const std::string& name, index_t rows, index_t columns) {
+    const RawTensor raw = file_.tensor(name);
+    if (raw.shape.size() != 2 || raw.shape[0] != rows || raw.shape[1] != columns) {
+      const index_t expected[] = {rows, columns};
+      throw Error(Code::mismatch, where(name), shape_string(expected), shape_string(raw.shape));
+    }
+    used_.push_back(name);
+    return raw;
+  }
+
+  Safetensors file_;
+  const LoraConfig& lora_;
+  std::vector<std::string> used_;
+};
+
+}  // namespace detail
+
+/// The adapter in `folder`, for a base and its config. Throws Error that names file and key or tensor: not_found,
+/// malformed, mismatch (a pair of other shapes: an adapter for another base), unsupported.
+/// Source: PEFT, src/peft/tuners/lora/{config,layer}.py and utils/save_and_load.py.
+[[nodiscard]] inline ExpertSource open_lora(const std::filesystem::path& folder, const Checkpoint& base,
+                                            const Config& config) {
+  const JsonFile json = JsonFile::open(folder / "adapter_config.json");
+  const LoraConfig lora(json.root());
+  detail::LoraFile file(Safetensors::open(folder / "adapter_model.safetensors"), lora);
+  std::vector<DeltaSource> deltas;
+  for (const WeightEntry& entry : delta_table(config)) {
+    DeltaSource delta;
+    index_t first = 0;
+    for (const auto& part : entry.parts) {
+      if (auto pair = file.pair(part.name, part.n, entry.k)) {
+        pair->first = first;
+        delta.pairs.push_back(*pair);
+      }
+      first += part.n;
+    }
+    deltas.push_back(std::move(delta));
+  }
+  auto embed_tokens = file.own(llama_names.embed_tokens, config.v, config.d, base);
+  auto lm_head = file.own(llama_names.lm_head, config.v, config.d, base);
+  if (config.tie_word_embeddings && embed_tokens && !lm_head) {
+    throw Error(Code::unsupported, json.where() + ": modules_to_save",
+                "lm_head besides embed_tokens, which the base ties", "embed_tokens alone");
+  }
+  return {file.finish(), std::move(deltas), embed_tokens, lm_head};
+}
 
 }  // namespace finteam::inline FINTEAM_ABI
 
@@ -8109,17 +8794,27 @@ struct Manifest {
   };
   struct Gate {
     std::string file;          ///< a safetensors file with weight [roles, d] and bias [roles]
-    std::size_t of = 0;        ///< the role whose hidden states it reads
+    std::size_t of = 0;        ///< the role whose hidden states it reads; the number of roles: the base
     index_t top_k = 0;         ///< roles that stay awake
     double temperature = 1.0;  ///< of the softmax over its scores
   };
 
   std::vector<Role> roles;
+  std::string base;          ///< a path; the roles' are then adapters on it; empty: each role is a checkpoint
   std::optional<Gate> gate;  ///< none for a team of one
   MixIn mix_in = MixIn::probabilities;
   std::string chat = "llama-3";
   std::string tokenizer;  ///< a path; empty: tokenizer.json in the team's folder, else in the first role's
   std::map<std::string, Task, std::less<>> tasks;
+
+  /// Whether the base that roles share is read besides them: by the gate, or as the answer, with deltas summed.
+  [[nodiscard]] bool has_base_lane() const noexcept {
+    return !base.empty() && (mix_in == MixIn::deltas || (gate && gate->of == roles.size()));
+  }
+  /// Sequences that one decoder reads side by side.
+  [[nodiscard]] index_t lanes() const noexcept {
+    return base.empty() ? 1 : static_cast<index_t>(roles.size()) + (has_base_lane() ? 1 : 0);
+  }
 };
 
 namespace detail {
@@ -8144,7 +8839,8 @@ inline std::size_t one_of(const JsonView& json, std::initializer_list<std::strin
   json.refuse("one of " + list, Code::unsupported);
 }
 
-[[nodiscard]] inline Manifest::Gate read_gate(const JsonView& json, const std::vector<Manifest::Role>& roles) {
+[[nodiscard]] inline Manifest::Gate read_gate(const JsonView& json, const std::vector<Manifest::Role>& roles,
+                                              bool has_base) {
   Manifest::Gate gate;
   only_keys(json, {"file", "reads", "of", "per", "top_k", "temperature"});
   gate.file = inner_path(json.at("file"));
@@ -8152,7 +8848,9 @@ inline std::size_t one_of(const JsonView& json, std::initializer_list<std::strin
   if (const auto per = json.find("per")) one_of(*per, {"prompt"});
   const JsonView of = json.at("of");
   while (gate.of < roles.size() && roles[gate.of].name != of.as_string()) ++gate.of;
-  if (gate.of == roles.size()) of.refuse("the name of a role", Code::not_found);
+  if (gate.of == roles.size() && !(has_base && of.as_string() == "base")) {
+    of.refuse(has_base ? "the name of a role, or base" : "the name of a role", Code::not_found);
+  }
   const auto n = static_cast<std::int64_t>(roles.size());
   gate.top_k = json.int_or("top_k", n, 1, n);
   gate.temperature = json.number_or("temperature", 1.0, 1e-6, 1e6);
@@ -8173,8 +8871,8 @@ inline std::size_t one_of(const JsonView& json, std::initializer_list<std::strin
 
 }  // namespace detail
 
-/// Throws Error that names the key: not_found, malformed, unsupported (a gate, mix or version of a later finteam, a
-/// shared base), mismatch (several roles and no gate).
+/// Throws Error that names the key: not_found, malformed, unsupported (a gate, mix or version of a later finteam),
+/// mismatch (several roles and no gate, a mix of deltas without a base).
 [[nodiscard]] inline Manifest read_manifest(const JsonView& json) {
   (void)json.at("finteam").as_int(1, 1);
   detail::only_keys(json, {"finteam", "roles", "base", "tokenizer", "gate", "mix_in", "chat", "tasks"});
@@ -8190,14 +8888,17 @@ inline std::size_t one_of(const JsonView& json, std::initializer_list<std::strin
     m.roles.push_back(std::move(r));
   });
   if (m.roles.empty() || m.roles.size() > 64) roles.refuse("1 to 64 roles");
-  if (const auto base = json.find("base"))
-    base->refuse("null: roles on a shared base are not supported yet", Code::unsupported);
-  if (const auto gate = json.find("gate")) m.gate = detail::read_gate(*gate, m.roles);
+  if (const auto base = json.find("base")) m.base = detail::inner_path(*base);
+  for (const auto& role : m.roles) {
+    if (role.name == "base" && !m.base.empty()) roles.refuse("names other than base, which is the base's");
+  }
+  if (const auto gate = json.find("gate")) m.gate = detail::read_gate(*gate, m.roles, !m.base.empty());
   if (m.roles.size() > 1 && !m.gate) {
     throw Error(Code::mismatch, json.where(), "a gate, for " + std::to_string(m.roles.size()) + " roles", "none");
   }
   if (const auto mix = json.find("mix_in")) {
-    m.mix_in = detail::one_of(*mix, {"probabilities", "logits"}) == 0 ? MixIn::probabilities : MixIn::logits;
+    m.mix_in = static_cast<MixIn>(detail::one_of(*mix, {"probabilities", "logits", "deltas"}));
+    if (m.mix_in == MixIn::deltas && m.base.empty()) mix->refuse("deltas only with a base", Code::mismatch);
   }
   m.chat = json.string_or("chat", m.chat);
   if (const auto tokenizer = json.find("tokenizer")) m.tokenizer = detail::inner_path(*tokenizer);
@@ -8364,19 +9065,25 @@ class ChatFormat {
 
 namespace finteam::inline FINTEAM_ABI {
 
-/// A role's decoder, and the files it borrows from, if its backend does.
+/// A decoder, and the files it borrows from, if its backend does.
 template <Backend B>
-struct Role {
-  std::string name;
+struct Model {
   Checkpoint checkpoint;  ///< mapped; a backend that packs its weights does not touch it again
   Decoder<B> decoder;
+};
+
+/// A role: a model of its own, or an expert on one that roles share.
+struct Role {
+  std::string name;
+  std::size_t model = 0;
+  std::optional<index_t> expert{};
 };
 
 /// A linear gate over the prompt's mean hidden state in one role.
 struct LinearGate {
   Tensor<float, 2> weight;  ///< [roles, d of that role]
   Tensor<float, 1> bias;    ///< [roles]
-  std::size_t of = 0;       ///< the role
+  std::size_t of = 0;       ///< the role; the number of roles: the base
   index_t top_k = 1;
   double temperature = 1.0;
 };
@@ -8400,8 +9107,9 @@ inline void refuse_blank(std::string_view text) {
 struct TeamFiles {
   std::string where;  ///< what errors call team.json, or the folder
   Manifest manifest;
-  std::vector<Config> configs;  ///< by role
+  std::vector<Config> configs;  ///< by model: the base's, or each role's
   std::vector<Checkpoint> checkpoints;
+  std::vector<ExpertSource> experts;  ///< by role, on the base
 
   /// Positions that every role was trained for.
   [[nodiscard]] index_t context() const {
@@ -8423,15 +9131,28 @@ struct TeamFiles {
     files.manifest.roles.push_back({"expert", "."});
     files.manifest.chat.clear();
   }
-  for (const auto& role : files.manifest.roles) {
+  const Manifest& m = files.manifest;
+  if (!m.base.empty()) {
+    files.configs.push_back(read_config(folder / m.base));
+    files.checkpoints.push_back(Checkpoint::open(folder / m.base));
+    for (const auto& role : m.roles) {
+      files.experts.push_back(open_lora(folder / role.path, files.checkpoints.front(), files.configs.front()));
+      const ExpertSource& expert = files.experts.back();
+      if (m.mix_in == MixIn::deltas && (expert.embed_tokens || expert.lm_head)) {
+        throw Error(Code::unsupported, files.where + ": role " + printable(role.name),
+                    "nothing but deltas, which mix_in sums", "whole matrices (modules_to_save)");
+      }
+    }
+    return files;
+  }
+  for (const auto& role : m.roles) {
     files.configs.push_back(read_config(folder / role.path));
     files.checkpoints.push_back(Checkpoint::open(folder / role.path));
     const index_t v = files.configs.back().v, first = files.configs.front().v;
     if (v != first) {
-      throw Error(
-          Code::mismatch, files.where + ": role " + printable(role.name),
-          "a vocabulary of " + std::to_string(first) + " tokens, as role " + files.manifest.roles.front().name + " has",
-          std::to_string(v));
+      throw Error(Code::mismatch, files.where + ": role " + printable(role.name),
+                  "a vocabulary of " + std::to_string(first) + " tokens, as role " + m.roles.front().name + " has",
+                  std::to_string(v));
     }
   }
   return files;
@@ -8447,7 +9168,17 @@ class Team {
   Team(const std::filesystem::path& folder, const OpenOptions& options, B backend);
 
   /// In team.json's order, which is the order of every mix.
-  [[nodiscard]] std::span<const Role<B>> roles() const noexcept { return roles_; }
+  [[nodiscard]] std::span<const Role> roles() const noexcept { return roles_; }
+  /// The decoders behind them: one for each role, or one base for all.
+  [[nodiscard]] std::span<const Model<B>> models() const noexcept { return models_; }
+  /// The decoder of a role.
+  [[nodiscard]] const Decoder<B>& decoder(std::size_t role) const noexcept {
+    return models_[roles_[role].model].decoder;
+  }
+  /// Whether the base that roles share is read besides them: by the gate, or as the answer, with deltas summed.
+  [[nodiscard]] bool has_base_lane() const noexcept { return manifest_.has_base_lane(); }
+  /// Sequences that each decoder reads side by side.
+  [[nodiscard]] index_t lanes() const noexcept { return manifest_.lanes(); }
   /// One for all roles.
   [[nodiscard]] const Tokenizer& tokenizer() const noexcept { return *tokenizer_; }
   /// How a conversation becomes ids.
@@ -8457,7 +9188,7 @@ class Team {
   /// What `generate` and `score` mix.
   [[nodiscard]] MixIn mix_in() const noexcept { return manifest_.mix_in; }
   /// v: logits of every role; at least tokenizer().size().
-  [[nodiscard]] index_t vocab_size() const noexcept { return roles_.front().decoder.config().v; }
+  [[nodiscard]] index_t vocab_size() const noexcept { return models_.front().decoder.config().v; }
   /// Positions that every role was trained for.
   [[nodiscard]] index_t context() const noexcept { return context_; }
   /// The largest d of the roles.
@@ -8492,7 +9223,8 @@ class Team {
   void open_gate(const std::filesystem::path& folder, const std::string& where);
 
   Manifest manifest_;
-  std::vector<Role<B>> roles_;
+  std::vector<Model<B>> models_;
+  std::vector<Role> roles_;
   std::optional<Tokenizer> tokenizer_;
   std::optional<ChatFormat> chat_;
   std::optional<LinearGate> gate_;
@@ -8523,10 +9255,15 @@ Team<B>::Team(const std::filesystem::path& folder, const OpenOptions& options, B
       done = before + bytes;
       if (options.progress) options.progress(done, total);
     };
-    auto decoder = Decoder<B>::load(backend, files.checkpoints[k], config, of_role);
-    roles_.push_back({manifest_.roles[k].name, std::move(files.checkpoints[k]), std::move(decoder)});
+    auto decoder = Decoder<B>::load(backend, files.checkpoints[k], config, of_role, files.experts);
+    models_.push_back({std::move(files.checkpoints[k]), std::move(decoder)});
     widest_hidden_ = std::max(widest_hidden_, config.d);
     end_ids_.insert(end_ids_.end(), config.eos.begin(), config.eos.end());
+  }
+  for (std::size_t k = 0; k < manifest_.roles.size(); ++k) {
+    const bool shared = !manifest_.base.empty();
+    roles_.push_back(
+        {manifest_.roles[k].name, shared ? 0 : k, shared ? std::optional(static_cast<index_t>(k)) : std::nullopt});
   }
   context_ = files.context();
   open_tokenizer(folder);
@@ -8537,7 +9274,7 @@ template <Backend B>
 void Team<B>::open_tokenizer(const std::filesystem::path& folder) {
   std::filesystem::path path = folder / (manifest_.tokenizer.empty() ? "tokenizer.json" : manifest_.tokenizer);
   if (manifest_.tokenizer.empty() && !detail::is_there(path)) {
-    path = folder / manifest_.roles.front().path / "tokenizer.json";
+    path = folder / (manifest_.base.empty() ? manifest_.roles.front().path : manifest_.base) / "tokenizer.json";
   }
   tokenizer_ = Tokenizer::open(path);
   for (const auto& role : manifest_.roles) refuse_other_tokenizer(folder / role.path / "tokenizer.json", path);
@@ -8570,7 +9307,8 @@ void Team<B>::open_gate(const std::filesystem::path& folder, const std::string& 
   if (!manifest_.gate) return;
   const Manifest::Gate& g = *manifest_.gate;
   const Safetensors file = Safetensors::open(folder / g.file);
-  const index_t n = static_cast<index_t>(roles_.size()), d = roles_[g.of].decoder.config().d;
+  const index_t n = static_cast<index_t>(roles_.size()),
+                d = models_[manifest_.base.empty() ? g.of : 0].decoder.config().d;
   const auto take = [&](std::string_view name, std::initializer_list<index_t> shape, float* out) {
     const RawTensor raw = file.tensor(name);
     if (!std::equal(raw.shape.begin(), raw.shape.end(), shape.begin(), shape.end())) {
@@ -8590,6 +9328,136 @@ void Team<B>::open_gate(const std::filesystem::path& folder, const std::string& 
   take("bias", {n}, gate.bias.data());
   gate_ = std::move(gate);
 }
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/team/role_readers.hpp ---------------------------------------------------------------------------------
+// All roles of a team at work: each on a decoder of its own, or on a lane of a shared one, where one step serves them
+// all. Where roles share a base, the base can be read alone, too, or with the roles' differences summed: as one more.
+// Not here: which roles read, and what becomes of it (session.hpp).
+
+namespace finteam::inline FINTEAM_ABI {
+
+template <Backend B>
+class RoleReaders {
+ public:
+  RoleReaders(B& b, const Team<B>& team, const SessionLimits& limits) {
+    for (const Model<B>& model : team.models()) readers_.emplace_back(b, model.decoder, team.lanes(), limits);
+    for (const Role& role : team.roles()) places_.push_back({role.model, role.expert.value_or(0)});
+    if (team.has_base_lane()) places_.push_back({0, static_cast<index_t>(places_.size())});
+    for (std::size_t k = 0; k < team.roles().size(); ++k) {
+      if (!team.roles()[k].expert) continue;
+      std::vector<float> alone(team.roles().size(), 0.0F);
+      alone[k] = 1;
+      route(static_cast<index_t>(k), alone);
+    }
+    readings_.reserve(places_.size());
+    lanes_.reserve(places_.size());
+  }
+
+  /// The roles, and the base where it can be read: the last.
+  [[nodiscard]] index_t count() const noexcept { return static_cast<index_t>(places_.size()); }
+
+  /// Every role forgets what it read.
+  void start() noexcept {
+    for (Reader<B>& reader : readers_) reader.start();
+  }
+  /// One of them does.
+  void forget(index_t role) noexcept { reader(role).forget(place(role).lane); }
+  /// What the decoder's experts count for a role (or the base) from now on, a weight for each.
+  void route(index_t role, std::span<const float> weights) { reader(role).route(place(role).lane, weights); }
+
+  /// Tokens that a role has read since start().
+  [[nodiscard]] index_t length(index_t role) const noexcept { return reader(role).length(place(role).lane); }
+  /// The state of the last of them. [d]
+  [[nodiscard]] VectorView<const float, typename B::Space> state(index_t role) const {
+    return reader(role).state(place(role).lane);
+  }
+  [[nodiscard]] const Decoder<B>& decoder(index_t role) const noexcept { return reader(role).decoder(); }
+
+  /// Each of those roles (which rise) reads what it has not read of `tokens`; each(role, hidden [t, d]) sees the states
+  /// of what is read. Returns the interrupt's code if it came; all must then start again.
+  template <class Each>
+  [[nodiscard]] std::optional<Code> read(B& b, std::span<const index_t> roles, std::span<const std::int32_t> tokens,
+                                         const Interrupt& interrupt, Each&& each) {
+    std::optional<Code> code;
+    each_reader(roles, [&](std::size_t first_role, std::span<const index_t> some) {
+      readings_.clear();
+      for (const index_t role : some) {
+        const auto unread = tokens.subspan(static_cast<std::size_t>(length(role)));
+        if (!unread.empty()) readings_.push_back({place(role).lane, unread});
+      }
+      if (code || readings_.empty()) return;
+      code = reader(some.front()).read(b, readings_, interrupt, [&](index_t lane, auto hidden) {
+        each(static_cast<index_t>(first_role) + lane, hidden);
+      });
+    });
+    return code;
+  }
+
+  /// logits[role,:] of the token after what each of those roles (which rise) has read. logits [count(), v], overwritten
+  /// in those rows.
+  void logits(B& b, std::span<const index_t> roles, MatrixView<float, typename B::Space> logits) {
+    each_reader(roles, [&](std::size_t first_role, std::span<const index_t> some) {
+      Reader<B>& r = reader(some.front());
+      r.logits(b, lanes(some), logits.rows(static_cast<index_t>(first_role), r.lanes()));
+    });
+  }
+  /// Logits of the tokens after those of a role whose states are given. hidden [t ≤ rows, d], logits [t, v].
+  void logits(B& b, index_t role, MatrixView<const float, typename B::Space> hidden,
+              MatrixView<float, typename B::Space> logits) {
+    reader(role).logits(b, place(role).lane, hidden, logits);
+  }
+
+  /// As Reader::score, for those roles (which rise). logits [count(), logit_rows, v]: working memory.
+  template <class Scores>
+  [[nodiscard]] std::optional<Code> score(B& b, std::span<const index_t> roles, const LabelTokens& labels,
+                                          const Interrupt& interrupt, TensorView<float, 3, typename B::Space> logits,
+                                          Scores&& scores) {
+    std::optional<Code> code;
+    each_reader(roles, [&](std::size_t first_role, std::span<const index_t> some) {
+      if (code) return;
+      Reader<B>& r = reader(some.front());
+      const auto part = logits.rows(static_cast<index_t>(first_role), r.lanes());
+      const MatrixView<float, typename B::Space> rows(part.data(), {part.extent(0) * part.extent(1), part.extent(2)});
+      code = r.score(b, lanes(some), labels, interrupt, rows,
+                     [&](index_t lane) { return scores(static_cast<index_t>(first_role) + lane); });
+    });
+    return code;
+  }
+
+ private:
+  struct Place {
+    std::size_t reader = 0;
+    index_t lane = 0;
+  };
+
+  [[nodiscard]] const Place& place(index_t role) const noexcept { return places_[static_cast<std::size_t>(role)]; }
+  [[nodiscard]] Reader<B>& reader(index_t role) noexcept { return readers_[place(role).reader]; }
+  [[nodiscard]] const Reader<B>& reader(index_t role) const noexcept { return readers_[place(role).reader]; }
+
+  /// f(the role of the reader's lane 0, the roles of one reader) for each reader in turn.
+  template <class F>
+  void each_reader(std::span<const index_t> roles, F&& f) {
+    while (!roles.empty()) {
+      const Place& first = place(roles.front());
+      std::size_t n = 1;
+      while (n < roles.size() && place(roles[n]).reader == first.reader) ++n;
+      f(static_cast<std::size_t>(roles.front() - first.lane), roles.first(n));
+      roles = roles.subspan(n);
+    }
+  }
+  [[nodiscard]] std::span<const index_t> lanes(std::span<const index_t> roles) {
+    lanes_.clear();
+    for (const index_t role : roles) lanes_.push_back(place(role).lane);
+    return lanes_;
+  }
+
+  std::vector<Reader<B>> readers_;
+  std::vector<Place> places_;  // by role; the base last
+  std::vector<Reading> readings_;
+  std::vector<index_t> lanes_;
+};
 
 }  // namespace finteam::inline FINTEAM_ABI
 
@@ -8780,11 +9648,11 @@ class Session {
         limits_(detail::checked(limits, team.context())),
         b_(std::move(backend)),
         text_scratch_(team.tokenizer().scratch(static_cast<std::size_t>(limits_.text_bytes))),
-        logits_(b_.template tensor<float, 3>(
-            {static_cast<index_t>(team.roles().size()), Reader<B>::logit_rows, team.vocab_size()}, limits_.memory)),
+        readers_(b_, team, limits_),
+        logits_(
+            b_.template tensor<float, 3>({readers_.count(), Reader<B>::logit_rows, team.vocab_size()}, limits_.memory)),
         sampler_(team.vocab_size()),
         stream_(team.tokenizer()) {
-    for (const auto& role : team.roles()) readers_.emplace_back(b_, role.decoder, limits_);
     reserve();
   }
 
@@ -8833,6 +9701,8 @@ class Session {
   const View& classify_checked(const Task& task, std::string_view text, const Ask& ask);
   void tokenize_labels(const Task& task);
   void shape_view(const Task& task);
+  /// p = softmax(scores + log prior); empty if scores are.
+  static void distribution(const Task& task, std::span<const double> scores, std::vector<double>& p);
   void answer(const Task& task);
 
   /// The ids of a conversation, with the reply's header, into ids_. Throws for what the class comment says.
@@ -8841,11 +9711,13 @@ class Session {
   void tokenize_text(std::string_view text);
   /// Throws Error(limit_exceeded) unless ids_ and `more` tokens fit.
   void require_room(index_t more) const;
-  /// The gate reads ids_ and sets weights_. Afterwards the role that it reads has read the prompt.
-  [[nodiscard]] std::optional<Code> weigh(const Interrupt& interrupt);
-  /// Role k reads ids_, if it did not in weigh().
-  [[nodiscard]] std::optional<Code> read_prompt(std::size_t k, const Interrupt& interrupt);
-  /// Every awake role reads ids_[first … first + t); adds log p of ids_[first + 1 … first + t] to score_. t ≤
+  /// The gate reads ids_ and sets weights_, asked_ and answering_. Afterwards the role that it reads has read ids_.
+  [[nodiscard]] std::optional<Code> weigh(Wake wake, const Interrupt& interrupt);
+  /// Sets asked_ and answering_ by weights_.
+  void choose_roles(Wake wake);
+  /// Every role of asked_ reads what it has not read of ids_.
+  [[nodiscard]] std::optional<Code> catch_up(const Interrupt& interrupt);
+  /// Every role of asked_ reads ids_[first … first + t); adds log p of ids_[first + 1 … first + t] to score_. t ≤
   /// logit_rows.
   [[nodiscard]] std::optional<Code> score_chunk(index_t first, index_t t, const Interrupt& interrupt);
 
@@ -8854,23 +9726,24 @@ class Session {
   /// Generates what follows ids_; on_text runs in the host's floating-point environment.
   template <class OnText>
   const Generation& write(const FpEnvironment& environment, OnText& on_text, const GenerateOptions& options);
-  /// The gate weighs, and every awake role reads ids_.
-  [[nodiscard]] std::optional<Code> read_awake(const Interrupt& interrupt);
-  /// log p of the next token, in row 0 of role 0's logits. Every awake role has read the same tokens.
+  /// log p of the team's next token, of the answering roles' logits in row i of each. rows [count, v], destroyed.
+  VectorView<float> mix(MatrixView<float> rows);
+  /// log p of the next token. Every answering role has read ids_.
   VectorView<const float> next_token();
-  /// Chooses the next token and adds it to generation_.
+  /// Chooses the next token and adds it to generation_ and ids_.
   std::int32_t sample(const Sampling& sampling);
-  /// Every awake role reads a token.
-  [[nodiscard]] std::optional<Code> append(std::int32_t id, const Interrupt& interrupt);
 
-  [[nodiscard]] bool awake(std::size_t k, Wake wake = Wake::chosen) const noexcept {
-    return weights_[k] > 0 || wake == Wake::all;
-  }
   void name_roles(Roles& roles, Wake wake) const {
     for (std::size_t k = 0; k < roles.size(); ++k) {
       roles[k].weight = weights_[k];
-      roles[k].awake = awake(k, wake);
+      roles[k].awake = weights_[k] > 0 || wake == Wake::all;
     }
+  }
+  /// What errors call a role, or the base.
+  [[nodiscard]] std::string who(index_t role) const {
+    return role < static_cast<index_t>(weights_.size())
+               ? "role " + detail::printable(team_->roles()[static_cast<std::size_t>(role)].name)
+               : std::string("the base");
   }
   /// Weights that overflow or hold NaN must not become an answer.
   static void require_finite(std::span<const double> x, const std::string& where) {
@@ -8886,16 +9759,19 @@ class Session {
   SessionLimits limits_;
   B b_;
   Tokenizer::Scratch text_scratch_;
-  std::vector<Reader<B>> readers_;                                              // by role
-  decltype(std::declval<B&>().template tensor<float, 3>({}, nullptr)) logits_;  // [roles, logit_rows, v]
+  RoleReaders<B> readers_;
+  decltype(std::declval<B&>().template tensor<float, 3>({}, nullptr)) logits_;  // [roles and base, logit_rows, v]
   Sampler sampler_;
   TextStream stream_;
   std::vector<std::int32_t> ids_;
   LabelTokens labels_;
-  std::vector<double> weights_;            // by role, after top-k; Σ = 1
-  std::vector<double> feature_;            // what the gate reads, [d]
-  std::vector<double> label_probability_;  // [roles, labels]
-  std::vector<std::string> spare_labels_;  // strings that keep their capacity while a view has fewer labels
+  std::vector<double> weights_;             // by role, after top-k; Σ = 1
+  std::vector<float> route_;                // the same for the base's lane
+  std::vector<index_t> asked_, answering_;  // roles that read (with the base, if it does); that the answer is mixed of
+  std::vector<double> feature_;             // what the gate reads, [d]
+  std::vector<double> label_probability_;   // [roles, labels]
+  std::vector<double> base_scores_;         // by label: of the base's lane, if it answers
+  std::vector<std::string> spare_labels_;   // strings that keep their capacity while a view has fewer labels
   std::string content_;
   View view_;
   Score score_;
@@ -8922,17 +9798,18 @@ const View& Session<B>::classify_checked(const Task& task, std::string_view text
   tokenize_chat({&message, 1});
   tokenize_labels(task);
   shape_view(task);
-  throw_if(weigh(ask.interrupt), "classify");
+  throw_if(weigh(ask.wake, ask.interrupt), "classify");
   name_roles(view_.roles, ask.wake);
-  for (std::size_t k = 0; k < readers_.size(); ++k) {
-    RoleView& role = view_.roles[k];
-    role.scores.assign(role.awake ? task.labels.size() : 0, 0.0);
-    if (!role.awake) continue;
-    throw_if(read_prompt(k, ask.interrupt), "classify");
-    throw_if(readers_[k].score(b_, labels_, ask.interrupt, logits_.view().row(static_cast<index_t>(k)), role.scores),
-             "classify");
-    require_finite(role.scores, "role " + detail::printable(role.name));
-  }
+  throw_if(catch_up(ask.interrupt), "classify");
+  for (RoleView& role : view_.roles) role.scores.clear();
+  const auto scores = [&](index_t k) -> std::vector<double>& {
+    return k < static_cast<index_t>(weights_.size()) ? view_.roles[static_cast<std::size_t>(k)].scores : base_scores_;
+  };
+  for (const index_t k : asked_) scores(k).assign(task.labels.size(), 0.0);
+  const auto code = readers_.score(b_, asked_, labels_, ask.interrupt, logits_.view(),
+                                   [&](index_t k) { return std::span<double>(scores(k)); });
+  throw_if(code, "classify");
+  for (const index_t k : asked_) require_finite(scores(k), who(k));
   answer(task);
   return view_;
 }
@@ -8977,21 +9854,26 @@ void Session<B>::shape_view(const Task& task) {
 }
 
 template <Backend B>
+void Session<B>::distribution(const Task& task, std::span<const double> scores, std::vector<double>& p) {
+  p.assign(scores.begin(), scores.end());
+  for (std::size_t l = 0; l < std::min(task.prior.size(), p.size()); ++l) p[l] += std::log(task.prior[l]);
+  softmax(p);
+}
+
+template <Backend B>
 void Session<B>::answer(const Task& task) {
   const std::size_t n = task.labels.size();
   const auto best = [](std::span<const double> p) {
     return static_cast<std::size_t>(std::max_element(p.begin(), p.end()) - p.begin());
   };
-  label_probability_.assign(readers_.size() * n, 0.0);
+  label_probability_.assign(weights_.size() * n, 0.0);
   view_.probabilities.assign(n, 0.0);
-  for (std::size_t k = 0; k < readers_.size(); ++k) {
+  for (std::size_t k = 0; k < weights_.size(); ++k) {
     RoleView& role = view_.roles[k];
     role.label.clear();
     role.probability = 0;
-    role.probabilities.assign(role.scores.begin(), role.scores.end());
-    if (!role.awake) continue;
-    for (std::size_t l = 0; l < task.prior.size(); ++l) role.probabilities[l] += std::log(task.prior[l]);
-    softmax(role.probabilities);
+    distribution(task, role.scores, role.probabilities);
+    if (role.scores.empty()) continue;
     const std::size_t own = best(role.probabilities);
     role.label.assign(task.labels[own]);
     role.probability = role.probabilities[own];
@@ -9001,12 +9883,13 @@ void Session<B>::answer(const Task& task) {
         view_.probabilities[l] = std::fma(role.weight, role.probabilities[l], view_.probabilities[l]);
     }
   }
+  if (team_->mix_in() == MixIn::deltas) distribution(task, base_scores_, view_.probabilities);
   const std::size_t chosen = best(view_.probabilities);
   view_.label.assign(task.labels[chosen]);
   view_.probability = view_.probabilities[chosen];
   view_.entropy = entropy_bits(view_.probabilities);
   view_.disagreement = jensen_shannon_bits(
-      weights_, {label_probability_.data(), {static_cast<index_t>(readers_.size()), static_cast<index_t>(n)}});
+      weights_, {label_probability_.data(), {static_cast<index_t>(weights_.size()), static_cast<index_t>(n)}});
 }
 
 }  // namespace finteam::inline FINTEAM_ABI
@@ -9026,6 +9909,10 @@ void Session<B>::reserve() {
   labels_.ids.reserve(static_cast<std::size_t>(limits_.rows) + labels);
   labels_.begin.reserve(labels + 1);
   weights_.assign(n, 0.0);
+  route_.assign(n, 0.0F);
+  asked_.reserve(n + 1);
+  answering_.reserve(n + 1);
+  base_scores_.reserve(labels);
   feature_.reserve(static_cast<std::size_t>(team_->widest_hidden()));
   label_probability_.reserve(n * labels);
   content_.reserve(static_cast<std::size_t>(limits_.text_bytes));
@@ -9071,16 +9958,18 @@ void Session<B>::require_room(index_t more) const {
 }
 
 template <Backend B>
-std::optional<Code> Session<B>::weigh(const Interrupt& interrupt) {
-  for (auto& reader : readers_) reader.start();
+std::optional<Code> Session<B>::weigh(Wake wake, const Interrupt& interrupt) {
+  readers_.start();
   const auto& gate = team_->gate();
   if (!gate) {
     weights_.assign(1, 1.0);
+    choose_roles(wake);
     return std::nullopt;
   }
-  Reader<B>& reader = readers_[gate->of];
-  feature_.assign(static_cast<std::size_t>(reader.decoder().config().d), 0.0);
-  const auto code = reader.read(b_, ids_, interrupt, [&](MatrixView<const float> hidden) {
+  const auto of = static_cast<index_t>(gate->of);
+  if (of == static_cast<index_t>(weights_.size())) readers_.route(of, {});  // the base alone, whatever it answered last
+  feature_.assign(static_cast<std::size_t>(readers_.decoder(of).config().d), 0.0);
+  const auto code = readers_.read(b_, {&of, 1}, ids_, interrupt, [&](index_t, MatrixView<const float> hidden) {
     for (index_t t = 0; t < hidden.extent(0); ++t) {
       for (std::size_t i = 0; i < feature_.size(); ++i) feature_[i] += static_cast<double>(hidden(t, i));
     }
@@ -9088,16 +9977,35 @@ std::optional<Code> Session<B>::weigh(const Interrupt& interrupt) {
   if (code) return code;
   for (double& f : feature_) f /= static_cast<double>(ids_.size());
   linear_scores(gate->weight.view(), gate->bias.view().span(), feature_, weights_);
-  require_finite(weights_, "role " + detail::printable(team_->roles()[gate->of].name));
+  require_finite(weights_, who(of));
   softmax(weights_, gate->temperature);
   keep_top_k(weights_, gate->top_k);
+  choose_roles(wake);
   return std::nullopt;
 }
 
 template <Backend B>
-std::optional<Code> Session<B>::read_prompt(std::size_t k, const Interrupt& interrupt) {
-  if (readers_[k].length() > 0) return std::nullopt;
-  return readers_[k].read(b_, ids_, interrupt);
+void Session<B>::choose_roles(Wake wake) {
+  const bool inside = team_->mix_in() == MixIn::deltas;
+  const auto base = static_cast<index_t>(weights_.size());
+  asked_.clear();
+  answering_.clear();
+  for (index_t k = 0; k < base; ++k) {
+    const bool chosen = weights_[static_cast<std::size_t>(k)] > 0 && !inside;
+    if (chosen) answering_.push_back(k);
+    if (chosen || wake == Wake::all) asked_.push_back(k);
+  }
+  if (!inside) return;
+  answering_.push_back(base);
+  asked_.push_back(base);
+  for (std::size_t k = 0; k < weights_.size(); ++k) route_[k] = static_cast<float>(weights_[k]);
+  readers_.forget(base);  // the gate may have read it without them
+  readers_.route(base, route_);
+}
+
+template <Backend B>
+std::optional<Code> Session<B>::catch_up(const Interrupt& interrupt) {
+  return readers_.read(b_, asked_, ids_, interrupt, [](index_t, MatrixView<const float>) {});
 }
 
 }  // namespace finteam::inline FINTEAM_ABI
@@ -9108,16 +10016,24 @@ std::optional<Code> Session<B>::read_prompt(std::size_t k, const Interrupt& inte
 namespace finteam::inline FINTEAM_ABI {
 
 template <Backend B>
+VectorView<float> Session<B>::mix(MatrixView<float> rows) {
+  const auto n = static_cast<index_t>(weights_.size());
+  if (team_->mix_in() == MixIn::deltas) {
+    log_softmax(rows.row(n).span());
+    return rows.row(n);
+  }
+  mix_next_token(team_->mix_in(), weights_, rows.rows(0, n), rows.row(0).span());
+  return rows.row(0);
+}
+
+template <Backend B>
 VectorView<const float> Session<B>::next_token() {
   const auto all = logits_.view();
-  const index_t n = all.extent(0), v = all.extent(2);
-  for (std::size_t k = 0; k < readers_.size(); ++k) {
-    if (awake(k)) readers_[k].logits(b_, all.row(static_cast<index_t>(k)).rows(0, 1));
-  }
-  const MatrixView<float> first_rows(all.data(), {n, v}, {all.stride(0), 1});
-  mix_next_token(team_->mix_in(), weights_, first_rows, first_rows.row(0).span());
-  for (const std::int32_t id : team_->absent_ids()) first_rows(0, id) = -std::numeric_limits<float>::infinity();
-  return first_rows.row(0);
+  const MatrixView<float> rows(all.data(), {all.extent(0), all.extent(2)}, {all.stride(0), 1});
+  readers_.logits(b_, answering_, rows);
+  const auto log_p = mix(rows);
+  for (const std::int32_t id : team_->absent_ids()) log_p(id) = -std::numeric_limits<float>::infinity();
+  return log_p;
 }
 
 template <Backend B>
@@ -9170,7 +10086,9 @@ const Generation& Session<B>::write(const FpEnvironment& environment, OnText& on
     }
   };
 
-  const auto interrupted = read_awake(options.interrupt);
+  auto interrupted = weigh(Wake::chosen, options.interrupt);
+  if (interrupted) weights_.assign(weights_.size(), 0.0);
+  if (!interrupted) interrupted = catch_up(options.interrupt);
   name_roles(out.roles, Wake::chosen);
   std::optional<Finish> end;
   if (interrupted) end = *interrupted == Code::deadline ? Finish::deadline : Finish::cancelled;
@@ -9186,7 +10104,7 @@ const Generation& Session<B>::write(const FpEnvironment& environment, OnText& on
       end = Finish::stop_string;
     } else if (last) {
       end = Finish::length;
-    } else if (const auto code = append(id, options.interrupt)) {
+    } else if (const auto code = catch_up(options.interrupt)) {
       end = *code == Code::deadline ? Finish::deadline : Finish::cancelled;
     }
   }
@@ -9196,34 +10114,15 @@ const Generation& Session<B>::write(const FpEnvironment& environment, OnText& on
 }
 
 template <Backend B>
-std::optional<Code> Session<B>::read_awake(const Interrupt& interrupt) {
-  auto code = weigh(interrupt);
-  if (code) weights_.assign(weights_.size(), 0.0);
-  for (std::size_t k = 0; k < readers_.size() && !code; ++k) {
-    if (awake(k)) code = read_prompt(k, interrupt);
-  }
-  return code;
-}
-
-template <Backend B>
 std::int32_t Session<B>::sample(const Sampling& sampling) {
   const auto log_p = next_token();
-  const index_t position = generation_.prompt_tokens + static_cast<index_t>(generation_.ids.size());
   const double greatest = static_cast<double>(*std::max_element(log_p.data(), log_p.data() + log_p.size()));
   require_finite({&greatest, 1}, "the next token");
-  const std::int32_t id = sampler_.sample(log_p, position, sampling);
+  const std::int32_t id = sampler_.sample(log_p, static_cast<std::int64_t>(ids_.size()), sampling);
   generation_.ids.push_back(id);
+  ids_.push_back(id);
   generation_.log_probability += static_cast<double>(log_p(id));
   return id;
-}
-
-template <Backend B>
-std::optional<Code> Session<B>::append(std::int32_t id, const Interrupt& interrupt) {
-  for (std::size_t k = 0; k < readers_.size(); ++k) {
-    if (!awake(k)) continue;
-    if (const auto code = readers_[k].read(b_, {&id, 1}, interrupt)) return code;
-  }
-  return std::nullopt;
 }
 
 template <Backend B>
@@ -9233,15 +10132,17 @@ const Score& Session<B>::score(std::string_view text, const Ask& ask) {
   tokenize_text(text);
   require_room(0);
   if (ids_.size() < 2) throw Error(Code::invalid_argument, "text", "at least two tokens", std::to_string(ids_.size()));
-  throw_if(weigh(ask.interrupt), "score");
+  throw_if(weigh(ask.wake, ask.interrupt), "score");
   name_roles(score_.roles, ask.wake);
   score_.log_probability = 0;
   score_.tokens = static_cast<index_t>(ids_.size()) - 1;
-  for (std::size_t k = 0; k < readers_.size(); ++k) {
-    readers_[k].start();
-    score_.roles[k].scores.assign(score_.roles[k].awake ? 1 : 0, 0.0);
+  readers_.start();
+  for (RoleView& role : score_.roles) role.scores.clear();
+  for (const index_t k : asked_) {
+    if (k < static_cast<index_t>(weights_.size())) score_.roles[static_cast<std::size_t>(k)].scores.assign(1, 0.0);
   }
-  const index_t chunk = std::min(Reader<B>::logit_rows, limits_.rows);
+  // what is read at once must fit one step, so that its logits lie in order
+  const index_t chunk = std::min(Reader<B>::logit_rows, std::max<index_t>(limits_.rows / readers_.count(), 1));
   for (index_t first = 0; first < score_.tokens; first += chunk) {
     throw_if(score_chunk(first, std::min(chunk, score_.tokens - first), ask.interrupt), "score");
   }
@@ -9253,25 +10154,20 @@ const Score& Session<B>::score(std::string_view text, const Ask& ask) {
 template <Backend B>
 std::optional<Code> Session<B>::score_chunk(index_t first, index_t t, const Interrupt& interrupt) {
   const auto all = logits_.view();
-  const auto read =
-      std::span<const std::int32_t>(ids_).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(t));
-  for (std::size_t k = 0; k < readers_.size(); ++k) {
-    if (!score_.roles[k].awake) continue;
-    const auto logits = all.row(static_cast<index_t>(k)).rows(0, t);
-    const auto code = readers_[k].read(b_, read, interrupt,
-                                       [&](MatrixView<const float> hidden) { readers_[k].logits(b_, hidden, logits); });
-    if (code) return code;
-  }
+  const auto so_far = std::span<const std::int32_t>(ids_).first(static_cast<std::size_t>(first + t));
+  const auto code = readers_.read(b_, asked_, so_far, interrupt, [&](index_t k, MatrixView<const float> hidden) {
+    readers_.logits(b_, k, hidden, all.row(k).rows(0, hidden.extent(0)));
+  });
+  if (code) return code;
   for (index_t i = 0; i < t; ++i) {
     const auto id = static_cast<std::size_t>(ids_[static_cast<std::size_t>(first + i + 1)]);
     const MatrixView<float> rows(all.data() + i * all.stride(1), {all.extent(0), all.extent(2)}, {all.stride(0), 1});
-    for (std::size_t k = 0; k < readers_.size(); ++k) {
-      if (!score_.roles[k].awake) continue;
+    for (std::size_t k = 0; k < score_.roles.size(); ++k) {
+      if (score_.roles[k].scores.empty()) continue;
       const auto row = std::span<const float>(rows.row(static_cast<index_t>(k)).span());
       score_.roles[k].scores[0] += static_cast<double>(row[id]) - log_sum_exp(row);
     }
-    mix_next_token(team_->mix_in(), weights_, rows, rows.row(0).span());
-    score_.log_probability += static_cast<double>(rows(0, id));
+    score_.log_probability += static_cast<double>(mix(rows)(id));
   }
   return std::nullopt;
 }
@@ -9290,8 +10186,9 @@ struct Plan {
     std::string name;
     std::uint64_t weights = 0;
   };
-  std::vector<Role> roles;                  ///< in team.json's order
-  std::uint64_t weights = 0;                ///< of all roles: the same whether they are packed on opening or mapped
+  std::vector<Role> roles;                  ///< in team.json's order; on a base: what each adds to it
+  std::uint64_t base = 0;                   ///< weights that roles share
+  std::uint64_t weights = 0;                ///< all of them: the same whether they are packed on opening or mapped
   std::uint64_t largest_tensor = 0;         ///< of the files: what opening may hold besides weights while it packs
   std::uint64_t cache_per_1000_tokens = 0;  ///< keys and values in all roles
   std::uint64_t cache = 0;                  ///< of one session: room for its longest prompt and its labels in all roles
@@ -9314,19 +10211,27 @@ namespace detail {
   const detail::TeamFiles files = detail::open_team_files(folder);
   const SessionLimits limits = detail::checked(session, files.context());
   Plan plan;
+  const index_t lanes = files.manifest.lanes();
+  for (std::size_t k = 0; k < files.manifest.roles.size(); ++k) {
+    plan.roles.push_back({files.manifest.roles[k].name});
+    if (k >= files.experts.size()) continue;
+    plan.roles[k].weights = expert_bytes(files.experts[k], files.configs.front(), options);
+    plan.weights += plan.roles[k].weights;
+  }
   for (std::size_t k = 0; k < files.configs.size(); ++k) {
     const Config& c = files.configs[k];
-    plan.roles.push_back({files.manifest.roles[k].name});
+    const DeltaShape deltas = DeltaShape::of(files.experts, c);
+    std::uint64_t& weights = files.experts.empty() ? plan.roles[k].weights : plan.base;
     for (const SourceWeight& w : find_weights(files.checkpoints[k], c, options)) {
-      plan.roles.back().weights += w.bytes();
+      weights += w.bytes();
       plan.largest_tensor = std::max(plan.largest_tensor, w.source_bytes());
     }
-    plan.weights += plan.roles.back().weights;
+    plan.weights += weights;
     const std::uint64_t page = detail::cache_page_bytes(c, limits.cache);
-    plan.cache_per_1000_tokens += 1000 * page / page_tokens;
-    plan.cache += static_cast<std::uint64_t>(Reader<Cpu>::cache_limits(c, limits).pages) * page;
-    plan.scratch += StepScratch<Cpu>::bytes(c, limits.rows) +
-                    4 * static_cast<std::uint64_t>(limits.rows * c.d + Reader<Cpu>::logit_rows * c.v);
+    plan.cache_per_1000_tokens += 1000 * static_cast<std::uint64_t>(lanes) * page / page_tokens;
+    plan.cache += static_cast<std::uint64_t>(Reader<Cpu>::cache_limits(c, lanes, limits).pages) * page;
+    plan.scratch += StepScratch<Cpu>::bytes(c, limits.rows, deltas) +
+                    4 * static_cast<std::uint64_t>((limits.rows + lanes) * c.d + lanes * Reader<Cpu>::logit_rows * c.v);
   }
   return plan;
 }

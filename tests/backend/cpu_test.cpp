@@ -41,7 +41,7 @@ void require_close(const std::vector<Output>& a, const std::vector<Output>& b, t
     INFO(a[o].name);
     REQUIRE(a[o].values.size() == b[o].values.size());
     for (std::size_t i = 0; i < a[o].values.size(); ++i) {
-      auto within = a[o].name == "matmul_swiglu" ? tolerance::gated : bound;
+      auto within = a[o].name.starts_with("matmul_swiglu") ? tolerance::gated : bound;
       for (const CacheFormat format : op_cases::cache_formats) {
         if (a[o].name == "attention " + std::string(name(format))) within = tolerance::attention(format);
       }

@@ -159,6 +159,20 @@ std::vector<Output> run(B& backend, const Shape& s, Batch batch, Kept how, std::
   z = input(s.n, 4);
   product(backend, matrix(x, s.d), w, finteam::Write::accumulate, matrix(z, s.n));
   keep("matmul, accumulating", z);
+  std::vector<std::int32_t> some;
+  std::vector<float> weight_of;
+  for (index_t t = 0; t < batch.count; ++t) {
+    if ((batch.first + t) % 3 == 1) continue;
+    some.push_back(static_cast<std::int32_t>(t));
+    weight_of.push_back(0.75F + static_cast<float>(batch.first + t) / 16);
+  }
+  if (!some.empty()) {
+    const finteam::Chosen chosen{some, weight_of, 0.5F};
+    auto chosen_in = backend.input(batch.count, s.d, memory);
+    backend.prepare(matrix(x, s.d), w, chosen_in, chosen);
+    backend.matmul(chosen_in, w, finteam::Write::accumulate, matrix(z, s.n), chosen);
+  }
+  keep("matmul, accumulating chosen rows", z);
 
   const inputs::File gate({s.f, s.d}, how.dtype, seed + 11), up({s.f, s.d}, how.dtype, seed + 12);
   const std::array<finteam::RawTensor, 2> pair{gate.raw(), up.raw()};
@@ -166,8 +180,11 @@ std::vector<Output> run(B& backend, const Shape& s, Batch batch, Kept how, std::
   auto in = backend.input(batch.count, s.d, memory);
   std::vector<float> swiglu(static_cast<std::size_t>(batch.count * s.f), 7.0F);
   backend.prepare(matrix(x, s.d), gate_up, in);
-  backend.matmul_swiglu(in, gate_up, matrix(swiglu, s.f));
+  backend.matmul_swiglu(in, gate_up, {}, matrix(swiglu, s.f));
   keep("matmul_swiglu", swiglu);
+  std::vector<float> plus = input(2 * s.f, 13);
+  backend.matmul_swiglu(in, gate_up, matrix(plus, 2 * s.f), matrix(swiglu, s.f));
+  keep("matmul_swiglu, with more", swiglu);
   const std::array<finteam::RawTensor, 3> stack{gate.raw(), weight.raw(), up.raw()};
   const auto stacked = backend.matrix(stack, finteam::Join::stacked, how.weights, memory);
   std::vector<float> three(static_cast<std::size_t>(batch.count * (2 * s.f + s.n)));
@@ -214,7 +231,7 @@ inline const std::vector<Shape>& shapes() {
       {9, 129, 64, 8, 2, 64, 160}, {19, 160, 100, 4, 4, 34, 31}, {8, 16, 16, 2, 1, 128, 16}, {4, 1, 1, 1, 1, 2, 1},
       {3, 8, 8, 4, 2, 590, 8},     {4, 8, 8, 27, 1, 18, 8},
       // more panels than one block of a product of many rows, and an odd number of them
-      {13, 512, 40, 2, 1, 16, 1193}};
+      {13, 64, 40, 2, 1, 16, 7400}};
   return all;
 }
 

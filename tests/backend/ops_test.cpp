@@ -202,7 +202,7 @@ TEMPLATE_TEST_CASE("matmul_swiglu is gate times its sigmoid times up, and satura
   Row one = {1}, y(7, 9.0F);
   auto in = backend.input(1, 1, memory);
   backend.prepare(rows(one, 1), w, in);
-  backend.matmul_swiglu(in, w, rows(y, 7));
+  backend.matmul_swiglu(in, w, {}, rows(y, 7));
   const std::array<double, 6> expected = {0, 3.0 * log3, -1.0 * log3, 2000, 0, 0};
   for (std::size_t i = 0; i < 6; ++i) REQUIRE(tolerance::op(DType::f32).holds(y[i], expected[i]));
   REQUIRE(y[6] == inf);

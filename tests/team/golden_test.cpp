@@ -108,8 +108,9 @@ TEST_CASE("the log-probability of a text under the team is what generate mixes",
     for (const auto& role : score.roles) weight.push_back(role.weight);
     Cpu b;
     std::vector<std::vector<float>> rows;
-    for (const auto& role : team.roles()) {
-      const Config& c = role.decoder.config();
+    for (std::size_t k = 0; k < team.roles().size(); ++k) {
+      const Decoder<Cpu>& decoder = team.decoder(k);
+      const Config& c = decoder.config();
       KvCache<Cpu> cache(
           b, {.layers = c.layers, .kv_heads = c.g, .head_dim = c.e, .sequences = 1, .tokens = 64, .pages = 2});
       StepScratch<Cpu> scratch(b, c, 64);
@@ -120,8 +121,8 @@ TEST_CASE("the log-probability of a text under the team is what generate mixes",
       cache.extend(s, t);
       for (index_t i = 0; i < t; ++i)
         step.push_back({ids[static_cast<std::size_t>(i)], static_cast<std::int32_t>(i), s});
-      REQUIRE(!role.decoder.forward(b, cache, step, scratch, hidden.view()));
-      role.decoder.logits(b, hidden.view(), scratch, logits.view());
+      REQUIRE(!decoder.forward(b, cache, step, scratch, hidden.view()));
+      decoder.logits(b, hidden.view(), scratch, logits.view());
       rows.emplace_back(logits.data(), logits.data() + logits.size());
     }
     const std::size_t v = static_cast<std::size_t>(team.vocab_size());

@@ -76,7 +76,7 @@ TEST_CASE("a team of one role is the plain model, bit for bit", "[law1]") {
   const Generation& text = desk.generate(headline, [](std::string_view) {}, {.max_tokens = 32});
 
   Cpu b;
-  const auto& decoder = team.roles()[0].decoder;
+  const auto& decoder = team.decoder(0);
   const Config& c = decoder.config();
   std::vector<std::int32_t> ids;
   const Message message{ChatRole::user, headline};

@@ -9,6 +9,7 @@
 #include <finteam/backend/kv_page.hpp>
 #include <finteam/core/packed.hpp>
 
+#include <algorithm>
 #include <concepts>
 #include <cstdint>
 #include <cstring>
@@ -25,6 +26,23 @@ enum class Write : std::uint8_t { overwrite, accumulate };
 struct Site {
   const std::int32_t* pages = nullptr;
   std::int32_t position = 0;
+};
+
+/// The rows of a step that take part in a product, and how much its results count there (law 1). The i-th row of the
+/// product is row(i) of the step's tensors; nothing given: every row in turn, at 1.
+struct Chosen {
+  std::span<const std::int32_t> rows{};  ///< each at most once
+  std::span<const float> weight{};       ///< one for each of `rows`
+  float scale = 1;                       ///< of all results
+
+  [[nodiscard]] index_t row(index_t i) const noexcept {
+    return rows.empty() ? i : static_cast<index_t>(rows[static_cast<std::size_t>(i)]);
+  }
+  [[nodiscard]] float factor(index_t i) const noexcept {
+    return weight.empty() ? scale : scale * weight[static_cast<std::size_t>(i)];
+  }
+  /// Rows of the product, of a step of t rows.
+  [[nodiscard]] index_t count(index_t t) const noexcept { return rows.empty() ? t : static_cast<index_t>(rows.size()); }
 };
 
 /// One layer of a paged cache: the pages of each head, one after the other. Zero bytes when it is made.
@@ -56,6 +74,14 @@ inline void require_rank(const RawTensor& raw, std::size_t rank, const char* wha
   return v;
 }
 
+inline void fill(float value, MatrixView<float> y) noexcept {
+  for (index_t t = 0; t < y.extent(0); ++t) std::fill_n(&y(t, 0), y.extent(1), value);
+}
+
+inline void copy(MatrixView<const float> x, MatrixView<float> y) noexcept {
+  for (index_t t = 0; t < y.extent(0); ++t) std::copy_n(&x(t, 0), y.extent(1), &y(t, 0));
+}
+
 /// Page `from` of a layer in host memory over page `to`.
 inline void copy_page(const CacheLayer<Host>& cache, std::int32_t from, std::int32_t to) noexcept {
   for (index_t head = 0; head < cache.g(); ++head) {
@@ -74,7 +100,8 @@ concept Backend = requires(B& b, const typename B::Matrix& w, typename B::Input&
                            std::span<const Site> sites, MatrixView<const float, typename B::Space> x,
                            MatrixView<float, typename B::Space> y, VectorView<const float, typename B::Space> vector,
                            TensorView<const float, 3, typename B::Space> x3, TensorView<float, 3, typename B::Space> y3,
-                           CacheLayer<typename B::Space> cache, std::pmr::memory_resource* memory) {
+                           CacheLayer<typename B::Space> cache, const Chosen& chosen,
+                           std::pmr::memory_resource* memory) {
   typename B::Space;
 
   /// A weight out of a file's tensors, which one product reads together: stacked [Σ n_i, k], or a pair of [n, k].
@@ -89,24 +116,32 @@ concept Backend = requires(B& b, const typename B::Matrix& w, typename B::Input&
   /// Room for the input of any product of up to t rows of up to k elements: b.input(t, k, memory).
   { b.input(index_t{1}, index_t{1}, memory) } -> std::same_as<typename B::Input>;
 
-  /// y[t,:] = w[tokens[t],:]. w [v, d], stacked, y [t, d], overwritten. Tokens are in range: the caller has checked.
-  b.embed(w, tokens, y);
+  /// y[row(i),:] = w[tokens[i],:]. w [v, d], stacked, y [t, d], overwritten in the chosen rows. Tokens are in range:
+  /// the caller has checked.
+  b.embed(w, tokens, y, chosen);
+
+  /// y = a constant.
+  b.fill(0.0F, y);
+  /// y = x, of the same extents.
+  b.copy(x, y);
 
   /// y[t,i] = x[t,i] · s[i] / sqrt(mean_i x[t,i]² + eps). x [t, d], s [d], y [t, d], overwritten; y may be x.
   /// Source: Zhang & Sennrich 2019, eq. 4.
   b.rms_norm(x, vector, 1e-5F, y);
 
-  /// input = x, as products with matrices of w's format read it. x [t, k].
-  b.prepare(x, w, input);
-  /// input = rms_norm(x) for such products.
-  b.prepare_normed(x, vector, 1e-5F, w, input);
+  /// input = the chosen rows of x, as products with matrices of w's format read it. x [t, k]. Weights do not count.
+  b.prepare(x, w, input, chosen);
+  /// input = the chosen rows of rms_norm(x) for such products.
+  b.prepare_normed(x, vector, 1e-5F, w, input, chosen);
 
-  /// y[t,i] (+)= Σ_j input[t,j] · w[i,j]. w [n, k], stacked, y [t, n], t the rows that input was prepared for.
-  b.matmul(input, w, Write::accumulate, y);
+  /// y[row(r),i] (+)= factor(r) · Σ_j input[r,j] · w[i,j]. w [n, k], stacked, r: the rows that input was prepared for,
+  /// y [t, n].
+  b.matmul(input, w, Write::accumulate, y, chosen);
 
-  /// y[t,i] = silu(Σ_j input[t,j] · gate[i,j]) · Σ_j input[t,j] · up[i,j], silu(z) = z / (1 + exp(-z)). w: gate and up
-  /// [n, k], paired, y [t, n], overwritten. Source: Shazeer 2020, eq. 6.
-  b.matmul_swiglu(input, w, y);
+  /// y[t,i] = silu(gate[t,i]) · up[t,i], silu(z) = z / (1 + exp(-z)), gate[t,i] = Σ_j input[t,j] · gate_proj[i,j] +
+  /// plus[t,i], up[t,i] = Σ_j input[t,j] · up_proj[i,j] + plus[t,n+i]. w: gate_proj and up_proj [n, k], paired, plus
+  /// [t, 2n], or no rows for 0, y [t, n], overwritten. Source: Shazeer 2020, eq. 6.
+  b.matmul_swiglu(input, w, x, y);
 
   /// Rotates the pairs (x[i], x[i + e/2]) of every head by the angle whose cosine and sine are given.
   /// cosine, sine [t, e/2], x [t, heads, e], in place. Source: Su et al. 2021, in the half-split order of transformers.

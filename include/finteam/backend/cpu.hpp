@@ -59,10 +59,14 @@ class BasicCpu {
     return Tensor<T, Rank>(extents, memory);
   }
 
-  /// y[t,:] = w[tokens[t],:]
-  void embed(const PackedMatrix& w, std::span<const std::int32_t> tokens, MatrixView<float> y) const {
-    detail::unpack_rows(executor_, w, tokens, y);
+  /// y[row(i),:] = w[tokens[i],:]
+  void embed(const PackedMatrix& w, std::span<const std::int32_t> tokens, MatrixView<float> y,
+             const Chosen& chosen = {}) const {
+    detail::unpack_rows(executor_, w, tokens, y, chosen);
   }
+
+  void fill(float value, MatrixView<float> y) const { detail::fill(value, y); }
+  void copy(MatrixView<const float> x, MatrixView<float> y) const { detail::copy(x, y); }
 
   /// y[t,i] = x[t,i] · s[i] / sqrt(mean_i x[t,i]² + eps)
   void rms_norm(MatrixView<const float> x, VectorView<const float> s, float eps, MatrixView<float> y) const {
@@ -70,36 +74,37 @@ class BasicCpu {
              [&](index_t t) { detail::rms_norm_row<Arch>(&x(t, 0), s.data(), eps, x.extent(1), &y(t, 0)); });
   }
 
-  /// input = x, as products with w's format read it.
-  void prepare(MatrixView<const float> x, const PackedMatrix& w, Input& input) const {
+  /// input = x[row(t),:], as products with w's format read it.
+  void prepare(MatrixView<const float> x, const PackedMatrix& w, Input& input, const Chosen& chosen = {}) const {
     const index_t k = x.extent(1);
     input.write(
-        executor_, w.format(), x.extent(0), k, [](index_t) { return 1.0F; },
-        [&x, k](index_t t, float, index_t j) { return detail::load_row<Arch>(&x(t, 0), j, k); });
+        executor_, w.format(), chosen.count(x.extent(0)), k, [](index_t) { return 1.0F; },
+        [&, k](index_t t, float, index_t j) { return detail::load_row<Arch>(&x(chosen.row(t), 0), j, k); });
   }
 
-  /// input = rms_norm(x)
+  /// input = rms_norm(x)[row(t),:]
   void prepare_normed(MatrixView<const float> x, VectorView<const float> s, float eps, const PackedMatrix& w,
-                      Input& input) const {
+                      Input& input, const Chosen& chosen = {}) const {
     const index_t k = x.extent(1);
     input.write(
-        executor_, w.format(), x.extent(0), k,
-        [&x, eps, k](index_t t) { return detail::rms_norm_scale<Arch>(&x(t, 0), eps, k); },
-        [&x, &s, k](index_t t, float scale, index_t j) {
-          return detail::load_row<Arch>(&x(t, 0), j, k) * detail::simd::Lanes<Arch>::broadcast(scale) *
+        executor_, w.format(), chosen.count(x.extent(0)), k,
+        [&, eps, k](index_t t) { return detail::rms_norm_scale<Arch>(&x(chosen.row(t), 0), eps, k); },
+        [&, k](index_t t, float scale, index_t j) {
+          return detail::load_row<Arch>(&x(chosen.row(t), 0), j, k) * detail::simd::Lanes<Arch>::broadcast(scale) *
                  detail::load_row<Arch>(s.data(), j, k);
         });
   }
 
-  /// y[t,i] (+)= Σ_j input[t,j] · w[i,j]
-  void matmul(const Input& input, const PackedMatrix& w, Write write, MatrixView<float> y) const {
-    const auto finish = write == Write::accumulate ? detail::Finish::accumulate : detail::Finish::overwrite;
-    detail::MatmulJob<Arch>(input, w, finish, y).run(executor_);
+  /// y[row(t),i] (+)= factor(t) · Σ_j input[t,j] · w[i,j]
+  void matmul(const Input& input, const PackedMatrix& w, Write write, MatrixView<float> y,
+              const Chosen& chosen = {}) const {
+    detail::MatmulJob<Arch>(input, w, write, chosen, y).run(executor_);
   }
 
-  /// y[t,i] = silu(Σ_j input[t,j] · gate[i,j]) · Σ_j input[t,j] · up[i,j]
-  void matmul_swiglu(const Input& input, const PackedMatrix& w, MatrixView<float> y) const {
-    detail::MatmulJob<Arch>(input, w, detail::Finish::swiglu, y).run(executor_);
+  /// y[t,i] = silu(plus[t,i] + Σ_j input[t,j] · gate[i,j]) · (plus[t,n+i] + Σ_j input[t,j] · up[i,j])
+  void matmul_swiglu(const Input& input, const PackedMatrix& w, MatrixView<const float> plus,
+                     MatrixView<float> y) const {
+    detail::MatmulJob<Arch>(input, w, plus, y).run(executor_);
   }
 
   /// The pair (a, b) = (x[i], x[i + e/2]) of every head becomes (a·cos - b·sin, b·cos + a·sin).

@@ -69,12 +69,16 @@ class Reference {
     return Tensor<T, Rank>(extents, memory);
   }
 
-  /// y[t,:] = w[tokens[t],:]
-  void embed(const Matrix& w, std::span<const std::int32_t> tokens, MatrixView<float> y) const {
-    for (index_t t = 0; t < y.extent(0); ++t) {
-      for (index_t i = 0; i < y.extent(1); ++i) y(t, i) = w(tokens[static_cast<std::size_t>(t)], i);
+  /// y[row(t),:] = w[tokens[t],:]
+  void embed(const Matrix& w, std::span<const std::int32_t> tokens, MatrixView<float> y,
+             const Chosen& chosen = {}) const {
+    for (std::size_t t = 0; t < tokens.size(); ++t) {
+      for (index_t i = 0; i < y.extent(1); ++i) y(chosen.row(static_cast<index_t>(t)), i) = w(tokens[t], i);
     }
   }
+
+  void fill(float value, MatrixView<float> y) const { detail::fill(value, y); }
+  void copy(MatrixView<const float> x, MatrixView<float> y) const { detail::copy(x, y); }
 
   /// y[t,i] = x[t,i] · s[i] / sqrt(mean_i x[t,i]² + eps)
   void rms_norm(MatrixView<const float> x, VectorView<const float> s, float eps, MatrixView<float> y) const {
@@ -92,43 +96,47 @@ class Reference {
     }
   }
 
-  /// input = x, as products with w's format read it.
-  void prepare(MatrixView<const float> x, const Matrix& w, Input& input) const {
+  /// input = x[row(t),:], as products with w's format read it.
+  void prepare(MatrixView<const float> x, const Matrix& w, Input& input, const Chosen& chosen = {}) const {
     const FpEnvironment environment;
     input.k = x.extent(1);
     input.values.clear();
-    for (index_t t = 0; t < x.extent(0); ++t) {
-      input.values.insert(input.values.end(), &x(t, 0), &x(t, 0) + input.k);
+    for (index_t t = 0; t < chosen.count(x.extent(0)); ++t) {
+      const float* row = &x(chosen.row(t), 0);
+      input.values.insert(input.values.end(), row, row + input.k);
     }
     each_group(input.values, input.k, [&](std::span<float> group) { round_activations(w.format, group); });
   }
 
-  /// input = rms_norm(x)
-  void prepare_normed(MatrixView<const float> x, VectorView<const float> s, float eps, const Matrix& w,
-                      Input& input) const {
+  /// input = rms_norm(x)[row(t),:]
+  void prepare_normed(MatrixView<const float> x, VectorView<const float> s, float eps, const Matrix& w, Input& input,
+                      const Chosen& chosen = {}) const {
     std::vector<float> y(static_cast<std::size_t>(x.size()));
     const MatrixView<float> normed(y.data(), x.extents());
     rms_norm(x, s, eps, normed);
-    prepare(normed, w, input);
+    prepare(normed, w, input, chosen);
   }
 
-  /// y[t,i] (+)= Σ_j input[t,j] · w[i,j]
-  void matmul(const Input& input, const Matrix& w, Write write, MatrixView<float> y) const {
+  /// y[row(t),i] (+)= factor(t) · Σ_j input[t,j] · w[i,j]
+  void matmul(const Input& input, const Matrix& w, Write write, MatrixView<float> y, const Chosen& chosen = {}) const {
     const FpEnvironment environment;
-    for (index_t t = 0; t < y.extent(0); ++t) {
+    for (index_t t = 0; t < input.rows(); ++t) {
       for (index_t i = 0; i < w.n; ++i) {
-        const double before = write == Write::accumulate ? static_cast<double>(y(t, i)) : 0;
-        y(t, i) = static_cast<float>(before + product(input, w, t, i));
+        float& to = y(chosen.row(t), i);
+        const double before = write == Write::accumulate ? static_cast<double>(to) : 0;
+        to = static_cast<float>(before + static_cast<double>(chosen.factor(t)) * product(input, w, t, i));
       }
     }
   }
 
-  /// y[t,i] = silu(Σ_j input[t,j] · gate[i,j]) · Σ_j input[t,j] · up[i,j]
-  void matmul_swiglu(const Input& input, const Matrix& w, MatrixView<float> y) const {
+  /// y[t,i] = silu(plus[t,i] + Σ_j input[t,j] · gate[i,j]) · (plus[t,n+i] + Σ_j input[t,j] · up[i,j])
+  void matmul_swiglu(const Input& input, const Matrix& w, MatrixView<const float> plus, MatrixView<float> y) const {
     const FpEnvironment environment;
-    for (index_t t = 0; t < y.extent(0); ++t) {
+    const auto more = [&](index_t t, index_t i) { return plus.size() == 0 ? 0.0 : static_cast<double>(plus(t, i)); };
+    for (index_t t = 0; t < input.rows(); ++t) {
       for (index_t i = 0; i < w.n; ++i) {
-        const double gate = product(input, w, t, i), up = product(input, w, t, w.n + i);
+        const double gate = product(input, w, t, i) + more(t, i);
+        const double up = product(input, w, t, w.n + i) + more(t, w.n + i);
         y(t, i) = static_cast<float>(gate / (1 + std::exp(-gate)) * up);
       }
     }

@@ -11,14 +11,15 @@ struct BlockScratch {
   typename B::Input input;  ///< of every product in turn: up to t rows of the widest k
   AttentionScratch<B> attention;
   FeedForwardScratch<B> feed_forward;
+  DeltaScratch<B> delta;
 };
 
 /// x += attention(norm(x)); x += feed_forward(norm(x)). x [t, d].
 template <Backend B>
 void block(B& b, const BlockWeights<B>& w, float eps, std::span<const Site> sites, CacheLayer<typename B::Space> cache,
            BlockScratch<B>& s, MatrixView<float, typename B::Space> x) {
-  attention<B>(b, w.attention, sites, cache, s.attention, s.input, w.input_norm.view(), eps, x);
-  feed_forward<B>(b, w.feed_forward, s.feed_forward, s.input, w.post_attention_norm.view(), eps, x);
+  attention<B>(b, w.attention, sites, cache, s.attention, s.input, s.delta, w.input_norm.view(), eps, x);
+  feed_forward<B>(b, w.feed_forward, s.feed_forward, s.input, s.delta, w.post_attention_norm.view(), eps, x);
 }
 
 }  // namespace finteam::inline FINTEAM_ABI

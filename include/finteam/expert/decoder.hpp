@@ -5,6 +5,7 @@
 #include <finteam/backend/fp_environment.hpp>
 #include <finteam/core/interrupt.hpp>
 #include <finteam/expert/block.hpp>
+#include <finteam/expert/experts.hpp>
 #include <finteam/layer/rope.hpp>
 
 #include <algorithm>
@@ -14,18 +15,20 @@
 
 namespace finteam::inline FINTEAM_ABI {
 
-/// One row of a step: a token at a position of a sequence of the cache.
+/// One row of a step: a token at a position of a sequence of the cache, and what the decoder's experts count there.
 struct Row {
   std::int32_t token = 0;
   std::int32_t position = 0;
   std::int32_t sequence = 0;
+  const float* route = nullptr;  ///< [experts]: the weight of each; null: of none, the row sees the base alone
 };
 
 /// Working memory for steps of up to `rows` rows of one decoder; made once, nothing is allocated afterwards.
 template <Backend B>
 class StepScratch {
  public:
-  StepScratch(B& b, const Config& c, index_t rows, std::pmr::memory_resource* memory = std::pmr::get_default_resource())
+  StepScratch(B& b, const Config& c, index_t rows, std::pmr::memory_resource* memory = std::pmr::get_default_resource(),
+              const DeltaShape& deltas = {})
       : rows_(rows),
         x_(b.template tensor<float, 2>({rows, c.d}, memory)),
         block_{.input = b.input(rows, std::max({c.d, c.f, c.h * c.e}), memory),
@@ -33,16 +36,27 @@ class StepScratch {
                              .y = b.template tensor<float, 3>({rows, c.h, c.e}, memory),
                              .cosine = b.template tensor<float, 2>({rows, c.e / 2}, memory),
                              .sine = b.template tensor<float, 2>({rows, c.e / 2}, memory)},
-               .feed_forward = {.y = b.template tensor<float, 2>({rows, c.f}, memory)}} {
-    tokens_.reserve(static_cast<std::size_t>(rows));
-    sites_.reserve(static_cast<std::size_t>(rows));
+               .feed_forward = {.y = b.template tensor<float, 2>({rows, c.f}, memory)},
+               .delta = {.experts = std::vector<Chosen>(static_cast<std::size_t>(deltas.experts)),
+                         .input = b.input(deltas.experts == 0 ? 0 : rows, delta_inputs(c, deltas), memory),
+                         .inner = b.template tensor<float, 2>({rows, deltas.rank}, memory),
+                         .plus = b.template tensor<float, 2>({deltas.before_swiglu ? rows : 0, 2 * c.f}, memory)}},
+        routed_(static_cast<std::size_t>(deltas.experts)) {
+    const auto most = static_cast<std::size_t>(rows);
+    tokens_.reserve(most);
+    sites_.reserve(most);
+    for (Routed& expert : routed_) {
+      expert.rows.reserve(most);
+      expert.weight.reserve(most);
+    }
   }
 
   /// Bytes that are taken from `memory` for that.
-  [[nodiscard]] static std::uint64_t bytes(const Config& c, index_t rows) {
-    const index_t heads = c.h + 2 * c.g + c.h;
+  [[nodiscard]] static std::uint64_t bytes(const Config& c, index_t rows, const DeltaShape& deltas = {}) {
+    const index_t heads = c.h + 2 * c.g + c.h, plus = deltas.rank + (deltas.before_swiglu ? 2 * c.f : 0);
     return B::Input::bytes(rows, std::max({c.d, c.f, c.h * c.e})) +
-           4 * static_cast<std::uint64_t>(rows * (c.d + heads * c.e + c.e + c.f));
+           (deltas.experts == 0 ? 0 : B::Input::bytes(rows, delta_inputs(c, deltas))) +
+           4 * static_cast<std::uint64_t>(rows * (c.d + heads * c.e + c.e + c.f + plus));
   }
 
   /// Most rows of one step.
@@ -52,11 +66,38 @@ class StepScratch {
   template <Backend>
   friend class Decoder;
 
+  /// The rows of a step that an expert is added to.
+  struct Routed {
+    std::vector<std::int32_t> rows;
+    std::vector<float> weight;
+  };
+
+  [[nodiscard]] static index_t delta_inputs(const Config& c, const DeltaShape& deltas) noexcept {
+    return std::max({c.d, c.f, c.h * c.e, deltas.rank});
+  }
+
+  /// Sorts t rows by expert: route(i) is row i's.
+  template <class Route>
+  void choose(std::size_t t, Route&& route) {
+    for (std::size_t k = 0; k < routed_.size(); ++k) {
+      Routed& expert = routed_[k];
+      expert.rows.clear();
+      expert.weight.clear();
+      for (std::size_t i = 0; i < t; ++i) {
+        if (route(i) == nullptr || route(i)[k] == 0) continue;
+        expert.rows.push_back(static_cast<std::int32_t>(i));
+        expert.weight.push_back(route(i)[k]);
+      }
+      block_.delta.experts[k] = {expert.rows, expert.weight};
+    }
+  }
+
   index_t rows_;
   decltype(std::declval<B&>().template tensor<float, 2>({}, nullptr)) x_;  // the residual stream, [rows, d]
   BlockScratch<B> block_;
   std::vector<std::int32_t> tokens_;
   std::vector<Site> sites_;
+  std::vector<Routed> routed_;  // by expert
 };
 
 /// Immutable after loading; shared by threads, each with its own cache and scratch.
@@ -64,12 +105,17 @@ template <Backend B>
 class Decoder {
  public:
   /// Throws Error for a tensor that is missing, misshapen, or that `config` has no place for.
+  /// experts: on this base, in the order of a row's route.
   [[nodiscard]] static Decoder load(B& backend, const Checkpoint& checkpoint, const Config& config,
-                                    const OpenOptions& options = {}) {
-    return {config, load_weights(backend, checkpoint, config, options)};
+                                    const OpenOptions& options = {}, std::span<const ExpertSource> experts = {}) {
+    Decoder self(config, load_weights(backend, checkpoint, config, options), DeltaShape::of(experts, config));
+    load_experts(backend, experts, config, options, self.w_);
+    return self;
   }
 
   [[nodiscard]] const Config& config() const noexcept { return config_; }
+  /// What it has of experts.
+  [[nodiscard]] const DeltaShape& deltas() const noexcept { return deltas_; }
 
   /// Runs one step of t = rows.size() ≤ scratch.rows() rows: hidden[i,:] = norm(blocks(embed_tokens[rows[i].token])),
   /// hidden [t, d], overwritten. The cache must have been extended over every row's position, and earlier positions
@@ -90,7 +136,8 @@ class Decoder {
     }
     auto& a = s.block_.attention;
     rope_angles(frequency_, s.sites_, a.cosine.view().rows(0, t), a.sine.view().rows(0, t));
-    b.embed(w_.embed_tokens, s.tokens_, x);
+    s.choose(rows.size(), [&](std::size_t i) { return rows[i].route; });
+    embed(b, rows, s, x);
     for (std::size_t l = 0; l < w_.blocks.size(); ++l) {
       if (const auto code = interrupt.pending()) return code;
       block<B>(b, w_.blocks[l], eps_, s.sites_, cache.layer(static_cast<index_t>(l)), s.block_, x);
@@ -99,21 +146,48 @@ class Decoder {
     return std::nullopt;
   }
 
-  /// logits[t,:] = lm_head · hidden[t,:]. hidden [t, d], t ≤ s.rows(), logits [t, v], overwritten.
+  /// logits[t,:] = lm_head · hidden[t,:]. hidden [t, d], t ≤ s.rows(), logits [t, v], overwritten. routes: of each row,
+  /// as it was in its step; empty: of none. only: the rows to be computed, the others' routes null; empty: all.
   void logits(B& b, MatrixView<const float, typename B::Space> hidden, StepScratch<B>& s,
-              MatrixView<float, typename B::Space> logits) const {
-    b.prepare(hidden, w_.lm_head(), s.block_.input);
-    b.matmul(s.block_.input, w_.lm_head(), Write::overwrite, logits);
+              MatrixView<float, typename B::Space> logits, std::span<const float* const> routes = {},
+              std::span<const std::int32_t> only = {}) const {
+    s.choose(routes.size(), [&](std::size_t i) { return routes[i]; });
+    const auto head = [&](const typename B::Matrix& w, const Chosen& chosen) {
+      b.prepare(hidden, w, s.block_.input, chosen);
+      b.matmul(s.block_.input, w, Write::overwrite, logits, chosen);
+    };
+    head(w_.lm_head(), {.rows = only});
+    for (std::size_t k = 0; k < w_.own.size(); ++k) {
+      const Chosen chosen{.rows = s.routed_[k].rows};
+      if (!w_.own[k].lm_head.empty() && !chosen.rows.empty()) head(w_.own[k].lm_head.front(), chosen);
+    }
+    add_deltas<B>(
+        b, w_.lm_head_deltas, s.block_.delta,
+        [&](const auto& a, auto& in, const Chosen& chosen) { b.prepare(hidden, a, in, chosen); }, logits);
   }
 
  private:
-  Decoder(const Config& config, DecoderWeights<B> weights)
+  Decoder(const Config& config, DecoderWeights<B> weights, const DeltaShape& deltas)
       : config_(config),
+        deltas_(deltas),
         eps_(static_cast<float>(config.rms_norm_eps)),
         frequency_(rope_frequencies(config)),
         w_(std::move(weights)) {}
 
+  /// x[t,:] = embed_tokens[token,:], the base's or the row's expert's own.
+  void embed(B& b, std::span<const Row> rows, StepScratch<B>& s, MatrixView<float, typename B::Space> x) const {
+    b.embed(w_.embed_tokens, s.tokens_, x);
+    for (std::size_t k = 0; k < w_.own.size(); ++k) {
+      const std::span<const std::int32_t> of_expert = s.routed_[k].rows;
+      if (w_.own[k].embed_tokens.empty() || of_expert.empty()) continue;
+      s.tokens_.clear();
+      for (const std::int32_t i : of_expert) s.tokens_.push_back(rows[static_cast<std::size_t>(i)].token);
+      b.embed(w_.own[k].embed_tokens.front(), s.tokens_, x, {.rows = of_expert});
+    }
+  }
+
   Config config_;
+  DeltaShape deltas_;
   float eps_;
   std::vector<float> frequency_;  // [e/2]
   DecoderWeights<B> w_;

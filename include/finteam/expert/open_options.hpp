@@ -43,7 +43,8 @@ struct OpenOptions {
   std::pmr::memory_resource* memory = huge_pages();
   /// A folder for packed weights, made if it is not there: the first opening writes a file for each role, later ones
   /// map it and pack nothing. A file that is damaged, unfinished or foreign is replaced. Nothing there is ever removed:
-  /// a file that is not in use may be, and an *.unfinished one of a process that was killed. Empty: no such files. Backends that do not pack into panels ignore it.
+  /// a file that is not in use may be, and an *.unfinished one of a process that was killed. Empty: no such files.
+  /// Backends that do not pack into panels ignore it.
   std::filesystem::path packed{};
   /// How a file in that folder is known to be the source's.
   Verify verify = Verify::times;

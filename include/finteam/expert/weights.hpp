@@ -27,14 +27,22 @@ struct BlockWeights {
   FeedForwardWeights<B> feed_forward;
 };
 
+/// What an expert on a shared base has of its own besides what it adds: whole matrices in place of the base's.
+template <Backend B>
+struct OwnWeights {
+  std::vector<typename B::Matrix> embed_tokens, lm_head;  ///< [v, d], none or one
+};
+
 /// A whole decoder. Tied embeddings: lm_head is absent, and embed_tokens serves as both.
 template <Backend B>
 struct DecoderWeights {
   typename B::Matrix embed_tokens;  ///< [v, d]
   std::vector<BlockWeights<B>> blocks;
-  Scale<B> norm;                                ///< [d]
-  std::vector<typename B::Matrix> own_lm_head;  ///< [v, d], none or one
-  std::optional<Safetensors> packed;            ///< the file that the matrices lie in, if they do
+  Scale<B> norm;                                 ///< [d]
+  std::vector<typename B::Matrix> own_lm_head;   ///< [v, d], none or one
+  std::optional<Safetensors> packed;             ///< the file that the matrices lie in, if they do
+  std::vector<LinearDelta<B>> lm_head_deltas{};  ///< by expert, or empty
+  std::vector<OwnWeights<B>> own{};              ///< by expert
 
   [[nodiscard]] const typename B::Matrix& lm_head() const noexcept {
     return own_lm_head.empty() ? embed_tokens : own_lm_head.front();

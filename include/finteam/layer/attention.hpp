@@ -1,8 +1,9 @@
-// Grouped-query self-attention over a paged cache, as seven calls on a backend.
+// Grouped-query self-attention over a paged cache, as a handful of calls on a backend.
 // Not here: masks. A row sees its own sequence up to its own position; nothing else knows which request it came from.
 #pragma once
 
 #include <finteam/layer/kv_cache.hpp>
+#include <finteam/layer/linear.hpp>
 
 #include <cmath>
 #include <span>
@@ -10,10 +11,11 @@
 namespace finteam::inline FINTEAM_ABI {
 
 /// Projections of one layer: qkv_proj [(h + 2g)·e, d], which is q_proj [h·e, d], k_proj and v_proj [g·e, d] for one
-/// product, and o_proj [d, h·e].
+/// product, and o_proj [d, h·e]. What experts add to them: by expert, or empty.
 template <Backend B>
 struct AttentionWeights {
   typename B::Matrix qkv_proj, o_proj;
+  std::vector<LinearDelta<B>> qkv_deltas{}, o_deltas{};
 };
 
 /// Working memory of one step, for up to t rows.
@@ -42,17 +44,24 @@ template <class T, class Space>
 /// values at `sites`. x [t, d]. Source: Vaswani et al. 2017, eq. 1; grouped queries: Ainslie et al. 2023.
 template <Backend B>
 void attention(B& b, const AttentionWeights<B>& w, std::span<const Site> sites, CacheLayer<typename B::Space> cache,
-               AttentionScratch<B>& s, typename B::Input& input, VectorView<const float, typename B::Space> norm,
-               float eps, MatrixView<float, typename B::Space> x) {
+               AttentionScratch<B>& s, typename B::Input& input, DeltaScratch<B>& delta,
+               VectorView<const float, typename B::Space> norm, float eps, MatrixView<float, typename B::Space> x) {
   const index_t t = x.extent(0), h = s.y.extent(1), g = (s.qkv.extent(1) - h) / 2;
   const auto qkv = s.qkv.view().rows(0, t), y = s.y.view().rows(0, t);
   b.prepare_normed(x, norm, eps, w.qkv_proj, input);
   b.matmul(input, w.qkv_proj, Write::overwrite, detail::flat(qkv));
+  add_deltas<B>(
+      b, w.qkv_deltas, delta,
+      [&](const auto& a, auto& in, const Chosen& chosen) { b.prepare_normed(x, norm, eps, a, in, chosen); },
+      detail::flat(qkv));
   b.rope(s.cosine.view().rows(0, t), s.sine.view().rows(0, t), detail::heads(qkv, 0, h + g));
   b.cache_write(sites, detail::heads(qkv, h, g), detail::heads(qkv, h + g, g), cache);
   b.attention(sites, detail::heads(qkv, 0, h), cache, 1.0F / std::sqrt(static_cast<float>(y.extent(2))), y);
   b.prepare(detail::flat(y), w.o_proj, input);
   b.matmul(input, w.o_proj, Write::accumulate, x);
+  add_deltas<B>(
+      b, w.o_deltas, delta,
+      [&](const auto& a, auto& in, const Chosen& chosen) { b.prepare(detail::flat(y), a, in, chosen); }, x);
 }
 
 }  // namespace finteam::inline FINTEAM_ABI

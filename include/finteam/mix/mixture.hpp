@@ -12,8 +12,9 @@
 
 namespace finteam::inline FINTEAM_ABI {
 
-/// What a team mixes at its output: Σ w p (an ensemble; Li et al. 2022, BTM) or Σ w logits (a product of experts).
-enum class MixIn : std::uint8_t { probabilities, logits };
+/// Where a team mixes: at its output Σ w p (an ensemble; Li et al. 2022, BTM) or Σ w logits (a product of experts), or
+/// inside, in every linear layer, Σ w · what a role adds to a shared base.
+enum class MixIn : std::uint8_t { probabilities, logits, deltas };
 
 /// log Σ_j exp(x[j]), summed in double in increasing j. x [v].
 [[nodiscard]] inline double log_sum_exp(std::span<const float> x) noexcept {

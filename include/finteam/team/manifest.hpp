@@ -21,17 +21,27 @@ struct Manifest {
   };
   struct Gate {
     std::string file;          ///< a safetensors file with weight [roles, d] and bias [roles]
-    std::size_t of = 0;        ///< the role whose hidden states it reads
+    std::size_t of = 0;        ///< the role whose hidden states it reads; the number of roles: the base
     index_t top_k = 0;         ///< roles that stay awake
     double temperature = 1.0;  ///< of the softmax over its scores
   };
 
   std::vector<Role> roles;
+  std::string base;          ///< a path; the roles' are then adapters on it; empty: each role is a checkpoint
   std::optional<Gate> gate;  ///< none for a team of one
   MixIn mix_in = MixIn::probabilities;
   std::string chat = "llama-3";
   std::string tokenizer;  ///< a path; empty: tokenizer.json in the team's folder, else in the first role's
   std::map<std::string, Task, std::less<>> tasks;
+
+  /// Whether the base that roles share is read besides them: by the gate, or as the answer, with deltas summed.
+  [[nodiscard]] bool has_base_lane() const noexcept {
+    return !base.empty() && (mix_in == MixIn::deltas || (gate && gate->of == roles.size()));
+  }
+  /// Sequences that one decoder reads side by side.
+  [[nodiscard]] index_t lanes() const noexcept {
+    return base.empty() ? 1 : static_cast<index_t>(roles.size()) + (has_base_lane() ? 1 : 0);
+  }
 };
 
 namespace detail {
@@ -56,7 +66,8 @@ inline std::size_t one_of(const JsonView& json, std::initializer_list<std::strin
   json.refuse("one of " + list, Code::unsupported);
 }
 
-[[nodiscard]] inline Manifest::Gate read_gate(const JsonView& json, const std::vector<Manifest::Role>& roles) {
+[[nodiscard]] inline Manifest::Gate read_gate(const JsonView& json, const std::vector<Manifest::Role>& roles,
+                                              bool has_base) {
   Manifest::Gate gate;
   only_keys(json, {"file", "reads", "of", "per", "top_k", "temperature"});
   gate.file = inner_path(json.at("file"));
@@ -64,7 +75,9 @@ inline std::size_t one_of(const JsonView& json, std::initializer_list<std::strin
   if (const auto per = json.find("per")) one_of(*per, {"prompt"});
   const JsonView of = json.at("of");
   while (gate.of < roles.size() && roles[gate.of].name != of.as_string()) ++gate.of;
-  if (gate.of == roles.size()) of.refuse("the name of a role", Code::not_found);
+  if (gate.of == roles.size() && !(has_base && of.as_string() == "base")) {
+    of.refuse(has_base ? "the name of a role, or base" : "the name of a role", Code::not_found);
+  }
   const auto n = static_cast<std::int64_t>(roles.size());
   gate.top_k = json.int_or("top_k", n, 1, n);
   gate.temperature = json.number_or("temperature", 1.0, 1e-6, 1e6);
@@ -85,8 +98,8 @@ inline std::size_t one_of(const JsonView& json, std::initializer_list<std::strin
 
 }  // namespace detail
 
-/// Throws Error that names the key: not_found, malformed, unsupported (a gate, mix or version of a later finteam, a
-/// shared base), mismatch (several roles and no gate).
+/// Throws Error that names the key: not_found, malformed, unsupported (a gate, mix or version of a later finteam),
+/// mismatch (several roles and no gate, a mix of deltas without a base).
 [[nodiscard]] inline Manifest read_manifest(const JsonView& json) {
   (void)json.at("finteam").as_int(1, 1);
   detail::only_keys(json, {"finteam", "roles", "base", "tokenizer", "gate", "mix_in", "chat", "tasks"});
@@ -102,14 +115,17 @@ inline std::size_t one_of(const JsonView& json, std::initializer_list<std::strin
     m.roles.push_back(std::move(r));
   });
   if (m.roles.empty() || m.roles.size() > 64) roles.refuse("1 to 64 roles");
-  if (const auto base = json.find("base"))
-    base->refuse("null: roles on a shared base are not supported yet", Code::unsupported);
-  if (const auto gate = json.find("gate")) m.gate = detail::read_gate(*gate, m.roles);
+  if (const auto base = json.find("base")) m.base = detail::inner_path(*base);
+  for (const auto& role : m.roles) {
+    if (role.name == "base" && !m.base.empty()) roles.refuse("names other than base, which is the base's");
+  }
+  if (const auto gate = json.find("gate")) m.gate = detail::read_gate(*gate, m.roles, !m.base.empty());
   if (m.roles.size() > 1 && !m.gate) {
     throw Error(Code::mismatch, json.where(), "a gate, for " + std::to_string(m.roles.size()) + " roles", "none");
   }
   if (const auto mix = json.find("mix_in")) {
-    m.mix_in = detail::one_of(*mix, {"probabilities", "logits"}) == 0 ? MixIn::probabilities : MixIn::logits;
+    m.mix_in = static_cast<MixIn>(detail::one_of(*mix, {"probabilities", "logits", "deltas"}));
+    if (m.mix_in == MixIn::deltas && m.base.empty()) mix->refuse("deltas only with a base", Code::mismatch);
   }
   m.chat = json.string_or("chat", m.chat);
   if (const auto tokenizer = json.find("tokenizer")) m.tokenizer = detail::inner_path(*tokenizer);

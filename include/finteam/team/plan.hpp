@@ -17,8 +17,9 @@ struct Plan {
     std::string name;
     std::uint64_t weights = 0;
   };
-  std::vector<Role> roles;                  ///< in team.json's order
-  std::uint64_t weights = 0;                ///< of all roles: the same whether they are packed on opening or mapped
+  std::vector<Role> roles;                  ///< in team.json's order; on a base: what each adds to it
+  std::uint64_t base = 0;                   ///< weights that roles share
+  std::uint64_t weights = 0;                ///< all of them: the same whether they are packed on opening or mapped
   std::uint64_t largest_tensor = 0;         ///< of the files: what opening may hold besides weights while it packs
   std::uint64_t cache_per_1000_tokens = 0;  ///< keys and values in all roles
   std::uint64_t cache = 0;                  ///< of one session: room for its longest prompt and its labels in all roles
@@ -41,19 +42,27 @@ namespace detail {
   const detail::TeamFiles files = detail::open_team_files(folder);
   const SessionLimits limits = detail::checked(session, files.context());
   Plan plan;
+  const index_t lanes = files.manifest.lanes();
+  for (std::size_t k = 0; k < files.manifest.roles.size(); ++k) {
+    plan.roles.push_back({files.manifest.roles[k].name});
+    if (k >= files.experts.size()) continue;
+    plan.roles[k].weights = expert_bytes(files.experts[k], files.configs.front(), options);
+    plan.weights += plan.roles[k].weights;
+  }
   for (std::size_t k = 0; k < files.configs.size(); ++k) {
     const Config& c = files.configs[k];
-    plan.roles.push_back({files.manifest.roles[k].name});
+    const DeltaShape deltas = DeltaShape::of(files.experts, c);
+    std::uint64_t& weights = files.experts.empty() ? plan.roles[k].weights : plan.base;
     for (const SourceWeight& w : find_weights(files.checkpoints[k], c, options)) {
-      plan.roles.back().weights += w.bytes();
+      weights += w.bytes();
       plan.largest_tensor = std::max(plan.largest_tensor, w.source_bytes());
     }
-    plan.weights += plan.roles.back().weights;
+    plan.weights += weights;
     const std::uint64_t page = detail::cache_page_bytes(c, limits.cache);
-    plan.cache_per_1000_tokens += 1000 * page / page_tokens;
-    plan.cache += static_cast<std::uint64_t>(Reader<Cpu>::cache_limits(c, limits).pages) * page;
-    plan.scratch += StepScratch<Cpu>::bytes(c, limits.rows) +
-                    4 * static_cast<std::uint64_t>(limits.rows * c.d + Reader<Cpu>::logit_rows * c.v);
+    plan.cache_per_1000_tokens += 1000 * static_cast<std::uint64_t>(lanes) * page / page_tokens;
+    plan.cache += static_cast<std::uint64_t>(Reader<Cpu>::cache_limits(c, lanes, limits).pages) * page;
+    plan.scratch += StepScratch<Cpu>::bytes(c, limits.rows, deltas) +
+                    4 * static_cast<std::uint64_t>((limits.rows + lanes) * c.d + lanes * Reader<Cpu>::logit_rows * c.v);
   }
   return plan;
 }

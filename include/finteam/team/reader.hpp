@@ -1,5 +1,6 @@
-// One role at work: its decoder with the cache, scratch and hidden states of one session.
-// Not here: the gate and the mix (session.hpp).
+// A decoder at work: its cache, scratch and hidden states in one session, on one or more lanes. A lane is a sequence of
+// its own, read with the decoder's experts at weights of its own; what several lanes read goes in one step.
+// Not here: roles, the gate and the mix (role_readers.hpp, session.hpp).
 #pragma once
 
 #include <finteam/expert/decoder.hpp>
@@ -9,6 +10,7 @@
 #include <algorithm>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 namespace finteam::inline FINTEAM_ABI {
@@ -24,148 +26,253 @@ struct LabelTokens {
     const auto first = begin[static_cast<std::size_t>(l)], last = begin[static_cast<std::size_t>(l) + 1];
     return std::span(ids).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(last - first));
   }
+  /// Rows that scoring takes in a lane: every token but each label's last.
+  [[nodiscard]] index_t rows() const noexcept { return static_cast<index_t>(ids.size()) - count(); }
 };
 
-/// One role's decoder with a cache, scratch and the hidden states of its last step; one thread at a time.
+/// What a lane is to read next.
+struct Reading {
+  index_t lane = 0;
+  std::span<const std::int32_t> ids;
+};
+
+/// A decoder with a cache, scratch and the hidden states of its last step; one thread at a time.
 template <Backend B>
 class Reader {
  public:
-  /// Rows of logits that are taken at once: more would only cost memory.
+  /// Rows of logits that are taken at once for a lane: more would only cost memory.
   static constexpr index_t logit_rows = 8;
 
-  /// What the cache of a role is made for.
-  static CacheLimits cache_limits(const Config& c, const SessionLimits& limits) {
+  /// What the cache of a decoder is made for.
+  static CacheLimits cache_limits(const Config& c, index_t lanes, const SessionLimits& limits) {
     const auto pages = [](index_t n) { return KvCache<B>::pages_for(n); };
     return {.layers = c.layers,
             .kv_heads = c.g,
             .head_dim = c.e,
-            .sequences = limits.labels + 1,
+            .sequences = lanes * (limits.labels + 1),
             .tokens = limits.tokens,
-            .pages = pages(limits.tokens) + 2 * limits.labels + pages(limits.rows),
+            .pages = lanes * (pages(limits.tokens) + 2 * limits.labels + pages(limits.rows)),
             .format = limits.cache};
   }
 
-  /// limits.tokens and limits.rows are at least 1 here.
-  Reader(B& b, const Decoder<B>& decoder, const SessionLimits& limits)
+  /// limits.tokens, limits.rows and lanes are at least 1 here.
+  Reader(B& b, const Decoder<B>& decoder, index_t lanes, const SessionLimits& limits)
       : decoder_(&decoder),
-        cache_(b, cache_limits(decoder.config(), limits), limits.memory),
-        scratch_(b, decoder.config(), limits.rows, limits.memory),
-        hidden_(b.template tensor<float, 2>({limits.rows, decoder.config().d}, limits.memory)) {
-    rows_.reserve(static_cast<std::size_t>(limits.rows));
-    next_.reserve(static_cast<std::size_t>(limits.rows));
+        cache_(b, cache_limits(decoder.config(), lanes, limits), limits.memory),
+        scratch_(b, decoder.config(), limits.rows, limits.memory, decoder.deltas()),
+        hidden_(b.template tensor<float, 2>({limits.rows, decoder.config().d}, limits.memory)),
+        states_(b.template tensor<float, 2>({lanes, decoder.config().d}, limits.memory)),
+        lanes_(static_cast<std::size_t>(lanes)) {
+    const auto rows = static_cast<std::size_t>(limits.rows);
+    rows_.reserve(rows);
+    next_.reserve(rows);
+    pieces_.reserve(std::max(rows, lanes_.size()));
+    chosen_.reserve(lanes_.size());
+    routes_.reserve(std::max(rows, lanes_.size()));
+    for (Lane& lane : lanes_) lane.route.reserve(static_cast<std::size_t>(decoder.deltas().experts));
   }
 
-  /// Forgets everything and begins an empty sequence.
-  void start() {
+  [[nodiscard]] const Decoder<B>& decoder() const noexcept { return *decoder_; }
+  [[nodiscard]] index_t lanes() const noexcept { return static_cast<index_t>(lanes_.size()); }
+
+  /// What the decoder's experts count in a lane, one weight for each, or empty: the base alone. To be set before the
+  /// lane reads; what it has read stays as it was.
+  void route(index_t lane, std::span<const float> weights) { at(lane).route.assign(weights.begin(), weights.end()); }
+
+  /// Every lane forgets what it read. Sequences are opened as lanes read.
+  void start() noexcept {
     cache_.clear();
-    sequence_ = cache_.open();
-    last_ = 0;
+    for (Lane& lane : lanes_) lane.sequence = none;
   }
 
-  /// Tokens read since start().
-  [[nodiscard]] index_t length() const noexcept { return sequence_ < 0 ? 0 : cache_.length(sequence_); }
+  /// One lane forgets what it read.
+  void forget(index_t lane) noexcept {
+    if (at(lane).sequence != none) cache_.close(std::exchange(at(lane).sequence, none));
+  }
 
-  /// Appends ids to the sequence, in steps of at most `rows` rows; each(hidden [t, d]) sees the states of every step.
-  /// Returns the interrupt's code if it came; the sequence must then be started again.
+  /// Tokens that a lane has read since start().
+  [[nodiscard]] index_t length(index_t lane) const noexcept {
+    return at(lane).sequence == none ? 0 : cache_.length(at(lane).sequence);
+  }
+
+  /// Appends each reading to its lane, in steps of at most `rows` rows that lanes share; each(lane, hidden [t, d]) sees
+  /// the states of every step. Returns the interrupt's code if it came; all must then start again.
   template <class Each>
-  [[nodiscard]] std::optional<Code> read(B& b, std::span<const std::int32_t> ids, const Interrupt& interrupt,
+  [[nodiscard]] std::optional<Code> read(B& b, std::span<const Reading> readings, const Interrupt& interrupt,
                                          Each&& each) {
-    const std::size_t chunk = static_cast<std::size_t>(scratch_.rows());
-    for (std::size_t first = 0; first < ids.size(); first += chunk) {
-      const auto part = ids.subspan(first, std::min(chunk, ids.size() - first));
-      index_t position = length();
-      cache_.extend(sequence_, position + static_cast<index_t>(part.size()));
-      rows_.clear();
-      for (const std::int32_t id : part) rows_.push_back({id, static_cast<std::int32_t>(position++), sequence_});
-      if (const auto code = step(b, interrupt)) return code;
-      last_ = static_cast<index_t>(part.size()) - 1;
-      each(states());
+    rows_.clear();
+    pieces_.clear();
+    for (const Reading& reading : readings) {
+      for (auto ids = reading.ids; !ids.empty();) {
+        const auto room = static_cast<std::size_t>(scratch_.rows()) - rows_.size();
+        const auto part = ids.first(std::min(room, ids.size()));
+        add(reading.lane, part);
+        ids = ids.subspan(part.size());
+        if (static_cast<index_t>(rows_.size()) < scratch_.rows()) continue;
+        if (const auto code = flush(b, interrupt, each)) return code;
+      }
+    }
+    return rows_.empty() ? std::nullopt : flush(b, interrupt, each);
+  }
+
+  /// The state of the last token that a lane has read. [d]
+  [[nodiscard]] VectorView<const float, typename B::Space> state(index_t lane) const {
+    return states_.view().row(lane);
+  }
+
+  /// logits[lane,:] of the token after everything that each of those lanes has read, which is something. Lanes rise.
+  /// logits [lanes(), v], overwritten in those rows.
+  void logits(B& b, std::span<const index_t> lanes, MatrixView<float, typename B::Space> logits) {
+    chosen_.clear();
+    routes_.assign(lanes_.size(), nullptr);
+    for (const index_t lane : lanes) {
+      chosen_.push_back(static_cast<std::int32_t>(lane));
+      routes_[static_cast<std::size_t>(lane)] = route_of(lane);
+    }
+    decoder_->logits(b, states_.view(), scratch_, logits, routes_, chosen_);
+  }
+  /// Logits of the tokens after those of a lane whose states are given. hidden [t ≤ rows, d], logits [t, v],
+  /// overwritten.
+  void logits(B& b, index_t lane, MatrixView<const float, typename B::Space> hidden,
+              MatrixView<float, typename B::Space> logits) {
+    routes_.assign(static_cast<std::size_t>(hidden.extent(0)), route_of(lane));
+    decoder_->logits(b, hidden, scratch_, logits, routes_);
+  }
+
+  /// scores(lane)[l] = Σ_j log p(label l's token j | what the lane read, its tokens before j), over forks of what was
+  /// read, which stays as it was; as many lanes in a step as fit. logits [≥ lanes(), v]: working memory.
+  /// labels.rows() ≤ rows. Lanes rise.
+  template <class Scores>
+  [[nodiscard]] std::optional<Code> score(B& b, std::span<const index_t> lanes, const LabelTokens& labels,
+                                          const Interrupt& interrupt, MatrixView<float, typename B::Space> logits,
+                                          Scores&& scores) {
+    this->logits(b, lanes, logits.rows(0, this->lanes()));
+    for (const index_t lane : lanes) {
+      const auto first = std::span<const float>(logits.row(lane).span());
+      const double total = log_sum_exp(first);
+      for (index_t l = 0; l < labels.count(); ++l) {
+        scores(lane)[static_cast<std::size_t>(l)] =
+            static_cast<double>(first[static_cast<std::size_t>(labels.label(l)[0])]) - total;
+      }
+    }
+    if (labels.rows() == 0) return std::nullopt;  // labels of one token each, and no end token
+    const auto fit = static_cast<std::size_t>(std::max<index_t>(scratch_.rows() / labels.rows(), 1));
+    for (std::size_t first = 0; first < lanes.size(); first += fit) {
+      const auto some = lanes.subspan(first, std::min(fit, lanes.size() - first));
+      if (const auto code = score_rest(b, some, labels, interrupt, logits, scores)) return code;
     }
     return std::nullopt;
   }
-  [[nodiscard]] std::optional<Code> read(B& b, std::span<const std::int32_t> ids, const Interrupt& interrupt) {
-    return read(b, ids, interrupt, [](auto) {});
+
+ private:
+  static constexpr std::int32_t none = -1;
+
+  struct Lane {
+    std::int32_t sequence = none;
+    std::vector<float> route{};  // by expert, or empty
+  };
+  /// Rows of a step that belong to one lane.
+  struct Piece {
+    index_t lane, first, count;
+  };
+  /// The token that a row of label tokens must foretell.
+  struct Next {
+    index_t lane, label;
+    std::int32_t token;
+  };
+
+  [[nodiscard]] Lane& at(index_t lane) noexcept { return lanes_[static_cast<std::size_t>(lane)]; }
+  [[nodiscard]] const Lane& at(index_t lane) const noexcept { return lanes_[static_cast<std::size_t>(lane)]; }
+  [[nodiscard]] const float* route_of(index_t lane) const noexcept {
+    return at(lane).route.empty() ? nullptr : at(lane).route.data();
   }
 
-  /// Logits of the token after everything that was read. logits [1, v], overwritten.
-  void logits(B& b, MatrixView<float, typename B::Space> logits) {
-    this->logits(b, hidden_.view().rows(last_, 1), logits);
-  }
-  /// Logits of the tokens after those whose states are given. hidden [t ≤ rows, d], logits [t, v], overwritten.
-  void logits(B& b, MatrixView<const float, typename B::Space> hidden, MatrixView<float, typename B::Space> logits) {
-    decoder_->logits(b, hidden, scratch_, logits);
+  /// Rows for ids at the end of a lane.
+  void add(index_t lane, std::span<const std::int32_t> ids) {
+    if (at(lane).sequence == none) at(lane).sequence = cache_.open();
+    const std::int32_t sequence = at(lane).sequence;
+    auto position = static_cast<std::int32_t>(cache_.length(sequence));
+    cache_.extend(sequence, position + static_cast<index_t>(ids.size()));
+    pieces_.push_back({lane, static_cast<index_t>(rows_.size()), static_cast<index_t>(ids.size())});
+    for (const std::int32_t id : ids) rows_.push_back({id, position++, sequence, route_of(lane)});
   }
 
-  /// scores[l] = Σ_j log p(label l's token j | what was read, its tokens before j), all labels in one step over one
-  /// forked prefix. logits [≥ 1, v]: working memory. Σ label lengths - count ≤ rows. To be called right after read();
-  /// the sequence stays as it was, but the states of its last row are gone.
-  [[nodiscard]] std::optional<Code> score(B& b, const LabelTokens& labels, const Interrupt& interrupt,
-                                          MatrixView<float, typename B::Space> logits, std::span<double> scores) {
-    this->logits(b, logits.rows(0, 1));
-    const auto first = std::span<const float>(logits.row(0).span());
-    const double total = log_sum_exp(first);
-    for (index_t l = 0; l < labels.count(); ++l) {
-      scores[static_cast<std::size_t>(l)] =
-          static_cast<double>(first[static_cast<std::size_t>(labels.label(l)[0])]) - total;
+  /// Runs the step that add() gathered.
+  template <class Each>
+  [[nodiscard]] std::optional<Code> flush(B& b, const Interrupt& interrupt, Each&& each) {
+    if (const auto code = step(b, interrupt)) return code;
+    for (const Piece& piece : pieces_) {
+      b.copy(hidden_.view().rows(piece.first + piece.count - 1, 1), states_.view().rows(piece.lane, 1));
+      each(piece.lane, MatrixView<const float, typename B::Space>(hidden_.view().rows(piece.first, piece.count)));
     }
-    gather_label_rows(b, labels);
-    if (rows_.empty()) return std::nullopt;  // labels of one token each, and no end token
+    rows_.clear();
+    pieces_.clear();
+    return std::nullopt;
+  }
+
+  template <class Scores>
+  [[nodiscard]] std::optional<Code> score_rest(B& b, std::span<const index_t> lanes, const LabelTokens& labels,
+                                               const Interrupt& interrupt, MatrixView<float, typename B::Space> logits,
+                                               Scores&& scores) {
+    gather_label_rows(b, lanes, labels);
     const auto code = step(b, interrupt);
     for (const Row& row : rows_) {
       if (cache_.is_open(row.sequence)) cache_.close(row.sequence);
     }
-    if (code) return code;
-    for (index_t r = 0; r < static_cast<index_t>(rows_.size()); r += logits.extent(0)) {
-      const index_t t = std::min(logits.extent(0), static_cast<index_t>(rows_.size()) - r);
-      this->logits(b, hidden_.view().rows(r, t), logits.rows(0, t));
-      for (index_t i = 0; i < t; ++i) {
+    const auto t = static_cast<index_t>(rows_.size());
+    for (index_t first = 0; first < t && !code; first += logits.extent(0)) {
+      const index_t count = std::min(logits.extent(0), t - first);
+      routes_.clear();
+      for (index_t i = first; i < first + count; ++i) routes_.push_back(rows_[static_cast<std::size_t>(i)].route);
+      decoder_->logits(b, hidden_.view().rows(first, count), scratch_, logits.rows(0, count), routes_);
+      for (index_t i = 0; i < count; ++i) {
         const auto row = std::span<const float>(logits.row(i).span());
-        const Next next = next_[static_cast<std::size_t>(r + i)];
-        scores[static_cast<std::size_t>(next.label)] +=
+        const Next& next = next_[static_cast<std::size_t>(first + i)];
+        scores(next.lane)[static_cast<std::size_t>(next.label)] +=
             static_cast<double>(row[static_cast<std::size_t>(next.token)]) - log_sum_exp(row);
       }
     }
-    return std::nullopt;
+    rows_.clear();
+    return code;
   }
 
-  [[nodiscard]] const Decoder<B>& decoder() const noexcept { return *decoder_; }
-
- private:
-  struct Next {
-    index_t label;
-    std::int32_t token;
-  };
-
-  /// One row for each token of each label but its last, each label on its own fork.
-  void gather_label_rows(B& b, const LabelTokens& labels) {
+  /// One row for each token of each label but its last, each label of each lane on its own fork.
+  void gather_label_rows(B& b, std::span<const index_t> lanes, const LabelTokens& labels) {
     rows_.clear();
     next_.clear();
-    for (index_t l = 0; l < labels.count(); ++l) {
-      const auto ids = labels.label(l);
-      if (ids.size() < 2) continue;
-      const std::int32_t fork = cache_.fork(b, sequence_);
-      const index_t n = length();
-      cache_.extend(fork, n + static_cast<index_t>(ids.size()) - 1);
-      for (std::size_t j = 0; j + 1 < ids.size(); ++j) {
-        rows_.push_back({ids[j], static_cast<std::int32_t>(n) + static_cast<std::int32_t>(j), fork});
-        next_.push_back({l, ids[j + 1]});
+    for (const index_t lane : lanes) {
+      const auto n = static_cast<std::int32_t>(length(lane));
+      for (index_t l = 0; l < labels.count(); ++l) {
+        const auto ids = labels.label(l);
+        if (ids.size() < 2) continue;
+        const std::int32_t fork = cache_.fork(b, at(lane).sequence);
+        cache_.extend(fork, n + static_cast<index_t>(ids.size()) - 1);
+        for (std::size_t j = 0; j + 1 < ids.size(); ++j) {
+          rows_.push_back({ids[j], n + static_cast<std::int32_t>(j), fork, route_of(lane)});
+          next_.push_back({lane, l, ids[j + 1]});
+        }
       }
     }
   }
 
   [[nodiscard]] std::optional<Code> step(B& b, const Interrupt& interrupt) {
-    return decoder_->forward(b, cache_, rows_, scratch_, states(), interrupt);
+    return decoder_->forward(b, cache_, rows_, scratch_, hidden_.view().rows(0, static_cast<index_t>(rows_.size())),
+                             interrupt);
   }
-  [[nodiscard]] auto states() noexcept { return hidden_.view().rows(0, static_cast<index_t>(rows_.size())); }
+
+  using States = decltype(std::declval<B&>().template tensor<float, 2>({}, nullptr));
 
   const Decoder<B>* decoder_;
   KvCache<B> cache_;
   StepScratch<B> scratch_;
-  decltype(std::declval<B&>().template tensor<float, 2>({}, nullptr)) hidden_;  // of the last step's rows, [rows, d]
+  States hidden_;  // of the last step's rows, [rows, d]
+  States states_;  // of the last token of each lane, [lanes, d]
+  std::vector<Lane> lanes_;
   std::vector<Row> rows_;
+  std::vector<Piece> pieces_;
   std::vector<Next> next_;
-  std::int32_t sequence_ = -1;
-  index_t last_ = 0;  // the row of hidden_ that the next token follows
+  std::vector<std::int32_t> chosen_;
+  std::vector<const float*> routes_;
 };
 
 }  // namespace finteam::inline FINTEAM_ABI

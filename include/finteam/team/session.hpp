@@ -5,7 +5,7 @@
 #include <finteam/backend/fp_environment.hpp>
 #include <finteam/mix/gate.hpp>
 #include <finteam/team/generation.hpp>
-#include <finteam/team/reader.hpp>
+#include <finteam/team/role_readers.hpp>
 #include <finteam/team/team.hpp>
 #include <finteam/text/text_stream.hpp>
 
@@ -30,11 +30,11 @@ class Session {
         limits_(detail::checked(limits, team.context())),
         b_(std::move(backend)),
         text_scratch_(team.tokenizer().scratch(static_cast<std::size_t>(limits_.text_bytes))),
-        logits_(b_.template tensor<float, 3>(
-            {static_cast<index_t>(team.roles().size()), Reader<B>::logit_rows, team.vocab_size()}, limits_.memory)),
+        readers_(b_, team, limits_),
+        logits_(
+            b_.template tensor<float, 3>({readers_.count(), Reader<B>::logit_rows, team.vocab_size()}, limits_.memory)),
         sampler_(team.vocab_size()),
         stream_(team.tokenizer()) {
-    for (const auto& role : team.roles()) readers_.emplace_back(b_, role.decoder, limits_);
     reserve();
   }
 
@@ -83,6 +83,8 @@ class Session {
   const View& classify_checked(const Task& task, std::string_view text, const Ask& ask);
   void tokenize_labels(const Task& task);
   void shape_view(const Task& task);
+  /// p = softmax(scores + log prior); empty if scores are.
+  static void distribution(const Task& task, std::span<const double> scores, std::vector<double>& p);
   void answer(const Task& task);
 
   /// The ids of a conversation, with the reply's header, into ids_. Throws for what the class comment says.
@@ -91,11 +93,13 @@ class Session {
   void tokenize_text(std::string_view text);
   /// Throws Error(limit_exceeded) unless ids_ and `more` tokens fit.
   void require_room(index_t more) const;
-  /// The gate reads ids_ and sets weights_. Afterwards the role that it reads has read the prompt.
-  [[nodiscard]] std::optional<Code> weigh(const Interrupt& interrupt);
-  /// Role k reads ids_, if it did not in weigh().
-  [[nodiscard]] std::optional<Code> read_prompt(std::size_t k, const Interrupt& interrupt);
-  /// Every awake role reads ids_[first … first + t); adds log p of ids_[first + 1 … first + t] to score_. t ≤
+  /// The gate reads ids_ and sets weights_, asked_ and answering_. Afterwards the role that it reads has read ids_.
+  [[nodiscard]] std::optional<Code> weigh(Wake wake, const Interrupt& interrupt);
+  /// Sets asked_ and answering_ by weights_.
+  void choose_roles(Wake wake);
+  /// Every role of asked_ reads what it has not read of ids_.
+  [[nodiscard]] std::optional<Code> catch_up(const Interrupt& interrupt);
+  /// Every role of asked_ reads ids_[first … first + t); adds log p of ids_[first + 1 … first + t] to score_. t ≤
   /// logit_rows.
   [[nodiscard]] std::optional<Code> score_chunk(index_t first, index_t t, const Interrupt& interrupt);
 
@@ -104,23 +108,24 @@ class Session {
   /// Generates what follows ids_; on_text runs in the host's floating-point environment.
   template <class OnText>
   const Generation& write(const FpEnvironment& environment, OnText& on_text, const GenerateOptions& options);
-  /// The gate weighs, and every awake role reads ids_.
-  [[nodiscard]] std::optional<Code> read_awake(const Interrupt& interrupt);
-  /// log p of the next token, in row 0 of role 0's logits. Every awake role has read the same tokens.
+  /// log p of the team's next token, of the answering roles' logits in row i of each. rows [count, v], destroyed.
+  VectorView<float> mix(MatrixView<float> rows);
+  /// log p of the next token. Every answering role has read ids_.
   VectorView<const float> next_token();
-  /// Chooses the next token and adds it to generation_.
+  /// Chooses the next token and adds it to generation_ and ids_.
   std::int32_t sample(const Sampling& sampling);
-  /// Every awake role reads a token.
-  [[nodiscard]] std::optional<Code> append(std::int32_t id, const Interrupt& interrupt);
 
-  [[nodiscard]] bool awake(std::size_t k, Wake wake = Wake::chosen) const noexcept {
-    return weights_[k] > 0 || wake == Wake::all;
-  }
   void name_roles(Roles& roles, Wake wake) const {
     for (std::size_t k = 0; k < roles.size(); ++k) {
       roles[k].weight = weights_[k];
-      roles[k].awake = awake(k, wake);
+      roles[k].awake = weights_[k] > 0 || wake == Wake::all;
     }
+  }
+  /// What errors call a role, or the base.
+  [[nodiscard]] std::string who(index_t role) const {
+    return role < static_cast<index_t>(weights_.size())
+               ? "role " + detail::printable(team_->roles()[static_cast<std::size_t>(role)].name)
+               : std::string("the base");
   }
   /// Weights that overflow or hold NaN must not become an answer.
   static void require_finite(std::span<const double> x, const std::string& where) {
@@ -136,16 +141,19 @@ class Session {
   SessionLimits limits_;
   B b_;
   Tokenizer::Scratch text_scratch_;
-  std::vector<Reader<B>> readers_;                                              // by role
-  decltype(std::declval<B&>().template tensor<float, 3>({}, nullptr)) logits_;  // [roles, logit_rows, v]
+  RoleReaders<B> readers_;
+  decltype(std::declval<B&>().template tensor<float, 3>({}, nullptr)) logits_;  // [roles and base, logit_rows, v]
   Sampler sampler_;
   TextStream stream_;
   std::vector<std::int32_t> ids_;
   LabelTokens labels_;
-  std::vector<double> weights_;            // by role, after top-k; Σ = 1
-  std::vector<double> feature_;            // what the gate reads, [d]
-  std::vector<double> label_probability_;  // [roles, labels]
-  std::vector<std::string> spare_labels_;  // strings that keep their capacity while a view has fewer labels
+  std::vector<double> weights_;             // by role, after top-k; Σ = 1
+  std::vector<float> route_;                // the same for the base's lane
+  std::vector<index_t> asked_, answering_;  // roles that read (with the base, if it does); that the answer is mixed of
+  std::vector<double> feature_;             // what the gate reads, [d]
+  std::vector<double> label_probability_;   // [roles, labels]
+  std::vector<double> base_scores_;         // by label: of the base's lane, if it answers
+  std::vector<std::string> spare_labels_;   // strings that keep their capacity while a view has fewer labels
   std::string content_;
   View view_;
   Score score_;

@@ -18,17 +18,18 @@ const View& Session<B>::classify_checked(const Task& task, std::string_view text
   tokenize_chat({&message, 1});
   tokenize_labels(task);
   shape_view(task);
-  throw_if(weigh(ask.interrupt), "classify");
+  throw_if(weigh(ask.wake, ask.interrupt), "classify");
   name_roles(view_.roles, ask.wake);
-  for (std::size_t k = 0; k < readers_.size(); ++k) {
-    RoleView& role = view_.roles[k];
-    role.scores.assign(role.awake ? task.labels.size() : 0, 0.0);
-    if (!role.awake) continue;
-    throw_if(read_prompt(k, ask.interrupt), "classify");
-    throw_if(readers_[k].score(b_, labels_, ask.interrupt, logits_.view().row(static_cast<index_t>(k)), role.scores),
-             "classify");
-    require_finite(role.scores, "role " + detail::printable(role.name));
-  }
+  throw_if(catch_up(ask.interrupt), "classify");
+  for (RoleView& role : view_.roles) role.scores.clear();
+  const auto scores = [&](index_t k) -> std::vector<double>& {
+    return k < static_cast<index_t>(weights_.size()) ? view_.roles[static_cast<std::size_t>(k)].scores : base_scores_;
+  };
+  for (const index_t k : asked_) scores(k).assign(task.labels.size(), 0.0);
+  const auto code = readers_.score(b_, asked_, labels_, ask.interrupt, logits_.view(),
+                                   [&](index_t k) { return std::span<double>(scores(k)); });
+  throw_if(code, "classify");
+  for (const index_t k : asked_) require_finite(scores(k), who(k));
   answer(task);
   return view_;
 }
@@ -73,21 +74,26 @@ void Session<B>::shape_view(const Task& task) {
 }
 
 template <Backend B>
+void Session<B>::distribution(const Task& task, std::span<const double> scores, std::vector<double>& p) {
+  p.assign(scores.begin(), scores.end());
+  for (std::size_t l = 0; l < std::min(task.prior.size(), p.size()); ++l) p[l] += std::log(task.prior[l]);
+  softmax(p);
+}
+
+template <Backend B>
 void Session<B>::answer(const Task& task) {
   const std::size_t n = task.labels.size();
   const auto best = [](std::span<const double> p) {
     return static_cast<std::size_t>(std::max_element(p.begin(), p.end()) - p.begin());
   };
-  label_probability_.assign(readers_.size() * n, 0.0);
+  label_probability_.assign(weights_.size() * n, 0.0);
   view_.probabilities.assign(n, 0.0);
-  for (std::size_t k = 0; k < readers_.size(); ++k) {
+  for (std::size_t k = 0; k < weights_.size(); ++k) {
     RoleView& role = view_.roles[k];
     role.label.clear();
     role.probability = 0;
-    role.probabilities.assign(role.scores.begin(), role.scores.end());
-    if (!role.awake) continue;
-    for (std::size_t l = 0; l < task.prior.size(); ++l) role.probabilities[l] += std::log(task.prior[l]);
-    softmax(role.probabilities);
+    distribution(task, role.scores, role.probabilities);
+    if (role.scores.empty()) continue;
     const std::size_t own = best(role.probabilities);
     role.label.assign(task.labels[own]);
     role.probability = role.probabilities[own];
@@ -97,12 +103,13 @@ void Session<B>::answer(const Task& task) {
         view_.probabilities[l] = std::fma(role.weight, role.probabilities[l], view_.probabilities[l]);
     }
   }
+  if (team_->mix_in() == MixIn::deltas) distribution(task, base_scores_, view_.probabilities);
   const std::size_t chosen = best(view_.probabilities);
   view_.label.assign(task.labels[chosen]);
   view_.probability = view_.probabilities[chosen];
   view_.entropy = entropy_bits(view_.probabilities);
   view_.disagreement = jensen_shannon_bits(
-      weights_, {label_probability_.data(), {static_cast<index_t>(readers_.size()), static_cast<index_t>(n)}});
+      weights_, {label_probability_.data(), {static_cast<index_t>(weights_.size()), static_cast<index_t>(n)}});
 }
 
 }  // namespace finteam::inline FINTEAM_ABI

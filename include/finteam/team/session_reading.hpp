@@ -15,6 +15,10 @@ void Session<B>::reserve() {
   labels_.ids.reserve(static_cast<std::size_t>(limits_.rows) + labels);
   labels_.begin.reserve(labels + 1);
   weights_.assign(n, 0.0);
+  route_.assign(n, 0.0F);
+  asked_.reserve(n + 1);
+  answering_.reserve(n + 1);
+  base_scores_.reserve(labels);
   feature_.reserve(static_cast<std::size_t>(team_->widest_hidden()));
   label_probability_.reserve(n * labels);
   content_.reserve(static_cast<std::size_t>(limits_.text_bytes));
@@ -60,16 +64,18 @@ void Session<B>::require_room(index_t more) const {
 }
 
 template <Backend B>
-std::optional<Code> Session<B>::weigh(const Interrupt& interrupt) {
-  for (auto& reader : readers_) reader.start();
+std::optional<Code> Session<B>::weigh(Wake wake, const Interrupt& interrupt) {
+  readers_.start();
   const auto& gate = team_->gate();
   if (!gate) {
     weights_.assign(1, 1.0);
+    choose_roles(wake);
     return std::nullopt;
   }
-  Reader<B>& reader = readers_[gate->of];
-  feature_.assign(static_cast<std::size_t>(reader.decoder().config().d), 0.0);
-  const auto code = reader.read(b_, ids_, interrupt, [&](MatrixView<const float> hidden) {
+  const auto of = static_cast<index_t>(gate->of);
+  if (of == static_cast<index_t>(weights_.size())) readers_.route(of, {});  // the base alone, whatever it answered last
+  feature_.assign(static_cast<std::size_t>(readers_.decoder(of).config().d), 0.0);
+  const auto code = readers_.read(b_, {&of, 1}, ids_, interrupt, [&](index_t, MatrixView<const float> hidden) {
     for (index_t t = 0; t < hidden.extent(0); ++t) {
       for (std::size_t i = 0; i < feature_.size(); ++i) feature_[i] += static_cast<double>(hidden(t, i));
     }
@@ -77,16 +83,35 @@ std::optional<Code> Session<B>::weigh(const Interrupt& interrupt) {
   if (code) return code;
   for (double& f : feature_) f /= static_cast<double>(ids_.size());
   linear_scores(gate->weight.view(), gate->bias.view().span(), feature_, weights_);
-  require_finite(weights_, "role " + detail::printable(team_->roles()[gate->of].name));
+  require_finite(weights_, who(of));
   softmax(weights_, gate->temperature);
   keep_top_k(weights_, gate->top_k);
+  choose_roles(wake);
   return std::nullopt;
 }
 
 template <Backend B>
-std::optional<Code> Session<B>::read_prompt(std::size_t k, const Interrupt& interrupt) {
-  if (readers_[k].length() > 0) return std::nullopt;
-  return readers_[k].read(b_, ids_, interrupt);
+void Session<B>::choose_roles(Wake wake) {
+  const bool inside = team_->mix_in() == MixIn::deltas;
+  const auto base = static_cast<index_t>(weights_.size());
+  asked_.clear();
+  answering_.clear();
+  for (index_t k = 0; k < base; ++k) {
+    const bool chosen = weights_[static_cast<std::size_t>(k)] > 0 && !inside;
+    if (chosen) answering_.push_back(k);
+    if (chosen || wake == Wake::all) asked_.push_back(k);
+  }
+  if (!inside) return;
+  answering_.push_back(base);
+  asked_.push_back(base);
+  for (std::size_t k = 0; k < weights_.size(); ++k) route_[k] = static_cast<float>(weights_[k]);
+  readers_.forget(base);  // the gate may have read it without them
+  readers_.route(base, route_);
+}
+
+template <Backend B>
+std::optional<Code> Session<B>::catch_up(const Interrupt& interrupt) {
+  return readers_.read(b_, asked_, ids_, interrupt, [](index_t, MatrixView<const float>) {});
 }
 
 }  // namespace finteam::inline FINTEAM_ABI

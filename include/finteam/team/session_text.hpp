@@ -8,16 +8,24 @@
 namespace finteam::inline FINTEAM_ABI {
 
 template <Backend B>
+VectorView<float> Session<B>::mix(MatrixView<float> rows) {
+  const auto n = static_cast<index_t>(weights_.size());
+  if (team_->mix_in() == MixIn::deltas) {
+    log_softmax(rows.row(n).span());
+    return rows.row(n);
+  }
+  mix_next_token(team_->mix_in(), weights_, rows.rows(0, n), rows.row(0).span());
+  return rows.row(0);
+}
+
+template <Backend B>
 VectorView<const float> Session<B>::next_token() {
   const auto all = logits_.view();
-  const index_t n = all.extent(0), v = all.extent(2);
-  for (std::size_t k = 0; k < readers_.size(); ++k) {
-    if (awake(k)) readers_[k].logits(b_, all.row(static_cast<index_t>(k)).rows(0, 1));
-  }
-  const MatrixView<float> first_rows(all.data(), {n, v}, {all.stride(0), 1});
-  mix_next_token(team_->mix_in(), weights_, first_rows, first_rows.row(0).span());
-  for (const std::int32_t id : team_->absent_ids()) first_rows(0, id) = -std::numeric_limits<float>::infinity();
-  return first_rows.row(0);
+  const MatrixView<float> rows(all.data(), {all.extent(0), all.extent(2)}, {all.stride(0), 1});
+  readers_.logits(b_, answering_, rows);
+  const auto log_p = mix(rows);
+  for (const std::int32_t id : team_->absent_ids()) log_p(id) = -std::numeric_limits<float>::infinity();
+  return log_p;
 }
 
 template <Backend B>
@@ -70,7 +78,9 @@ const Generation& Session<B>::write(const FpEnvironment& environment, OnText& on
     }
   };
 
-  const auto interrupted = read_awake(options.interrupt);
+  auto interrupted = weigh(Wake::chosen, options.interrupt);
+  if (interrupted) weights_.assign(weights_.size(), 0.0);
+  if (!interrupted) interrupted = catch_up(options.interrupt);
   name_roles(out.roles, Wake::chosen);
   std::optional<Finish> end;
   if (interrupted) end = *interrupted == Code::deadline ? Finish::deadline : Finish::cancelled;
@@ -86,7 +96,7 @@ const Generation& Session<B>::write(const FpEnvironment& environment, OnText& on
       end = Finish::stop_string;
     } else if (last) {
       end = Finish::length;
-    } else if (const auto code = append(id, options.interrupt)) {
+    } else if (const auto code = catch_up(options.interrupt)) {
       end = *code == Code::deadline ? Finish::deadline : Finish::cancelled;
     }
   }
@@ -96,34 +106,15 @@ const Generation& Session<B>::write(const FpEnvironment& environment, OnText& on
 }
 
 template <Backend B>
-std::optional<Code> Session<B>::read_awake(const Interrupt& interrupt) {
-  auto code = weigh(interrupt);
-  if (code) weights_.assign(weights_.size(), 0.0);
-  for (std::size_t k = 0; k < readers_.size() && !code; ++k) {
-    if (awake(k)) code = read_prompt(k, interrupt);
-  }
-  return code;
-}
-
-template <Backend B>
 std::int32_t Session<B>::sample(const Sampling& sampling) {
   const auto log_p = next_token();
-  const index_t position = generation_.prompt_tokens + static_cast<index_t>(generation_.ids.size());
   const double greatest = static_cast<double>(*std::max_element(log_p.data(), log_p.data() + log_p.size()));
   require_finite({&greatest, 1}, "the next token");
-  const std::int32_t id = sampler_.sample(log_p, position, sampling);
+  const std::int32_t id = sampler_.sample(log_p, static_cast<std::int64_t>(ids_.size()), sampling);
   generation_.ids.push_back(id);
+  ids_.push_back(id);
   generation_.log_probability += static_cast<double>(log_p(id));
   return id;
-}
-
-template <Backend B>
-std::optional<Code> Session<B>::append(std::int32_t id, const Interrupt& interrupt) {
-  for (std::size_t k = 0; k < readers_.size(); ++k) {
-    if (!awake(k)) continue;
-    if (const auto code = readers_[k].read(b_, {&id, 1}, interrupt)) return code;
-  }
-  return std::nullopt;
 }
 
 template <Backend B>
@@ -133,15 +124,17 @@ const Score& Session<B>::score(std::string_view text, const Ask& ask) {
   tokenize_text(text);
   require_room(0);
   if (ids_.size() < 2) throw Error(Code::invalid_argument, "text", "at least two tokens", std::to_string(ids_.size()));
-  throw_if(weigh(ask.interrupt), "score");
+  throw_if(weigh(ask.wake, ask.interrupt), "score");
   name_roles(score_.roles, ask.wake);
   score_.log_probability = 0;
   score_.tokens = static_cast<index_t>(ids_.size()) - 1;
-  for (std::size_t k = 0; k < readers_.size(); ++k) {
-    readers_[k].start();
-    score_.roles[k].scores.assign(score_.roles[k].awake ? 1 : 0, 0.0);
+  readers_.start();
+  for (RoleView& role : score_.roles) role.scores.clear();
+  for (const index_t k : asked_) {
+    if (k < static_cast<index_t>(weights_.size())) score_.roles[static_cast<std::size_t>(k)].scores.assign(1, 0.0);
   }
-  const index_t chunk = std::min(Reader<B>::logit_rows, limits_.rows);
+  // what is read at once must fit one step, so that its logits lie in order
+  const index_t chunk = std::min(Reader<B>::logit_rows, std::max<index_t>(limits_.rows / readers_.count(), 1));
   for (index_t first = 0; first < score_.tokens; first += chunk) {
     throw_if(score_chunk(first, std::min(chunk, score_.tokens - first), ask.interrupt), "score");
   }
@@ -153,25 +146,20 @@ const Score& Session<B>::score(std::string_view text, const Ask& ask) {
 template <Backend B>
 std::optional<Code> Session<B>::score_chunk(index_t first, index_t t, const Interrupt& interrupt) {
   const auto all = logits_.view();
-  const auto read =
-      std::span<const std::int32_t>(ids_).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(t));
-  for (std::size_t k = 0; k < readers_.size(); ++k) {
-    if (!score_.roles[k].awake) continue;
-    const auto logits = all.row(static_cast<index_t>(k)).rows(0, t);
-    const auto code = readers_[k].read(b_, read, interrupt,
-                                       [&](MatrixView<const float> hidden) { readers_[k].logits(b_, hidden, logits); });
-    if (code) return code;
-  }
+  const auto so_far = std::span<const std::int32_t>(ids_).first(static_cast<std::size_t>(first + t));
+  const auto code = readers_.read(b_, asked_, so_far, interrupt, [&](index_t k, MatrixView<const float> hidden) {
+    readers_.logits(b_, k, hidden, all.row(k).rows(0, hidden.extent(0)));
+  });
+  if (code) return code;
   for (index_t i = 0; i < t; ++i) {
     const auto id = static_cast<std::size_t>(ids_[static_cast<std::size_t>(first + i + 1)]);
     const MatrixView<float> rows(all.data() + i * all.stride(1), {all.extent(0), all.extent(2)}, {all.stride(0), 1});
-    for (std::size_t k = 0; k < readers_.size(); ++k) {
-      if (!score_.roles[k].awake) continue;
+    for (std::size_t k = 0; k < score_.roles.size(); ++k) {
+      if (score_.roles[k].scores.empty()) continue;
       const auto row = std::span<const float>(rows.row(static_cast<index_t>(k)).span());
       score_.roles[k].scores[0] += static_cast<double>(row[id]) - log_sum_exp(row);
     }
-    mix_next_token(team_->mix_in(), weights_, rows, rows.row(0).span());
-    score_.log_probability += static_cast<double>(rows(0, id));
+    score_.log_probability += static_cast<double>(mix(rows)(id));
   }
   return std::nullopt;
 }

@@ -4,6 +4,7 @@
 
 #include <finteam/backend/cpu.hpp>
 #include <finteam/expert/decoder.hpp>
+#include <finteam/expert/lora.hpp>
 #include <finteam/file/safetensors.hpp>
 #include <finteam/team/manifest.hpp>
 #include <finteam/text/chat.hpp>
@@ -21,19 +22,25 @@
 
 namespace finteam::inline FINTEAM_ABI {
 
-/// A role's decoder, and the files it borrows from, if its backend does.
+/// A decoder, and the files it borrows from, if its backend does.
 template <Backend B>
-struct Role {
-  std::string name;
+struct Model {
   Checkpoint checkpoint;  ///< mapped; a backend that packs its weights does not touch it again
   Decoder<B> decoder;
+};
+
+/// A role: a model of its own, or an expert on one that roles share.
+struct Role {
+  std::string name;
+  std::size_t model = 0;
+  std::optional<index_t> expert{};
 };
 
 /// A linear gate over the prompt's mean hidden state in one role.
 struct LinearGate {
   Tensor<float, 2> weight;  ///< [roles, d of that role]
   Tensor<float, 1> bias;    ///< [roles]
-  std::size_t of = 0;       ///< the role
+  std::size_t of = 0;       ///< the role; the number of roles: the base
   index_t top_k = 1;
   double temperature = 1.0;
 };
@@ -57,8 +64,9 @@ inline void refuse_blank(std::string_view text) {
 struct TeamFiles {
   std::string where;  ///< what errors call team.json, or the folder
   Manifest manifest;
-  std::vector<Config> configs;  ///< by role
+  std::vector<Config> configs;  ///< by model: the base's, or each role's
   std::vector<Checkpoint> checkpoints;
+  std::vector<ExpertSource> experts;  ///< by role, on the base
 
   /// Positions that every role was trained for.
   [[nodiscard]] index_t context() const {
@@ -80,15 +88,28 @@ struct TeamFiles {
     files.manifest.roles.push_back({"expert", "."});
     files.manifest.chat.clear();
   }
-  for (const auto& role : files.manifest.roles) {
+  const Manifest& m = files.manifest;
+  if (!m.base.empty()) {
+    files.configs.push_back(read_config(folder / m.base));
+    files.checkpoints.push_back(Checkpoint::open(folder / m.base));
+    for (const auto& role : m.roles) {
+      files.experts.push_back(open_lora(folder / role.path, files.checkpoints.front(), files.configs.front()));
+      const ExpertSource& expert = files.experts.back();
+      if (m.mix_in == MixIn::deltas && (expert.embed_tokens || expert.lm_head)) {
+        throw Error(Code::unsupported, files.where + ": role " + printable(role.name),
+                    "nothing but deltas, which mix_in sums", "whole matrices (modules_to_save)");
+      }
+    }
+    return files;
+  }
+  for (const auto& role : m.roles) {
     files.configs.push_back(read_config(folder / role.path));
     files.checkpoints.push_back(Checkpoint::open(folder / role.path));
     const index_t v = files.configs.back().v, first = files.configs.front().v;
     if (v != first) {
-      throw Error(
-          Code::mismatch, files.where + ": role " + printable(role.name),
-          "a vocabulary of " + std::to_string(first) + " tokens, as role " + files.manifest.roles.front().name + " has",
-          std::to_string(v));
+      throw Error(Code::mismatch, files.where + ": role " + printable(role.name),
+                  "a vocabulary of " + std::to_string(first) + " tokens, as role " + m.roles.front().name + " has",
+                  std::to_string(v));
     }
   }
   return files;
@@ -104,7 +125,17 @@ class Team {
   Team(const std::filesystem::path& folder, const OpenOptions& options, B backend);
 
   /// In team.json's order, which is the order of every mix.
-  [[nodiscard]] std::span<const Role<B>> roles() const noexcept { return roles_; }
+  [[nodiscard]] std::span<const Role> roles() const noexcept { return roles_; }
+  /// The decoders behind them: one for each role, or one base for all.
+  [[nodiscard]] std::span<const Model<B>> models() const noexcept { return models_; }
+  /// The decoder of a role.
+  [[nodiscard]] const Decoder<B>& decoder(std::size_t role) const noexcept {
+    return models_[roles_[role].model].decoder;
+  }
+  /// Whether the base that roles share is read besides them: by the gate, or as the answer, with deltas summed.
+  [[nodiscard]] bool has_base_lane() const noexcept { return manifest_.has_base_lane(); }
+  /// Sequences that each decoder reads side by side.
+  [[nodiscard]] index_t lanes() const noexcept { return manifest_.lanes(); }
   /// One for all roles.
   [[nodiscard]] const Tokenizer& tokenizer() const noexcept { return *tokenizer_; }
   /// How a conversation becomes ids.
@@ -114,7 +145,7 @@ class Team {
   /// What `generate` and `score` mix.
   [[nodiscard]] MixIn mix_in() const noexcept { return manifest_.mix_in; }
   /// v: logits of every role; at least tokenizer().size().
-  [[nodiscard]] index_t vocab_size() const noexcept { return roles_.front().decoder.config().v; }
+  [[nodiscard]] index_t vocab_size() const noexcept { return models_.front().decoder.config().v; }
   /// Positions that every role was trained for.
   [[nodiscard]] index_t context() const noexcept { return context_; }
   /// The largest d of the roles.
@@ -149,7 +180,8 @@ class Team {
   void open_gate(const std::filesystem::path& folder, const std::string& where);
 
   Manifest manifest_;
-  std::vector<Role<B>> roles_;
+  std::vector<Model<B>> models_;
+  std::vector<Role> roles_;
   std::optional<Tokenizer> tokenizer_;
   std::optional<ChatFormat> chat_;
   std::optional<LinearGate> gate_;
@@ -180,10 +212,15 @@ Team<B>::Team(const std::filesystem::path& folder, const OpenOptions& options, B
       done = before + bytes;
       if (options.progress) options.progress(done, total);
     };
-    auto decoder = Decoder<B>::load(backend, files.checkpoints[k], config, of_role);
-    roles_.push_back({manifest_.roles[k].name, std::move(files.checkpoints[k]), std::move(decoder)});
+    auto decoder = Decoder<B>::load(backend, files.checkpoints[k], config, of_role, files.experts);
+    models_.push_back({std::move(files.checkpoints[k]), std::move(decoder)});
     widest_hidden_ = std::max(widest_hidden_, config.d);
     end_ids_.insert(end_ids_.end(), config.eos.begin(), config.eos.end());
+  }
+  for (std::size_t k = 0; k < manifest_.roles.size(); ++k) {
+    const bool shared = !manifest_.base.empty();
+    roles_.push_back(
+        {manifest_.roles[k].name, shared ? 0 : k, shared ? std::optional(static_cast<index_t>(k)) : std::nullopt});
   }
   context_ = files.context();
   open_tokenizer(folder);
@@ -194,7 +231,7 @@ template <Backend B>
 void Team<B>::open_tokenizer(const std::filesystem::path& folder) {
   std::filesystem::path path = folder / (manifest_.tokenizer.empty() ? "tokenizer.json" : manifest_.tokenizer);
   if (manifest_.tokenizer.empty() && !detail::is_there(path)) {
-    path = folder / manifest_.roles.front().path / "tokenizer.json";
+    path = folder / (manifest_.base.empty() ? manifest_.roles.front().path : manifest_.base) / "tokenizer.json";
   }
   tokenizer_ = Tokenizer::open(path);
   for (const auto& role : manifest_.roles) refuse_other_tokenizer(folder / role.path / "tokenizer.json", path);
@@ -227,7 +264,8 @@ void Team<B>::open_gate(const std::filesystem::path& folder, const std::string& 
   if (!manifest_.gate) return;
   const Manifest::Gate& g = *manifest_.gate;
   const Safetensors file = Safetensors::open(folder / g.file);
-  const index_t n = static_cast<index_t>(roles_.size()), d = roles_[g.of].decoder.config().d;
+  const index_t n = static_cast<index_t>(roles_.size()),
+                d = models_[manifest_.base.empty() ? g.of : 0].decoder.config().d;
   const auto take = [&](std::string_view name, std::initializer_list<index_t> shape, float* out) {
     const RawTensor raw = file.tensor(name);
     if (!std::equal(raw.shape.begin(), raw.shape.end(), shape.begin(), shape.end())) {

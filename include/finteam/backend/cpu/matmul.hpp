@@ -10,15 +10,16 @@
 namespace finteam::inline FINTEAM_ABI {
 namespace detail {
 
-/// What becomes of a product's sums.
-enum class Finish : std::uint8_t { overwrite, accumulate, swiglu };
-
 /// One matrix product, as the tasks of an executor see it.
 template <class Arch>
 class MatmulJob {
  public:
-  MatmulJob(const CpuInput<Arch>& x, const PackedMatrix& w, Finish finish, MatrixView<float> y) noexcept
-      : x_(x), w_(w), finish_(finish), y_(y) {}
+  MatmulJob(const CpuInput<Arch>& x, const PackedMatrix& w, Write write, const Chosen& chosen,
+            MatrixView<float> y) noexcept
+      : x_(x), w_(w), write_(write), chosen_(chosen), y_(y) {}
+  /// Paired: y = silu(plus + gate) · (plus + up).
+  MatmulJob(const CpuInput<Arch>& x, const PackedMatrix& w, MatrixView<const float> plus, MatrixView<float> y) noexcept
+      : x_(x), w_(w), plus_(plus), y_(y) {}
 
   void run(const ExecutorRef& executor) const {
     const index_t pairs = (w_.panels() + 1) / 2;
@@ -97,7 +98,7 @@ class MatmulJob {
                                  Rows == TileShape<Arch>::most ? ahead : none);
       }
       for (index_t r = 0; r < index_t{Rows}; ++r) {
-        if (finish_ == Finish::swiglu) {
+        if (w_.join() == Join::paired) {
           finish_pair(t + r, p, sums.data() + r * 16, sums.data() + size + r * 16);
         } else {
           for (index_t c = 0; c < count; ++c) finish(t + r, p + c, sums.data() + c * size + r * 16);
@@ -109,18 +110,25 @@ class MatmulJob {
   using V = simd::Lanes<Arch>;
 
   void finish(index_t t, index_t p, const float* sums) const noexcept {
-    float* at = &y_(t, p * panel_outputs);
-    const index_t count = std::min(panel_outputs, w_.rows() - p * panel_outputs);
-    V total = V::load(sums);
-    if (finish_ == Finish::accumulate) total = (count == panel_outputs ? V::load(at) : V::load(at, count)) + total;
-    put(total, at, count);
+    const index_t first = p * panel_outputs, count = std::min(panel_outputs, w_.rows() - first);
+    float* at = &y_(chosen_.row(t), first);
+    const V total = V::load(sums), factor = V::broadcast(chosen_.factor(t));
+    put(write_ == Write::accumulate ? fmadd(total, factor, get(at, count)) : total * factor, at, count);
   }
 
   void finish_pair(index_t t, index_t p, const float* gate, const float* up) const noexcept {
-    put(simd::silu(V::load(gate)) * V::load(up), &y_(t, p / 2 * panel_outputs),
-        std::min(panel_outputs, w_.rows() - p / 2 * panel_outputs));
+    const index_t n = w_.rows(), first = p / 2 * panel_outputs, count = std::min(panel_outputs, n - first);
+    V g = V::load(gate), u = V::load(up);
+    if (plus_.size() != 0) {
+      g = g + get(&plus_(t, first), count);
+      u = u + get(&plus_(t, n + first), count);
+    }
+    put(simd::silu(g) * u, &y_(t, first), count);
   }
 
+  [[nodiscard]] static V get(const float* at, index_t count) noexcept {
+    return count == panel_outputs ? V::load(at) : V::load(at, count);
+  }
   static void put(const V& v, float* at, index_t count) noexcept {
     if (count == panel_outputs) {
       v.store(at);
@@ -131,18 +139,21 @@ class MatmulJob {
 
   const CpuInput<Arch>& x_;
   const PackedMatrix& w_;
-  Finish finish_;
+  Write write_ = Write::overwrite;
+  Chosen chosen_{};
+  MatrixView<const float> plus_{};
   MatrixView<float> y_;
 };
 
-/// y[t,:] = w[tokens[t],:], out of the panels.
+/// y[row(t),:] = w[tokens[t],:], out of the panels.
 inline void unpack_rows(const ExecutorRef& executor, const PackedMatrix& w, std::span<const std::int32_t> tokens,
-                        MatrixView<float> y) {
+                        MatrixView<float> y, const Chosen& chosen) {
   const auto rows = static_cast<index_t>(tokens.size());
   for_chunks(executor, rows, chunk_size(executor, rows, 4 * w.cols()), [&](index_t first, index_t last) {
     for (index_t t = first; t < last; ++t) {
       const index_t i = tokens[static_cast<std::size_t>(t)];
-      for (index_t j = 0; j < w.cols(); ++j) y(t, j) = w.element(i, j);
+      float* to = &y(chosen.row(t), 0);
+      for (index_t j = 0; j < w.cols(); ++j) to[j] = w.element(i, j);
     }
   });
 }

@@ -1,0 +1,52 @@
+// What an expert on a shared base brings, found in its files and checked, before anything of it is loaded: what it adds
+// to the base's matrices, and whole matrices of its own. Not here: the files' forms (lora.hpp), loading (experts.hpp).
+#pragma once
+
+#include <finteam/expert/weight_table.hpp>
+#include <finteam/file/safetensors.hpp>
+
+#include <algorithm>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// scale · b · a · x is added to the outputs first … first + n - 1 of an entry of the weight table.
+struct LowRankPair {
+  RawTensor a;  ///< [r, k]
+  RawTensor b;  ///< [n, r]
+  float scale = 1;
+  index_t first = 0;
+};
+
+/// What an expert adds to one entry of the weight table. Empty: nothing.
+struct DeltaSource {
+  std::vector<LowRankPair> pairs{};
+
+  [[nodiscard]] bool empty() const noexcept { return pairs.empty(); }
+  /// Σ r.
+  [[nodiscard]] index_t rank() const noexcept {
+    index_t sum = 0;
+    for (const LowRankPair& pair : pairs) sum += pair.a.shape[0];
+    return sum;
+  }
+};
+
+/// An expert of a shared base.
+struct ExpertSource {
+  Safetensors file;                                ///< that the tensors lie in
+  std::vector<DeltaSource> deltas;                 ///< by entry of delta_table
+  std::optional<RawTensor> embed_tokens, lm_head;  ///< [v, d], in place of the base's
+};
+
+/// The entries of the weight table that can be added to: its matrices but the embedding, lm_head last, tied or not.
+[[nodiscard]] inline std::vector<WeightEntry> delta_table(Config config) {
+  config.tie_word_embeddings = false;
+  std::vector<WeightEntry> table = weight_table(config);
+  std::erase_if(table,
+                [](const WeightEntry& w) { return w.k == 0 || w.parts.front().name == llama_names.embed_tokens; });
+  return table;
+}
+
+}  // namespace finteam::inline FINTEAM_ABI

@@ -1,0 +1,128 @@
+// Experts on a shared base, loaded: what each adds to the base's matrices, and matrices of its own, put where the
+// decoder looks for them. Not here: where they come from (lora.hpp), the base (weights.hpp).
+#pragma once
+
+#include <finteam/expert/expert_source.hpp>
+#include <finteam/expert/weights.hpp>
+
+#include <algorithm>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// What a decoder has of experts on its shared weights; its working memory depends on it.
+struct DeltaShape {
+  index_t experts = 0;
+  index_t rank = 0;            ///< the most inner rows of a product: Σ r of the pairs that read the same x
+  bool before_swiglu = false;  ///< one adds to gate_proj or up_proj
+
+  [[nodiscard]] static DeltaShape of(std::span<const ExpertSource> experts, const Config& config) {
+    DeltaShape shape{.experts = static_cast<index_t>(experts.size())};
+    const std::vector<WeightEntry> table = delta_table(config);
+    for (const ExpertSource& expert : experts) {
+      for (std::size_t i = 0; i < table.size(); ++i) {
+        shape.rank = std::max(shape.rank, expert.deltas[i].rank());
+        shape.before_swiglu |= table[i].join == Join::paired && !expert.deltas[i].empty();
+      }
+    }
+    return shape;
+  }
+};
+
+namespace detail {
+
+/// What adapters are kept as: as their file has them where the base is, else in bf16.
+[[nodiscard]] inline Weights adapter_weights(const OpenOptions& options) noexcept {
+  return options.weights == Weights::stored ? Weights::stored : Weights::bf16;
+}
+
+/// What an expert's own embedding or head is kept as.
+[[nodiscard]] inline Weights own_weights(const OpenOptions& options, const Config& config, std::string_view name) {
+  return choose(options, config, {{{std::string(name), config.v}}, config.d});
+}
+
+template <Backend B>
+[[nodiscard]] LinearDelta<B> load_delta(B& backend, const DeltaSource& source, const OpenOptions& options) {
+  LinearDelta<B> delta;
+  if (source.empty()) return delta;
+  std::vector<RawTensor> a;
+  index_t inner = 0;
+  for (const LowRankPair& pair : source.pairs) {
+    a.push_back(pair.a);
+    delta.ups.push_back({backend.matrix({&pair.b, 1}, Join::stacked, adapter_weights(options), options.memory), inner,
+                         pair.first, pair.scale});
+    inner += pair.a.shape[0];
+  }
+  delta.a.push_back(backend.matrix(a, Join::stacked, adapter_weights(options), options.memory));
+  return delta;
+}
+
+/// Where the decoder looks for deltas, in the order of delta_table.
+template <Backend B>
+[[nodiscard]] std::vector<std::vector<LinearDelta<B>>*> delta_places(DecoderWeights<B>& w) {
+  std::vector<std::vector<LinearDelta<B>>*> places;
+  for (BlockWeights<B>& block : w.blocks) {
+    for (auto* place : {&block.attention.qkv_deltas, &block.attention.o_deltas, &block.feed_forward.gate_up_deltas,
+                        &block.feed_forward.down_deltas}) {
+      places.push_back(place);
+    }
+  }
+  places.push_back(&w.lm_head_deltas);
+  return places;
+}
+
+}  // namespace detail
+
+/// Bytes in memory that an expert takes besides its base.
+[[nodiscard]] inline std::uint64_t expert_bytes(const ExpertSource& expert, const Config& config,
+                                                const OpenOptions& options) {
+  const auto bytes = [](std::span<const RawTensor> parts, Weights weights) {
+    const auto shape = PackedMatrix::shape_of(parts, Join::stacked);
+    return PackedMatrix(shape, Join::stacked, format_of(weights, parts), nullptr).bytes();
+  };
+  std::uint64_t sum = 0;
+  for (const DeltaSource& delta : expert.deltas) {
+    if (delta.empty()) continue;
+    std::vector<RawTensor> a;
+    for (const LowRankPair& pair : delta.pairs) {
+      a.push_back(pair.a);
+      sum += bytes({&pair.b, 1}, detail::adapter_weights(options));
+    }
+    sum += bytes(a, detail::adapter_weights(options));
+  }
+  const auto own = [&](const std::optional<RawTensor>& raw, std::string_view name) {
+    if (raw) sum += bytes({&*raw, 1}, detail::own_weights(options, config, name));
+  };
+  own(expert.embed_tokens, llama_names.embed_tokens);
+  own(expert.lm_head, llama_names.lm_head);
+  return sum;
+}
+
+/// Adds experts to a base's weights.
+template <Backend B>
+void load_experts(B& backend, std::span<const ExpertSource> experts, const Config& config, const OpenOptions& options,
+                  DecoderWeights<B>& w) {
+  const auto places = detail::delta_places(w);
+  for (std::size_t i = 0; i < places.size(); ++i) {
+    const auto adds = [i](const ExpertSource& expert) { return !expert.deltas[i].empty(); };
+    if (std::none_of(experts.begin(), experts.end(), adds)) continue;
+    for (const ExpertSource& expert : experts) {
+      places[i]->push_back(detail::load_delta(backend, expert.deltas[i], options));
+    }
+  }
+  for (const ExpertSource& expert : experts) {
+    OwnWeights<B> own;
+    const auto load = [&](const std::optional<RawTensor>& raw, std::string_view name, auto& to) {
+      if (!raw) return;
+      to.push_back(
+          backend.matrix({&*raw, 1}, Join::stacked, detail::own_weights(options, config, name), options.memory));
+    };
+    load(expert.embed_tokens, llama_names.embed_tokens, own.embed_tokens);
+    load(expert.lm_head, llama_names.lm_head, own.lm_head);
+    w.own.push_back(std::move(own));
+  }
+}
+
+}  // namespace finteam::inline FINTEAM_ABI

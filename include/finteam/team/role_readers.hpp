@@ -1,0 +1,137 @@
+// All roles of a team at work: each on a decoder of its own, or on a lane of a shared one, where one step serves them
+// all. Where roles share a base, the base can be read alone, too, or with the roles' differences summed: as one more.
+// Not here: which roles read, and what becomes of it (session.hpp).
+#pragma once
+
+#include <finteam/team/reader.hpp>
+#include <finteam/team/team.hpp>
+
+#include <algorithm>
+#include <optional>
+#include <span>
+#include <vector>
+
+namespace finteam::inline FINTEAM_ABI {
+
+template <Backend B>
+class RoleReaders {
+ public:
+  RoleReaders(B& b, const Team<B>& team, const SessionLimits& limits) {
+    for (const Model<B>& model : team.models()) readers_.emplace_back(b, model.decoder, team.lanes(), limits);
+    for (const Role& role : team.roles()) places_.push_back({role.model, role.expert.value_or(0)});
+    if (team.has_base_lane()) places_.push_back({0, static_cast<index_t>(places_.size())});
+    for (std::size_t k = 0; k < team.roles().size(); ++k) {
+      if (!team.roles()[k].expert) continue;
+      std::vector<float> alone(team.roles().size(), 0.0F);
+      alone[k] = 1;
+      route(static_cast<index_t>(k), alone);
+    }
+    readings_.reserve(places_.size());
+    lanes_.reserve(places_.size());
+  }
+
+  /// The roles, and the base where it can be read: the last.
+  [[nodiscard]] index_t count() const noexcept { return static_cast<index_t>(places_.size()); }
+
+  /// Every role forgets what it read.
+  void start() noexcept {
+    for (Reader<B>& reader : readers_) reader.start();
+  }
+  /// One of them does.
+  void forget(index_t role) noexcept { reader(role).forget(place(role).lane); }
+  /// What the decoder's experts count for a role (or the base) from now on, a weight for each.
+  void route(index_t role, std::span<const float> weights) { reader(role).route(place(role).lane, weights); }
+
+  /// Tokens that a role has read since start().
+  [[nodiscard]] index_t length(index_t role) const noexcept { return reader(role).length(place(role).lane); }
+  /// The state of the last of them. [d]
+  [[nodiscard]] VectorView<const float, typename B::Space> state(index_t role) const {
+    return reader(role).state(place(role).lane);
+  }
+  [[nodiscard]] const Decoder<B>& decoder(index_t role) const noexcept { return reader(role).decoder(); }
+
+  /// Each of those roles (which rise) reads what it has not read of `tokens`; each(role, hidden [t, d]) sees the states
+  /// of what is read. Returns the interrupt's code if it came; all must then start again.
+  template <class Each>
+  [[nodiscard]] std::optional<Code> read(B& b, std::span<const index_t> roles, std::span<const std::int32_t> tokens,
+                                         const Interrupt& interrupt, Each&& each) {
+    std::optional<Code> code;
+    each_reader(roles, [&](std::size_t first_role, std::span<const index_t> some) {
+      readings_.clear();
+      for (const index_t role : some) {
+        const auto unread = tokens.subspan(static_cast<std::size_t>(length(role)));
+        if (!unread.empty()) readings_.push_back({place(role).lane, unread});
+      }
+      if (code || readings_.empty()) return;
+      code = reader(some.front()).read(b, readings_, interrupt, [&](index_t lane, auto hidden) {
+        each(static_cast<index_t>(first_role) + lane, hidden);
+      });
+    });
+    return code;
+  }
+
+  /// logits[role,:] of the token after what each of those roles (which rise) has read. logits [count(), v], overwritten
+  /// in those rows.
+  void logits(B& b, std::span<const index_t> roles, MatrixView<float, typename B::Space> logits) {
+    each_reader(roles, [&](std::size_t first_role, std::span<const index_t> some) {
+      Reader<B>& r = reader(some.front());
+      r.logits(b, lanes(some), logits.rows(static_cast<index_t>(first_role), r.lanes()));
+    });
+  }
+  /// Logits of the tokens after those of a role whose states are given. hidden [t ≤ rows, d], logits [t, v].
+  void logits(B& b, index_t role, MatrixView<const float, typename B::Space> hidden,
+              MatrixView<float, typename B::Space> logits) {
+    reader(role).logits(b, place(role).lane, hidden, logits);
+  }
+
+  /// As Reader::score, for those roles (which rise). logits [count(), logit_rows, v]: working memory.
+  template <class Scores>
+  [[nodiscard]] std::optional<Code> score(B& b, std::span<const index_t> roles, const LabelTokens& labels,
+                                          const Interrupt& interrupt, TensorView<float, 3, typename B::Space> logits,
+                                          Scores&& scores) {
+    std::optional<Code> code;
+    each_reader(roles, [&](std::size_t first_role, std::span<const index_t> some) {
+      if (code) return;
+      Reader<B>& r = reader(some.front());
+      const auto part = logits.rows(static_cast<index_t>(first_role), r.lanes());
+      const MatrixView<float, typename B::Space> rows(part.data(), {part.extent(0) * part.extent(1), part.extent(2)});
+      code = r.score(b, lanes(some), labels, interrupt, rows,
+                     [&](index_t lane) { return scores(static_cast<index_t>(first_role) + lane); });
+    });
+    return code;
+  }
+
+ private:
+  struct Place {
+    std::size_t reader = 0;
+    index_t lane = 0;
+  };
+
+  [[nodiscard]] const Place& place(index_t role) const noexcept { return places_[static_cast<std::size_t>(role)]; }
+  [[nodiscard]] Reader<B>& reader(index_t role) noexcept { return readers_[place(role).reader]; }
+  [[nodiscard]] const Reader<B>& reader(index_t role) const noexcept { return readers_[place(role).reader]; }
+
+  /// f(the role of the reader's lane 0, the roles of one reader) for each reader in turn.
+  template <class F>
+  void each_reader(std::span<const index_t> roles, F&& f) {
+    while (!roles.empty()) {
+      const Place& first = place(roles.front());
+      std::size_t n = 1;
+      while (n < roles.size() && place(roles[n]).reader == first.reader) ++n;
+      f(static_cast<std::size_t>(roles.front() - first.lane), roles.first(n));
+      roles = roles.subspan(n);
+    }
+  }
+  [[nodiscard]] std::span<const index_t> lanes(std::span<const index_t> roles) {
+    lanes_.clear();
+    for (const index_t role : roles) lanes_.push_back(place(role).lane);
+    return lanes_;
+  }
+
+  std::vector<Reader<B>> readers_;
+  std::vector<Place> places_;  // by role; the base last
+  std::vector<Reading> readings_;
+  std::vector<index_t> lanes_;
+};
+
+}  // namespace finteam::inline FINTEAM_ABI

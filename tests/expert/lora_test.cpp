@@ -1,0 +1,211 @@
+// LoRA adapters on a shared base: what PEFT computes with them (tools/make_lora_goldens.py), and what they must not
+// change: the base alone, and each other, in one step.
+
+#include "catch.hpp"
+#include "expert/golden.hpp"
+#include "team/folder.hpp"
+#include "tolerance.hpp"
+
+#include <finteam/backend/cpu.hpp>
+#include <finteam/backend/reference.hpp>
+#include <finteam/backend/thread_pool.hpp>
+#include <finteam/expert/decoder.hpp>
+#include <finteam/expert/lora.hpp>
+
+#include <array>
+#include <cmath>
+#include <vector>
+
+using namespace finteam;
+
+namespace {
+
+const std::array<std::string, 3> adapters{"patterns", "rslora", "saved"};
+using Route = std::vector<float>;
+
+/// llama31 with the adapters of tests/goldens/lora, in one decoder.
+template <Backend B>
+struct Shared {
+  explicit Shared(std::vector<std::string> names, Weights weights = Weights::stored, B backend = {})
+      : b(backend),
+        base("llama31"),
+        config(base.config),
+        experts(open(names)),
+        options{.weights = weights},
+        decoder(Decoder<B>::load(b, base.checkpoint, config, options, experts)),
+        cache(b, {.layers = config.layers,
+                  .kv_heads = config.g,
+                  .head_dim = config.e,
+                  .sequences = 8,
+                  .tokens = 64,
+                  .pages = 32}),
+        scratch(b, config, 160, std::pmr::get_default_resource(), decoder.deltas()),
+        golden(Safetensors::open(test::golden_folder("lora") / "golden.safetensors")) {
+    for (const float id : floats("ids")) ids.push_back(static_cast<std::int32_t>(id));
+  }
+
+  std::vector<ExpertSource> open(const std::vector<std::string>& names) const {
+    std::vector<ExpertSource> all;
+    for (const auto& name : names)
+      all.push_back(open_lora(test::golden_folder("lora") / name, base.checkpoint, config));
+    return all;
+  }
+  std::vector<float> floats(const std::string& name) const {
+    const RawTensor raw = golden.tensor(name);
+    std::vector<float> x;
+    for (index_t i = 0; i < raw.size(); ++i) x.push_back(raw[i]);
+    return x;
+  }
+
+  /// Logits of the golden's ids, read once under each route, all in one step. An empty route is the base alone.
+  std::vector<std::vector<float>> logits(const std::vector<Route>& routes) {
+    cache.clear();
+    std::vector<Row> rows;
+    std::vector<const float*> row_routes;
+    for (const Route& route : routes) {
+      const auto sequence = cache.open();
+      cache.extend(sequence, static_cast<index_t>(ids.size()));
+      for (std::size_t i = 0; i < ids.size(); ++i) {
+        rows.push_back({ids[i], static_cast<std::int32_t>(i), sequence, route.empty() ? nullptr : route.data()});
+        row_routes.push_back(rows.back().route);
+      }
+    }
+    const auto t = static_cast<index_t>(rows.size());
+    Tensor<float, 2> hidden({t, config.d}), out({t, config.v});
+    REQUIRE(!decoder.forward(b, cache, rows, scratch, hidden.view()));
+    decoder.logits(b, hidden.view(), scratch, out.view(), row_routes);
+    std::vector<std::vector<float>> each;
+    const auto n = static_cast<std::ptrdiff_t>(ids.size()) * config.v;
+    for (std::size_t r = 0; r < routes.size(); ++r) {
+      const float* first = out.data() + static_cast<std::ptrdiff_t>(r) * n;
+      each.emplace_back(first, first + n);
+    }
+    return each;
+  }
+
+  B b;
+  test::Golden base;
+  Config config;
+  std::vector<ExpertSource> experts;
+  OpenOptions options;
+  Decoder<B> decoder;
+  KvCache<B> cache;
+  StepScratch<B> scratch;
+  Safetensors golden;
+  std::vector<std::int32_t> ids;
+};
+
+void require_parity(const std::vector<float>& ours, const std::vector<float>& expected) {
+  REQUIRE(ours.size() == expected.size());
+  double worst = 0;
+  for (std::size_t i = 0; i < ours.size(); ++i) {
+    const double miss = std::abs(static_cast<double>(ours[i]) - static_cast<double>(expected[i]));
+    REQUIRE(miss == miss);
+    worst = std::max(worst, miss);
+  }
+  CHECK(worst <= tolerance::parity);
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("logits with an adapter are PEFT's", "[parity]", Reference, Cpu) {
+  Shared<TestType> shared({"patterns", "rslora", "saved"});
+  const auto ours = shared.logits({{1, 0, 0}, {0, 1, 0}, {0, 0, 1}, {}});
+  for (std::size_t k = 0; k < adapters.size(); ++k) {
+    CAPTURE(adapters[k]);
+    require_parity(ours[k], shared.floats(adapters[k] + ".logits"));
+  }
+  require_parity(ours[3], shared.floats("base.logits"));
+}
+
+TEMPLATE_TEST_CASE("deltas summed by weights are the model whose matrices have those sums", "[parity]", Reference,
+                   Cpu) {
+  Shared<TestType> shared({"patterns", "rslora"});
+  require_parity(shared.logits({{0.25F, 0.75F}}).front(), shared.floats("inside.logits"));
+}
+
+TEST_CASE("an expert's bits do not depend on the experts beside it, nor on threads", "[law3]") {
+  const Weights weights = GENERATE(Weights::stored, Weights::bf16, Weights::int8, Weights::int4);
+  ThreadPool pool(3);
+  Shared<Cpu> alone({"rslora"}, weights), three({"patterns", "rslora", "saved"}, weights, Cpu{ExecutorRef(pool)});
+  const auto one = alone.logits({{1}}).front();
+  CHECK(three.logits({{0, 1, 0}}).front() == one);
+  const auto all = three.logits({{1, 0, 0}, {0, 1, 0}, {}, {0, 0, 1}});
+  CHECK(all[1] == one);
+  CHECK(all[0] == three.logits({{1, 0, 0}}).front());
+  CHECK(all[3] == three.logits({{0, 0, 1}}).front());
+}
+
+TEST_CASE("no delta, and deltas of weight zero, are the base bit for bit", "[law1]") {
+  const Weights weights = GENERATE(Weights::stored, Weights::bf16, Weights::int8, Weights::int4);
+  Shared<Cpu> base({}, weights), shared({"patterns", "rslora"}, weights);
+  const auto expected = base.logits({{}}).front();
+  CHECK(shared.logits({{}}).front() == expected);
+  CHECK(shared.logits({{0, 0}}).front() == expected);
+  CHECK(shared.logits({{1, 0}, {}})[1] == expected);
+}
+
+namespace {
+
+/// A copy of an adapter's folder, its config changed.
+struct AdapterFolder {
+  template <class Change>
+  AdapterFolder(const std::string& name, Change&& change) {
+    const auto from = test::golden_folder("lora") / name;
+    std::filesystem::create_symlink(from / "adapter_model.safetensors", path() / "adapter_model.safetensors");
+    Json json = parse_json(MappedFile::open(from / "adapter_config.json").text(), "adapter_config.json");
+    change(json);
+    test::write(path() / "adapter_config.json", json.dump());
+  }
+  [[nodiscard]] const std::filesystem::path& path() const { return folder.path(); }
+  test::TemporaryFolder folder;
+};
+
+void require_refused(const std::filesystem::path& folder, const Config& config, Code code, const std::string& words) {
+  try {
+    (void)open_lora(folder, test::Golden("llama31").checkpoint, config);
+    FAIL("was not refused: " << words);
+  } catch (const Error& e) {
+    CAPTURE(e.what());
+    CHECK(e.code() == code);
+    CHECK(std::string(e.what()).find(words) != std::string::npos);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("an adapter that is more than LoRA is refused by name", "[refused]") {
+  const Config config = test::Golden("llama31").config;
+  const auto refuse = [&](const std::string& key, const Json& value) {
+    const AdapterFolder folder("rslora", [&](Json& json) { json[key] = value; });
+    require_refused(folder.path(), config, Code::unsupported, key);
+  };
+  refuse("peft_type", "IA3");
+  refuse("use_dora", true);
+  refuse("lora_bias", true);
+  refuse("bias", "all");
+  refuse("fan_in_fan_out", true);
+  refuse("init_lora_weights", "pissa");
+  refuse("layer_replication", Json::parse("[[0, 1]]"));
+  refuse("trainable_token_indices", Json::parse("[3]"));
+  refuse("target_parameters", Json::parse("[\"x\"]"));
+}
+
+TEST_CASE("an adapter for another base, of other ranks or without its file is refused", "[refused]") {
+  const Config config = test::Golden("llama31").config;
+  Config narrow = config;
+  narrow.d = 48;
+  require_refused(test::golden_folder("lora") / "rslora", narrow, Code::mismatch, "lora_A.weight: expected [9, 48]");
+  Config shallow = config;
+  shallow.layers = 1;
+  require_refused(test::golden_folder("lora") / "rslora", shallow, Code::unsupported, "model.layers.1");
+  const AdapterFolder other_rank("rslora", [](Json& json) { json["r"] = 8; });
+  require_refused(other_rank.path(), config, Code::mismatch, "expected [8, 64], found [9, 64]");
+  const AdapterFolder twice("patterns", [](Json& json) { json["rank_pattern"]["0.self_attn.q_proj"] = 3; });
+  require_refused(twice.path(), config, Code::unsupported, "rank_pattern");
+  const AdapterFolder no_rank("rslora", [](Json& json) { json.erase("r"); });
+  require_refused(no_rank.path(), config, Code::not_found, "r");
+  const AdapterFolder bare("rslora", [](Json&) {});
+  std::filesystem::remove(bare.path() / "adapter_model.safetensors");
+  require_refused(bare.path(), config, Code::not_found, "adapter_model.safetensors");
+}

@@ -1,0 +1,182 @@
+// Teams whose roles share a base: as an ensemble of adapters, and with the adapters summed inside.
+
+#include "catch.hpp"
+#include "counting_memory.hpp"
+#include "team/shared_folder.hpp"
+
+#include <finteam/backend/thread_pool.hpp>
+#include <finteam/team/plan.hpp>
+#include <finteam/team/session.hpp>
+
+#include <string>
+
+using namespace finteam;
+
+namespace {
+
+const std::string headline = "The Committee raised its target range as inflation stayed above 2 percent";
+const auto quiet = [](std::string_view) {};
+
+void inside(Json& team) { team["mix_in"] = "deltas"; }
+void all_awake(Json& team) { team["gate"]["top_k"] = 3; }
+
+struct Answers {
+  View view;
+  Score score;
+  Generation greedy, sampled;
+};
+
+Answers answers(const std::filesystem::path& folder, const OpenOptions& options = {}, const SessionLimits& limits = {},
+                Cpu backend = {}) {
+  const auto team = open_team(folder, options, backend);
+  Session desk(team, limits, backend);
+  Answers a;
+  a.view = desk.classify("sentiment", headline);
+  a.score = desk.score(headline);
+  a.greedy = desk.generate(headline, quiet, {.max_tokens = 24});
+  a.sampled = desk.generate(headline, quiet, {.max_tokens = 24, .sampling = {.temperature = 0.8F, .seed = 7}});
+  return a;
+}
+
+void check_same_bits(const Answers& a, const Answers& b) {
+  CHECK(a.view.probabilities == b.view.probabilities);
+  for (std::size_t k = 0; k < a.view.roles.size(); ++k) CHECK(a.view.roles[k].scores == b.view.roles[k].scores);
+  CHECK(a.score.log_probability == b.score.log_probability);
+  CHECK(a.greedy.ids == b.greedy.ids);
+  CHECK(a.greedy.log_probability == b.greedy.log_probability);
+  CHECK(a.sampled.ids == b.sampled.ids);
+}
+
+}  // namespace
+
+TEST_CASE("roles whose adapters add nothing are the base, bit for bit", "[law1]") {
+  const Weights weights = GENERATE(Weights::stored, Weights::int4);
+  const test::SharedFolder folder(all_awake, 0.0F);
+  const auto plain = open_team(folder.path() / "base", {.weights = weights});
+  Session alone(plain);
+  const Score expected = alone.score(headline);
+  for (const bool summed : {false, true}) {
+    const test::SharedFolder same(
+        [&](Json& team) {
+          all_awake(team);
+          if (summed) inside(team);
+        },
+        0.0F);
+    const auto team = open_team(same.path(), {.weights = weights});
+    Session desk(team);
+    const Score score = desk.score(headline, {.wake = Wake::all});
+    CHECK(score.log_probability == expected.log_probability);
+    for (const RoleView& role : score.roles) CHECK(role.scores == expected.roles[0].scores);
+  }
+}
+
+TEST_CASE("an ensemble on a shared base is the ensemble of its roles alone, bit for bit", "[law1]") {
+  const test::SharedFolder folder(all_awake);
+  const auto together = open_team(folder.path());
+  Session desk(together);
+  const View view = desk.classify("direction", headline);
+  const Score score = desk.score(headline);
+  REQUIRE(view.roles.size() == 3);
+  for (std::size_t k = 0; k < 3; ++k) {
+    const std::string name = view.roles[k].name;
+    const test::SharedFolder one([&](Json& team) {
+      team["roles"] = Json::array({{{"name", name}, {"path", name}}});
+      team.erase("gate");
+    });
+    const auto single = open_team(one.path());
+    Session alone(single);
+    CHECK(alone.classify("direction", headline).roles[0].scores == view.roles[k].scores);
+    CHECK(alone.score(headline).roles[0].scores == score.roles[k].scores);
+    CHECK(view.roles[k].scores != view.roles[(k + 1) % 3].scores);
+  }
+}
+
+TEST_CASE("one adapter summed inside at weight 1 is that role", "[law1]") {
+  const auto only = [](Json& team) {
+    team["roles"] = Json::array({{{"name", "micro"}, {"path", "micro"}}});
+    team.erase("gate");
+  };
+  const test::SharedFolder outside(only), summed([&](Json&team) {
+    only(team);
+    inside(team);
+  });
+  const Answers a = answers(outside.path()), b = answers(summed.path());
+  CHECK(a.score.log_probability == b.score.log_probability);
+  CHECK(a.view.probabilities == b.view.probabilities);
+  CHECK(a.greedy.ids == b.greedy.ids);
+  CHECK(a.sampled.ids == b.sampled.ids);
+}
+
+TEST_CASE("a team on a shared base answers the same on any threads and in any chunks", "[law3]") {
+  const bool summed = GENERATE(false, true);
+  const Weights weights = GENERATE(Weights::stored, Weights::int4);
+  const test::SharedFolder folder([&](Json& team) {
+    if (summed) inside(team);
+  });
+  const OpenOptions options{.weights = weights};
+  const Answers expected = answers(folder.path(), options);
+  ThreadPool pool(3);
+  check_same_bits(answers(folder.path(), options, {.rows = 9}), expected);
+  check_same_bits(answers(folder.path(), options, {.rows = 31}, Cpu{ExecutorRef(pool)}), expected);
+}
+
+TEST_CASE("with deltas summed inside, each role speaks for itself when all are asked", "[team]") {
+  const test::SharedFolder folder(inside), ensemble(all_awake);
+  const auto team = open_team(folder.path()), other = open_team(ensemble.path());
+  Session desk(team), roles(other);
+  const View chosen = desk.classify("sentiment", headline);
+  for (const RoleView& role : chosen.roles) CHECK(role.scores.empty());
+  const View asked = desk.classify("sentiment", headline, {.wake = Wake::all});
+  const View expected = roles.classify("sentiment", headline);
+  CHECK(asked.probabilities == chosen.probabilities);
+  CHECK(asked.disagreement > 0);
+  for (std::size_t k = 0; k < 3; ++k) CHECK(asked.roles[k].scores == expected.roles[k].scores);
+}
+
+TEST_CASE("a team on a shared base takes the memory that was planned", "[team]") {
+  const bool summed = GENERATE(false, true);
+  const Weights weights = GENERATE(Weights::stored, Weights::int8);
+  const test::SharedFolder folder([&](Json& team) {
+    if (summed) inside(team);
+  });
+  const auto near = [](std::size_t taken, std::uint64_t planned) {
+    const auto a = static_cast<double>(taken), b = static_cast<double>(planned);
+    return a <= 1.02 * b && b <= 1.02 * a;
+  };
+  test::CountingMemory weights_memory, session_memory;
+  const OpenOptions options{.weights = weights, .memory = &weights_memory};
+  const Plan planned = plan(folder.path(), options);
+  const auto team = open_team(folder.path(), options);
+  CAPTURE(weights_memory.now(), planned.weights, planned.base, planned.roles[0].weights);
+  CHECK(near(weights_memory.now(), planned.weights));
+  CHECK(planned.base > planned.roles[0].weights);
+  const Session desk(team, {.memory = &session_memory});
+  CAPTURE(session_memory.now(), planned.cache, planned.scratch);
+  CHECK(near(session_memory.now(), planned.cache + planned.scratch));
+}
+
+TEST_CASE("a shared base that does not fit is refused by name", "[refused]") {
+  const auto refuse = [](auto&& change, Code code, const std::string& words) {
+    const test::SharedFolder folder(change);
+    try {
+      (void)open_team(folder.path());
+      FAIL("was not refused: " << words);
+    } catch (const Error& e) {
+      CAPTURE(e.what());
+      CHECK(e.code() == code);
+      CHECK(std::string(e.what()).find(words) != std::string::npos);
+    }
+  };
+  refuse([](Json& team) { team["base"] = "nowhere"; }, Code::not_found, "nowhere");
+  refuse([](Json& team) { team["base"] = "../base"; }, Code::malformed, "base");
+  refuse([](Json& team) { team["roles"][1]["path"] = "base"; }, Code::not_found, "adapter_config.json");
+  refuse([](Json& team) { team["roles"][1]["name"] = "base"; }, Code::malformed, "base");
+  refuse([](Json& team) { team["gate"]["of"] = "bass"; }, Code::not_found, "or base");
+  refuse(
+      [](Json& team) {
+        team["base"] = nullptr;
+        team["gate"]["of"] = "macro";
+        team["mix_in"] = "deltas";
+      },
+      Code::mismatch, "mix_in");
+}
