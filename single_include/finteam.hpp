@@ -5693,26 +5693,30 @@ class KvCache {
   void extend(std::int32_t sequence, index_t tokens) {
     const index_t have = pages_for(length(sequence)), need = pages_for(tokens);
     if (tokens < length(sequence) || tokens > limits_.tokens || need - have > static_cast<index_t>(free_.size())) {
-      throw Error(Code::limit_exceeded, "cache",
-                  "at most " + std::to_string(limits_.tokens) + " tokens in a sequence and " +
-                      std::to_string(limits_.pages) + " pages in all",
-                  std::to_string(tokens) + " tokens, " + std::to_string(free_.size()) + " pages left");
+      refuse(tokens);
     }
-    for (index_t i = have; i < need; ++i) {
-      const std::int32_t page = free_.back();
-      free_.pop_back();
-      references_[static_cast<std::size_t>(page)] = 1;
-      table(sequence)[i] = page;
+    for (index_t i = have; i < need; ++i) table(sequence)[i] = take_page();
+    lengths_[static_cast<std::size_t>(sequence)] = tokens;
+  }
+
+  /// Makes the sequence `tokens` long, no longer than it is. A partial last page that others share is copied first.
+  /// Throws Error(limit_exceeded) if there is none left for that, with the sequence as it was.
+  void truncate(B& backend, std::int32_t sequence, index_t tokens) {
+    const index_t have = pages_for(length(sequence)), keep = pages_for(tokens);
+    if (tokens % page_tokens != 0 && references_[static_cast<std::size_t>(table(sequence)[keep - 1])] > 1) {
+      if (free_.empty()) refuse(tokens);
+      const std::int32_t shared = table(sequence)[keep - 1], own = take_page();
+      for (index_t l = 0; l < limits_.layers; ++l) backend.cache_copy(layer(l), shared, own);
+      release_page(shared);
+      table(sequence)[keep - 1] = own;
     }
+    for (index_t i = keep; i < have; ++i) release_page(table(sequence)[i]);
     lengths_[static_cast<std::size_t>(sequence)] = tokens;
   }
 
   /// Gives the sequence and the pages that only it used back.
   void close(std::int32_t sequence) noexcept {
-    for (index_t i = 0; i < pages_for(length(sequence)); ++i) {
-      const std::int32_t page = table(sequence)[i];
-      if (--references_[static_cast<std::size_t>(page)] == 0) free_.push_back(page);
-    }
+    for (index_t i = 0; i < pages_for(length(sequence)); ++i) release_page(table(sequence)[i]);
     lengths_[static_cast<std::size_t>(sequence)] = closed;
   }
 
@@ -5745,6 +5749,24 @@ class KvCache {
  private:
   static constexpr index_t closed = -1;
   using Pages = decltype(std::declval<B&>().template tensor<std::byte, 3>({}, nullptr));
+
+  [[noreturn]] void refuse(index_t tokens) const {
+    throw Error(Code::limit_exceeded, "cache",
+                "at most " + std::to_string(limits_.tokens) + " tokens in a sequence and " +
+                    std::to_string(limits_.pages) + " pages in all",
+                std::to_string(tokens) + " tokens, " + std::to_string(free_.size()) + " pages left");
+  }
+
+  /// A free page, which there is.
+  [[nodiscard]] std::int32_t take_page() noexcept {
+    const std::int32_t page = free_.back();
+    free_.pop_back();
+    references_[static_cast<std::size_t>(page)] = 1;
+    return page;
+  }
+  void release_page(std::int32_t page) noexcept {
+    if (--references_[static_cast<std::size_t>(page)] == 0) free_.push_back(page);
+  }
 
   [[nodiscard]] std::int32_t* table(std::int32_t sequence) noexcept {
     return tables_.data() + sequence * pages_per_sequence_;
@@ -6626,6 +6648,61 @@ inline void mix_next_token(MixIn where, std::span<const double> weight, MatrixVi
 
 }  // namespace finteam::inline FINTEAM_ABI
 
+// ---- finteam/team/draft_length.hpp ---------------------------------------------------------------------------------
+// How many tokens are worth guessing, from how many guesses were kept so far.
+// Not here: where guesses come from (session_draft.hpp).
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// What a round of guesses costs, in steps of one decoder for one token.
+struct DraftCost {
+  double each = 0;        ///< every guess
+  double check = 1;       ///< the step that checks them, whatever their number
+  double check_each = 0;  ///< and more for every one of them
+};
+
+/// Adapts to the share of guesses that are kept. Deterministic: counts in, a length out.
+class DraftLength {
+ public:
+  /// A round ended: so many of the guesses were kept, and another was refused unless all were.
+  void add(index_t guessed, index_t kept) noexcept {
+    kept_ = decay * kept_ + static_cast<double>(kept);
+    refused_ = decay * refused_ + (kept < guessed ? 1.0 : 0.0);
+  }
+
+  /// A round without guesses: what was learnt fades, so that a bad stretch does not end them for good.
+  void rest() noexcept {
+    kept_ *= decay;
+    refused_ *= decay;
+  }
+
+  /// The share of guesses that are kept; some trust to begin with.
+  [[nodiscard]] double acceptance() const noexcept { return (kept_ + 3) / (kept_ + refused_ + 4); }
+
+  /// The length in [0, most] with the most tokens for its cost: Σ_{i ≤ n} a^i over the round's steps.
+  /// Source: Leviathan et al. 2023, 3.5, theorem 3.8, with the cost of checking several at once.
+  [[nodiscard]] index_t best(index_t most, const DraftCost& cost) const noexcept {
+    const double a = acceptance();
+    index_t best = 0;
+    double tokens = 1, power = 1, most_per_step = 1 / cost.check;
+    for (index_t n = 1; n <= most; ++n) {
+      tokens += power *= a;
+      const double count = static_cast<double>(n);
+      const double per_step = tokens / (count * cost.each + cost.check + count * cost.check_each);
+      if (per_step <= most_per_step) continue;
+      most_per_step = per_step;
+      best = n;
+    }
+    return best;
+  }
+
+ private:
+  static constexpr double decay = 0.95;
+  double kept_ = 0, refused_ = 0;
+};
+
+}  // namespace finteam::inline FINTEAM_ABI
+
 // ---- finteam/team/view.hpp -----------------------------------------------------------------------------------------
 // What a team answered, and what each role said on its own.
 // Not here: how it came about (session.hpp).
@@ -6874,6 +6951,13 @@ struct Ask {
   Interrupt interrupt{};  ///< looked at before every layer; then Error(cancelled) or Error(deadline)
 };
 
+/// Where tokens are guessed that the team then checks in one step. The text is the same with any of them.
+enum class Draft : std::uint8_t {
+  none,
+  favourite,  ///< the role that weighs most writes ahead; of use where roles have decoders of their own
+  prompt,     ///< what followed when the text's last tokens came before; of use where answers repeat their prompt
+};
+
 /// How text is generated.
 struct GenerateOptions {
   index_t max_tokens = 256;              ///< at least 1; the session's limit on tokens ends a text too
@@ -6881,6 +6965,7 @@ struct GenerateOptions {
   std::vector<std::string> stop{};       ///< ends the text before any of these
   std::vector<std::int32_t> stop_ids{};  ///< besides the end tokens of the chat format and the roles' configs
   Interrupt interrupt{};                 ///< looked at before every layer; the text so far is returned
+  Draft draft = Draft::none;
 };
 
 /// Why a text ended.
@@ -6900,6 +6985,7 @@ struct Generation {
   double log_probability = 0;  ///< Σ log p of ids under the team's mixture (before temperature, top-k and top-p)
   Roles roles;                 ///< the gate's weights
   index_t prompt_tokens = 0;
+  index_t drafted = 0, kept = 0;  ///< tokens that were guessed, and how many of them the team chose
 };
 
 /// How probable a text is.
@@ -8352,6 +8438,11 @@ class Reader {
     if (at(lane).sequence != none) cache_.close(std::exchange(at(lane).sequence, none));
   }
 
+  /// A lane forgets what it read beyond its first `tokens`; its state is then nobody's until it reads again.
+  void truncate(B& b, index_t lane, index_t tokens) {
+    if (length(lane) > tokens) cache_.truncate(b, at(lane).sequence, tokens);
+  }
+
   /// Tokens that a lane has read since start().
   [[nodiscard]] index_t length(index_t lane) const noexcept {
     return at(lane).sequence == none ? 0 : cache_.length(at(lane).sequence);
@@ -9364,6 +9455,8 @@ class RoleReaders {
   }
   /// One of them does.
   void forget(index_t role) noexcept { reader(role).forget(place(role).lane); }
+  /// One of them forgets what it read beyond the first `tokens`.
+  void truncate(B& b, index_t role, index_t tokens) { reader(role).truncate(b, place(role).lane, tokens); }
   /// What the decoder's experts count for a role (or the base) from now on, a weight for each.
   void route(index_t role, std::span<const float> weights) { reader(role).route(place(role).lane, weights); }
 
@@ -9374,6 +9467,14 @@ class RoleReaders {
     return reader(role).state(place(role).lane);
   }
   [[nodiscard]] const Decoder<B>& decoder(index_t role) const noexcept { return reader(role).decoder(); }
+
+  /// Whether every one of those roles has a decoder of its own.
+  [[nodiscard]] bool apart(std::span<const index_t> roles) const noexcept {
+    for (std::size_t i = 1; i < roles.size(); ++i) {
+      if (place(roles[i]).reader == place(roles[i - 1]).reader) return false;
+    }
+    return true;
+  }
 
   /// Each of those roles (which rise) reads what it has not read of `tokens`; each(role, hidden [t, d]) sees the states
   /// of what is read. Returns the interrupt's code if it came; all must then start again.
@@ -9728,10 +9829,21 @@ class Session {
   const Generation& write(const FpEnvironment& environment, OnText& on_text, const GenerateOptions& options);
   /// log p of the team's next token, of the answering roles' logits in row i of each. rows [count, v], destroyed.
   VectorView<float> mix(MatrixView<float> rows);
-  /// log p of the next token. Every answering role has read ids_.
-  VectorView<const float> next_token();
-  /// Chooses the next token and adds it to generation_ and ids_.
-  std::int32_t sample(const Sampling& sampling);
+  /// The answering roles' logits after token i of those that were last read: [count, v].
+  [[nodiscard]] MatrixView<float> logit_rows(index_t i) {
+    const auto all = logits_.view();
+    return {all.data() + i * all.stride(1), {all.extent(0), all.extent(2)}, {all.stride(0), 1}};
+  }
+  /// Guesses tokens after ids_, into draft_. The favourite, if it did, has then read them, its logits in order.
+  [[nodiscard]] std::optional<Code> guess(const GenerateOptions& options);
+  [[nodiscard]] std::optional<Code> write_ahead(index_t most, const GenerateOptions& options);
+  void look_up(index_t most);
+  /// Every answering role reads ids_ and draft_; logit_rows(i) are then those after the last of ids_ and i of draft_.
+  [[nodiscard]] std::optional<Code> read_ahead(const Interrupt& interrupt);
+  /// So many guesses were kept; what was read of the others is forgotten.
+  void end_round(index_t kept);
+  /// Chooses the next token from logit_rows(i) and adds it to generation_ and ids_.
+  std::int32_t sample(index_t i, const Sampling& sampling);
 
   void name_roles(Roles& roles, Wake wake) const {
     for (std::size_t k = 0; k < roles.size(); ++k) {
@@ -9776,6 +9888,9 @@ class Session {
   View view_;
   Score score_;
   Generation generation_;
+  std::vector<std::int32_t> draft_;
+  DraftLength draft_length_;
+  std::vector<float> absent_logits_;
 };
 
 }  // namespace finteam::inline FINTEAM_ABI
@@ -9894,6 +10009,102 @@ void Session<B>::answer(const Task& task) {
 
 }  // namespace finteam::inline FINTEAM_ABI
 
+// ---- finteam/team/session_draft.hpp --------------------------------------------------------------------------------
+// How a session guesses tokens ahead and lets the team check them in one step (speculative decoding). A guess is kept
+// if it is the token that the team chooses at that place with the noise of that place, so the text for a seed is the
+// same as without. Include session.hpp. Source: Leviathan et al. 2023; Maddison et al. 2014 for the noise.
+
+namespace finteam::inline FINTEAM_ABI {
+
+template <Backend B>
+std::optional<Code> Session<B>::guess(const GenerateOptions& options) {
+  draft_.clear();
+  const auto unread = static_cast<index_t>(ids_.size()) - readers_.length(answering_.front());
+  if (options.draft == Draft::none || unread != 1) return std::nullopt;  // the prompt's own step is not shared
+  const auto m = static_cast<index_t>(answering_.size());
+  const auto left = std::min(limits_.tokens - static_cast<index_t>(ids_.size()),
+                             options.max_tokens - static_cast<index_t>(generation_.ids.size()) - 1);
+  const index_t fit = std::min(Reader<B>::logit_rows, limits_.rows / m) - 1, most = std::min(left, fit);
+  if (options.draft == Draft::prompt) {
+    look_up(draft_length_.best(most, {.check_each = 0.1}));
+  } else if (m > 1 && readers_.apart(answering_)) {
+    // the favourite takes a step for every guess and one more; the others check in a step each
+    const double steps = static_cast<double>(m);
+    const DraftCost cost{.each = 1, .check = steps, .check_each = 0.02 * (steps - 1)};
+    if (const auto code = write_ahead(draft_length_.best(most, cost), options)) return code;
+  }
+  generation_.drafted += static_cast<index_t>(draft_.size());
+  return std::nullopt;
+}
+
+template <Backend B>
+std::optional<Code> Session<B>::write_ahead(index_t most, const GenerateOptions& options) {
+  if (most < 1) return std::nullopt;
+  const auto heavier = [&](index_t a, index_t b) {
+    return weights_[static_cast<std::size_t>(a)] < weights_[static_cast<std::size_t>(b)];
+  };
+  const index_t favourite = *std::max_element(answering_.begin(), answering_.end(), heavier);
+  for (index_t i = 0;; ++i) {
+    const auto code =
+        readers_.read(b_, {&favourite, 1}, ids_, options.interrupt, [](index_t, MatrixView<const float>) {});
+    if (code) return code;
+    readers_.logits(b_, {&favourite, 1}, logit_rows(i));
+    if (i == most) break;
+    const auto own = logit_rows(i).row(favourite);
+    if (!std::isfinite(*std::max_element(own.data(), own.data() + own.size()))) break;  // the team will say so
+    // the mix needs these logits as they are
+    absent_logits_.clear();
+    for (const std::int32_t id : team_->absent_ids()) {
+      absent_logits_.push_back(std::exchange(own(id), -std::numeric_limits<float>::infinity()));
+    }
+    draft_.push_back(sampler_.sample(own, static_cast<std::int64_t>(ids_.size()), options.sampling));
+    for (std::size_t j = 0; j < absent_logits_.size(); ++j) own(team_->absent_ids()[j]) = absent_logits_[j];
+    ids_.push_back(draft_.back());
+  }
+  ids_.resize(ids_.size() - draft_.size());
+  return std::nullopt;
+}
+
+template <Backend B>
+void Session<B>::look_up(index_t most) {
+  const std::span<const std::int32_t> text(ids_);
+  for (std::size_t n = std::min<std::size_t>(3, text.size() - 1); n > 0 && most > 0; --n) {
+    const auto last = text.last(n);
+    const auto before = text.first(text.size() - 1);
+    const auto found = std::find_end(before.begin(), before.end(), last.begin(), last.end());
+    if (found == before.end()) continue;
+    const auto next = text.subspan(static_cast<std::size_t>(found - before.begin()) + n);
+    draft_.assign(next.begin(), next.begin() + std::min(static_cast<std::ptrdiff_t>(next.size()), most));
+    return;
+  }
+}
+
+template <Backend B>
+std::optional<Code> Session<B>::read_ahead(const Interrupt& interrupt) {
+  if (draft_.empty()) {
+    if (const auto code = catch_up(interrupt)) return code;
+    readers_.logits(b_, answering_, logit_rows(0));
+    return std::nullopt;
+  }
+  ids_.insert(ids_.end(), draft_.begin(), draft_.end());
+  const auto code = readers_.read(b_, answering_, ids_, interrupt, [&](index_t role, MatrixView<const float> hidden) {
+    readers_.logits(b_, role, hidden, logits_.view().row(role).rows(0, hidden.extent(0)));
+  });
+  ids_.resize(ids_.size() - draft_.size());
+  return code;
+}
+
+template <Backend B>
+void Session<B>::end_round(index_t kept) {
+  if (draft_.empty()) return draft_length_.rest();
+  draft_length_.add(static_cast<index_t>(draft_.size()), kept);
+  generation_.kept += kept;
+  // the last token of ids_ is one that nobody guessed, or that ends the text
+  for (const index_t role : answering_) readers_.truncate(b_, role, static_cast<index_t>(ids_.size()) - 1);
+}
+
+}  // namespace finteam::inline FINTEAM_ABI
+
 // ---- finteam/team/session_reading.hpp ------------------------------------------------------------------------------
 // How a session is made, and how it reads a prompt: tokens, the gate's weights, each awake role's cache. Include
 // session.hpp.
@@ -9932,6 +10143,8 @@ void Session<B>::reserve() {
     }
   }
   generation_.ids.reserve(tokens);
+  draft_.reserve(static_cast<std::size_t>(Reader<B>::logit_rows));
+  absent_logits_.reserve(team_->absent_ids().size());
   generation_.text.reserve(tokens * std::min<std::size_t>(stream_.max_piece_bytes(), 256));
 }
 
@@ -10027,16 +10240,6 @@ VectorView<float> Session<B>::mix(MatrixView<float> rows) {
 }
 
 template <Backend B>
-VectorView<const float> Session<B>::next_token() {
-  const auto all = logits_.view();
-  const MatrixView<float> rows(all.data(), {all.extent(0), all.extent(2)}, {all.stride(0), 1});
-  readers_.logits(b_, answering_, rows);
-  const auto log_p = mix(rows);
-  for (const std::int32_t id : team_->absent_ids()) log_p(id) = -std::numeric_limits<float>::infinity();
-  return log_p;
-}
-
-template <Backend B>
 void Session<B>::begin_text(const GenerateOptions& options) {
   if (options.max_tokens < 1) {
     throw Error(Code::invalid_argument, "max_tokens", "at least 1", std::to_string(options.max_tokens));
@@ -10046,6 +10249,8 @@ void Session<B>::begin_text(const GenerateOptions& options) {
   generation_.text.clear();
   generation_.ids.clear();
   generation_.log_probability = 0;
+  generation_.drafted = generation_.kept = 0;
+  draft_length_ = {};
 }
 
 template <Backend B>
@@ -10086,27 +10291,35 @@ const Generation& Session<B>::write(const FpEnvironment& environment, OnText& on
     }
   };
 
+  const auto finish_of = [](Code code) { return code == Code::deadline ? Finish::deadline : Finish::cancelled; };
   auto interrupted = weigh(Wake::chosen, options.interrupt);
   if (interrupted) weights_.assign(weights_.size(), 0.0);
   if (!interrupted) interrupted = catch_up(options.interrupt);
   name_roles(out.roles, Wake::chosen);
   std::optional<Finish> end;
-  if (interrupted) end = *interrupted == Code::deadline ? Finish::deadline : Finish::cancelled;
+  if (interrupted) end = finish_of(*interrupted);
   const index_t most = std::min(options.max_tokens, limits_.tokens - out.prompt_tokens);
   while (!end) {
-    const std::int32_t id = sample(options.sampling);
-    const bool last = static_cast<index_t>(out.ids.size()) == most;
-    if (team_->ends(id) || std::find(options.stop_ids.begin(), options.stop_ids.end(), id) != options.stop_ids.end()) {
-      end = Finish::end_token;
-    } else if (!stream_.push(id, emit)) {
-      end = Finish::caller;
-    } else if (stream_.stopped()) {
-      end = Finish::stop_string;
-    } else if (last) {
-      end = Finish::length;
-    } else if (const auto code = catch_up(options.interrupt)) {
-      end = *code == Code::deadline ? Finish::deadline : Finish::cancelled;
+    auto code = guess(options);
+    if (!code) code = read_ahead(options.interrupt);
+    if (code) end = finish_of(*code);
+    index_t kept = 0;
+    for (std::size_t i = 0; !end; ++i) {
+      const std::int32_t id = sample(static_cast<index_t>(i), options.sampling);
+      const bool stops = std::find(options.stop_ids.begin(), options.stop_ids.end(), id) != options.stop_ids.end();
+      if (team_->ends(id) || stops) {
+        end = Finish::end_token;
+      } else if (!stream_.push(id, emit)) {
+        end = Finish::caller;
+      } else if (stream_.stopped()) {
+        end = Finish::stop_string;
+      } else if (static_cast<index_t>(out.ids.size()) == most) {
+        end = Finish::length;
+      }
+      if (i == draft_.size() || id != draft_[i]) break;
+      ++kept;
     }
+    end_round(kept);
   }
   if (*end != Finish::caller) stream_.finish(emit);
   out.finish = stream_.stopped() ? Finish::stop_string : *end;
@@ -10114,14 +10327,15 @@ const Generation& Session<B>::write(const FpEnvironment& environment, OnText& on
 }
 
 template <Backend B>
-std::int32_t Session<B>::sample(const Sampling& sampling) {
-  const auto log_p = next_token();
+std::int32_t Session<B>::sample(index_t i, const Sampling& sampling) {
+  const auto log_p = mix(logit_rows(i));
+  for (const std::int32_t id : team_->absent_ids()) log_p(id) = -std::numeric_limits<float>::infinity();
   const double greatest = static_cast<double>(*std::max_element(log_p.data(), log_p.data() + log_p.size()));
   require_finite({&greatest, 1}, "the next token");
   const std::int32_t id = sampler_.sample(log_p, static_cast<std::int64_t>(ids_.size()), sampling);
   generation_.ids.push_back(id);
-  ids_.push_back(id);
   generation_.log_probability += static_cast<double>(log_p(id));
+  ids_.push_back(id);
   return id;
 }
 
@@ -10161,7 +10375,7 @@ std::optional<Code> Session<B>::score_chunk(index_t first, index_t t, const Inte
   if (code) return code;
   for (index_t i = 0; i < t; ++i) {
     const auto id = static_cast<std::size_t>(ids_[static_cast<std::size_t>(first + i + 1)]);
-    const MatrixView<float> rows(all.data() + i * all.stride(1), {all.extent(0), all.extent(2)}, {all.stride(0), 1});
+    const MatrixView<float> rows = logit_rows(i);
     for (std::size_t k = 0; k < score_.roles.size(); ++k) {
       if (score_.roles[k].scores.empty()) continue;
       const auto row = std::span<const float>(rows.row(static_cast<index_t>(k)).span());

@@ -83,6 +83,32 @@ TEST_CASE("pages come back when the last sequence that uses them closes", "[laye
   CHECK(cache.free_pages() == all);
 }
 
+TEST_CASE("a sequence that is made shorter gives its pages back, and leaves what others share alone", "[layer]") {
+  Reference b;
+  KvCache<Reference> cache(b, in_format(GENERATE(CacheFormat::f32, CacheFormat::bf16, CacheFormat::int8)));
+  const index_t all = cache.free_pages();
+  const auto trunk = cache.open();
+  cache.extend(trunk, 70);
+  write(b, cache, trunk, 0, 70, 1);
+  const auto branch = cache.fork(b, trunk);
+  const auto before = content(cache, trunk);
+  cache.truncate(b, branch, 64);
+  CHECK(cache.free_pages() == all - 3);
+  cache.truncate(b, branch, 40);  // into a page that both hold: it gets a copy
+  CHECK(cache.free_pages() == all - 4);
+  const auto kept = content(cache, branch);
+  cache.extend(branch, 50);
+  write(b, cache, branch, 40, 50, 2);
+  CHECK(content(cache, trunk) == before);
+  cache.truncate(b, branch, 40);
+  CHECK(content(cache, branch) == kept);
+  cache.truncate(b, branch, 0);
+  CHECK(cache.length(branch) == 0);
+  CHECK(cache.free_pages() == all - 3);
+  cache.clear();
+  CHECK(cache.free_pages() == all);
+}
+
 TEST_CASE("a cache refuses what it was not made for, and stays as it was", "[layer]") {
   Reference b;
   KvCache<Reference> cache(b, limits);

@@ -84,26 +84,30 @@ class KvCache {
   void extend(std::int32_t sequence, index_t tokens) {
     const index_t have = pages_for(length(sequence)), need = pages_for(tokens);
     if (tokens < length(sequence) || tokens > limits_.tokens || need - have > static_cast<index_t>(free_.size())) {
-      throw Error(Code::limit_exceeded, "cache",
-                  "at most " + std::to_string(limits_.tokens) + " tokens in a sequence and " +
-                      std::to_string(limits_.pages) + " pages in all",
-                  std::to_string(tokens) + " tokens, " + std::to_string(free_.size()) + " pages left");
+      refuse(tokens);
     }
-    for (index_t i = have; i < need; ++i) {
-      const std::int32_t page = free_.back();
-      free_.pop_back();
-      references_[static_cast<std::size_t>(page)] = 1;
-      table(sequence)[i] = page;
+    for (index_t i = have; i < need; ++i) table(sequence)[i] = take_page();
+    lengths_[static_cast<std::size_t>(sequence)] = tokens;
+  }
+
+  /// Makes the sequence `tokens` long, no longer than it is. A partial last page that others share is copied first.
+  /// Throws Error(limit_exceeded) if there is none left for that, with the sequence as it was.
+  void truncate(B& backend, std::int32_t sequence, index_t tokens) {
+    const index_t have = pages_for(length(sequence)), keep = pages_for(tokens);
+    if (tokens % page_tokens != 0 && references_[static_cast<std::size_t>(table(sequence)[keep - 1])] > 1) {
+      if (free_.empty()) refuse(tokens);
+      const std::int32_t shared = table(sequence)[keep - 1], own = take_page();
+      for (index_t l = 0; l < limits_.layers; ++l) backend.cache_copy(layer(l), shared, own);
+      release_page(shared);
+      table(sequence)[keep - 1] = own;
     }
+    for (index_t i = keep; i < have; ++i) release_page(table(sequence)[i]);
     lengths_[static_cast<std::size_t>(sequence)] = tokens;
   }
 
   /// Gives the sequence and the pages that only it used back.
   void close(std::int32_t sequence) noexcept {
-    for (index_t i = 0; i < pages_for(length(sequence)); ++i) {
-      const std::int32_t page = table(sequence)[i];
-      if (--references_[static_cast<std::size_t>(page)] == 0) free_.push_back(page);
-    }
+    for (index_t i = 0; i < pages_for(length(sequence)); ++i) release_page(table(sequence)[i]);
     lengths_[static_cast<std::size_t>(sequence)] = closed;
   }
 
@@ -136,6 +140,24 @@ class KvCache {
  private:
   static constexpr index_t closed = -1;
   using Pages = decltype(std::declval<B&>().template tensor<std::byte, 3>({}, nullptr));
+
+  [[noreturn]] void refuse(index_t tokens) const {
+    throw Error(Code::limit_exceeded, "cache",
+                "at most " + std::to_string(limits_.tokens) + " tokens in a sequence and " +
+                    std::to_string(limits_.pages) + " pages in all",
+                std::to_string(tokens) + " tokens, " + std::to_string(free_.size()) + " pages left");
+  }
+
+  /// A free page, which there is.
+  [[nodiscard]] std::int32_t take_page() noexcept {
+    const std::int32_t page = free_.back();
+    free_.pop_back();
+    references_[static_cast<std::size_t>(page)] = 1;
+    return page;
+  }
+  void release_page(std::int32_t page) noexcept {
+    if (--references_[static_cast<std::size_t>(page)] == 0) free_.push_back(page);
+  }
 
   [[nodiscard]] std::int32_t* table(std::int32_t sequence) noexcept {
     return tables_.data() + sequence * pages_per_sequence_;

@@ -21,6 +21,13 @@ struct Ask {
   Interrupt interrupt{};  ///< looked at before every layer; then Error(cancelled) or Error(deadline)
 };
 
+/// Where tokens are guessed that the team then checks in one step. The text is the same with any of them.
+enum class Draft : std::uint8_t {
+  none,
+  favourite,  ///< the role that weighs most writes ahead; of use where roles have decoders of their own
+  prompt,     ///< what followed when the text's last tokens came before; of use where answers repeat their prompt
+};
+
 /// How text is generated.
 struct GenerateOptions {
   index_t max_tokens = 256;              ///< at least 1; the session's limit on tokens ends a text too
@@ -28,6 +35,7 @@ struct GenerateOptions {
   std::vector<std::string> stop{};       ///< ends the text before any of these
   std::vector<std::int32_t> stop_ids{};  ///< besides the end tokens of the chat format and the roles' configs
   Interrupt interrupt{};                 ///< looked at before every layer; the text so far is returned
+  Draft draft = Draft::none;
 };
 
 /// Why a text ended.
@@ -47,6 +55,7 @@ struct Generation {
   double log_probability = 0;  ///< Σ log p of ids under the team's mixture (before temperature, top-k and top-p)
   Roles roles;                 ///< the gate's weights
   index_t prompt_tokens = 0;
+  index_t drafted = 0, kept = 0;  ///< tokens that were guessed, and how many of them the team chose
 };
 
 /// How probable a text is.

@@ -90,6 +90,11 @@ class Reader {
     if (at(lane).sequence != none) cache_.close(std::exchange(at(lane).sequence, none));
   }
 
+  /// A lane forgets what it read beyond its first `tokens`; its state is then nobody's until it reads again.
+  void truncate(B& b, index_t lane, index_t tokens) {
+    if (length(lane) > tokens) cache_.truncate(b, at(lane).sequence, tokens);
+  }
+
   /// Tokens that a lane has read since start().
   [[nodiscard]] index_t length(index_t lane) const noexcept {
     return at(lane).sequence == none ? 0 : cache_.length(at(lane).sequence);

@@ -39,6 +39,8 @@ class RoleReaders {
   }
   /// One of them does.
   void forget(index_t role) noexcept { reader(role).forget(place(role).lane); }
+  /// One of them forgets what it read beyond the first `tokens`.
+  void truncate(B& b, index_t role, index_t tokens) { reader(role).truncate(b, place(role).lane, tokens); }
   /// What the decoder's experts count for a role (or the base) from now on, a weight for each.
   void route(index_t role, std::span<const float> weights) { reader(role).route(place(role).lane, weights); }
 
@@ -49,6 +51,14 @@ class RoleReaders {
     return reader(role).state(place(role).lane);
   }
   [[nodiscard]] const Decoder<B>& decoder(index_t role) const noexcept { return reader(role).decoder(); }
+
+  /// Whether every one of those roles has a decoder of its own.
+  [[nodiscard]] bool apart(std::span<const index_t> roles) const noexcept {
+    for (std::size_t i = 1; i < roles.size(); ++i) {
+      if (place(roles[i]).reader == place(roles[i - 1]).reader) return false;
+    }
+    return true;
+  }
 
   /// Each of those roles (which rise) reads what it has not read of `tokens`; each(role, hidden [t, d]) sees the states
   /// of what is read. Returns the interrupt's code if it came; all must then start again.

@@ -4,6 +4,7 @@
 
 #include <finteam/backend/fp_environment.hpp>
 #include <finteam/mix/gate.hpp>
+#include <finteam/team/draft_length.hpp>
 #include <finteam/team/generation.hpp>
 #include <finteam/team/role_readers.hpp>
 #include <finteam/team/team.hpp>
@@ -110,10 +111,21 @@ class Session {
   const Generation& write(const FpEnvironment& environment, OnText& on_text, const GenerateOptions& options);
   /// log p of the team's next token, of the answering roles' logits in row i of each. rows [count, v], destroyed.
   VectorView<float> mix(MatrixView<float> rows);
-  /// log p of the next token. Every answering role has read ids_.
-  VectorView<const float> next_token();
-  /// Chooses the next token and adds it to generation_ and ids_.
-  std::int32_t sample(const Sampling& sampling);
+  /// The answering roles' logits after token i of those that were last read: [count, v].
+  [[nodiscard]] MatrixView<float> logit_rows(index_t i) {
+    const auto all = logits_.view();
+    return {all.data() + i * all.stride(1), {all.extent(0), all.extent(2)}, {all.stride(0), 1}};
+  }
+  /// Guesses tokens after ids_, into draft_. The favourite, if it did, has then read them, its logits in order.
+  [[nodiscard]] std::optional<Code> guess(const GenerateOptions& options);
+  [[nodiscard]] std::optional<Code> write_ahead(index_t most, const GenerateOptions& options);
+  void look_up(index_t most);
+  /// Every answering role reads ids_ and draft_; logit_rows(i) are then those after the last of ids_ and i of draft_.
+  [[nodiscard]] std::optional<Code> read_ahead(const Interrupt& interrupt);
+  /// So many guesses were kept; what was read of the others is forgotten.
+  void end_round(index_t kept);
+  /// Chooses the next token from logit_rows(i) and adds it to generation_ and ids_.
+  std::int32_t sample(index_t i, const Sampling& sampling);
 
   void name_roles(Roles& roles, Wake wake) const {
     for (std::size_t k = 0; k < roles.size(); ++k) {
@@ -158,10 +170,14 @@ class Session {
   View view_;
   Score score_;
   Generation generation_;
+  std::vector<std::int32_t> draft_;
+  DraftLength draft_length_;
+  std::vector<float> absent_logits_;
 };
 
 }  // namespace finteam::inline FINTEAM_ABI
 
 #include <finteam/team/session_classify.hpp>
+#include <finteam/team/session_draft.hpp>
 #include <finteam/team/session_reading.hpp>
 #include <finteam/team/session_text.hpp>

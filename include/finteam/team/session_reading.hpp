@@ -38,6 +38,8 @@ void Session<B>::reserve() {
     }
   }
   generation_.ids.reserve(tokens);
+  draft_.reserve(static_cast<std::size_t>(Reader<B>::logit_rows));
+  absent_logits_.reserve(team_->absent_ids().size());
   generation_.text.reserve(tokens * std::min<std::size_t>(stream_.max_piece_bytes(), 256));
 }
 

@@ -19,16 +19,6 @@ VectorView<float> Session<B>::mix(MatrixView<float> rows) {
 }
 
 template <Backend B>
-VectorView<const float> Session<B>::next_token() {
-  const auto all = logits_.view();
-  const MatrixView<float> rows(all.data(), {all.extent(0), all.extent(2)}, {all.stride(0), 1});
-  readers_.logits(b_, answering_, rows);
-  const auto log_p = mix(rows);
-  for (const std::int32_t id : team_->absent_ids()) log_p(id) = -std::numeric_limits<float>::infinity();
-  return log_p;
-}
-
-template <Backend B>
 void Session<B>::begin_text(const GenerateOptions& options) {
   if (options.max_tokens < 1) {
     throw Error(Code::invalid_argument, "max_tokens", "at least 1", std::to_string(options.max_tokens));
@@ -38,6 +28,8 @@ void Session<B>::begin_text(const GenerateOptions& options) {
   generation_.text.clear();
   generation_.ids.clear();
   generation_.log_probability = 0;
+  generation_.drafted = generation_.kept = 0;
+  draft_length_ = {};
 }
 
 template <Backend B>
@@ -78,27 +70,35 @@ const Generation& Session<B>::write(const FpEnvironment& environment, OnText& on
     }
   };
 
+  const auto finish_of = [](Code code) { return code == Code::deadline ? Finish::deadline : Finish::cancelled; };
   auto interrupted = weigh(Wake::chosen, options.interrupt);
   if (interrupted) weights_.assign(weights_.size(), 0.0);
   if (!interrupted) interrupted = catch_up(options.interrupt);
   name_roles(out.roles, Wake::chosen);
   std::optional<Finish> end;
-  if (interrupted) end = *interrupted == Code::deadline ? Finish::deadline : Finish::cancelled;
+  if (interrupted) end = finish_of(*interrupted);
   const index_t most = std::min(options.max_tokens, limits_.tokens - out.prompt_tokens);
   while (!end) {
-    const std::int32_t id = sample(options.sampling);
-    const bool last = static_cast<index_t>(out.ids.size()) == most;
-    if (team_->ends(id) || std::find(options.stop_ids.begin(), options.stop_ids.end(), id) != options.stop_ids.end()) {
-      end = Finish::end_token;
-    } else if (!stream_.push(id, emit)) {
-      end = Finish::caller;
-    } else if (stream_.stopped()) {
-      end = Finish::stop_string;
-    } else if (last) {
-      end = Finish::length;
-    } else if (const auto code = catch_up(options.interrupt)) {
-      end = *code == Code::deadline ? Finish::deadline : Finish::cancelled;
+    auto code = guess(options);
+    if (!code) code = read_ahead(options.interrupt);
+    if (code) end = finish_of(*code);
+    index_t kept = 0;
+    for (std::size_t i = 0; !end; ++i) {
+      const std::int32_t id = sample(static_cast<index_t>(i), options.sampling);
+      const bool stops = std::find(options.stop_ids.begin(), options.stop_ids.end(), id) != options.stop_ids.end();
+      if (team_->ends(id) || stops) {
+        end = Finish::end_token;
+      } else if (!stream_.push(id, emit)) {
+        end = Finish::caller;
+      } else if (stream_.stopped()) {
+        end = Finish::stop_string;
+      } else if (static_cast<index_t>(out.ids.size()) == most) {
+        end = Finish::length;
+      }
+      if (i == draft_.size() || id != draft_[i]) break;
+      ++kept;
     }
+    end_round(kept);
   }
   if (*end != Finish::caller) stream_.finish(emit);
   out.finish = stream_.stopped() ? Finish::stop_string : *end;
@@ -106,14 +106,15 @@ const Generation& Session<B>::write(const FpEnvironment& environment, OnText& on
 }
 
 template <Backend B>
-std::int32_t Session<B>::sample(const Sampling& sampling) {
-  const auto log_p = next_token();
+std::int32_t Session<B>::sample(index_t i, const Sampling& sampling) {
+  const auto log_p = mix(logit_rows(i));
+  for (const std::int32_t id : team_->absent_ids()) log_p(id) = -std::numeric_limits<float>::infinity();
   const double greatest = static_cast<double>(*std::max_element(log_p.data(), log_p.data() + log_p.size()));
   require_finite({&greatest, 1}, "the next token");
   const std::int32_t id = sampler_.sample(log_p, static_cast<std::int64_t>(ids_.size()), sampling);
   generation_.ids.push_back(id);
-  ids_.push_back(id);
   generation_.log_probability += static_cast<double>(log_p(id));
+  ids_.push_back(id);
   return id;
 }
 
@@ -153,7 +154,7 @@ std::optional<Code> Session<B>::score_chunk(index_t first, index_t t, const Inte
   if (code) return code;
   for (index_t i = 0; i < t; ++i) {
     const auto id = static_cast<std::size_t>(ids_[static_cast<std::size_t>(first + i + 1)]);
-    const MatrixView<float> rows(all.data() + i * all.stride(1), {all.extent(0), all.extent(2)}, {all.stride(0), 1});
+    const MatrixView<float> rows = logit_rows(i);
     for (std::size_t k = 0; k < score_.roles.size(); ++k) {
       if (score_.roles[k].scores.empty()) continue;
       const auto row = std::span<const float>(rows.row(static_cast<index_t>(k)).span());

@@ -1,0 +1,100 @@
+// How a session guesses tokens ahead and lets the team check them in one step (speculative decoding). A guess is kept
+// if it is the token that the team chooses at that place with the noise of that place, so the text for a seed is the
+// same as without. Include session.hpp. Source: Leviathan et al. 2023; Maddison et al. 2014 for the noise.
+#pragma once
+
+#include <finteam/team/session.hpp>
+
+#include <limits>
+#include <utility>
+
+namespace finteam::inline FINTEAM_ABI {
+
+template <Backend B>
+std::optional<Code> Session<B>::guess(const GenerateOptions& options) {
+  draft_.clear();
+  const auto unread = static_cast<index_t>(ids_.size()) - readers_.length(answering_.front());
+  if (options.draft == Draft::none || unread != 1) return std::nullopt;  // the prompt's own step is not shared
+  const auto m = static_cast<index_t>(answering_.size());
+  const auto left = std::min(limits_.tokens - static_cast<index_t>(ids_.size()),
+                             options.max_tokens - static_cast<index_t>(generation_.ids.size()) - 1);
+  const index_t fit = std::min(Reader<B>::logit_rows, limits_.rows / m) - 1, most = std::min(left, fit);
+  if (options.draft == Draft::prompt) {
+    look_up(draft_length_.best(most, {.check_each = 0.1}));
+  } else if (m > 1 && readers_.apart(answering_)) {
+    // the favourite takes a step for every guess and one more; the others check in a step each
+    const double steps = static_cast<double>(m);
+    const DraftCost cost{.each = 1, .check = steps, .check_each = 0.02 * (steps - 1)};
+    if (const auto code = write_ahead(draft_length_.best(most, cost), options)) return code;
+  }
+  generation_.drafted += static_cast<index_t>(draft_.size());
+  return std::nullopt;
+}
+
+template <Backend B>
+std::optional<Code> Session<B>::write_ahead(index_t most, const GenerateOptions& options) {
+  if (most < 1) return std::nullopt;
+  const auto heavier = [&](index_t a, index_t b) {
+    return weights_[static_cast<std::size_t>(a)] < weights_[static_cast<std::size_t>(b)];
+  };
+  const index_t favourite = *std::max_element(answering_.begin(), answering_.end(), heavier);
+  for (index_t i = 0;; ++i) {
+    const auto code =
+        readers_.read(b_, {&favourite, 1}, ids_, options.interrupt, [](index_t, MatrixView<const float>) {});
+    if (code) return code;
+    readers_.logits(b_, {&favourite, 1}, logit_rows(i));
+    if (i == most) break;
+    const auto own = logit_rows(i).row(favourite);
+    if (!std::isfinite(*std::max_element(own.data(), own.data() + own.size()))) break;  // the team will say so
+    // the mix needs these logits as they are
+    absent_logits_.clear();
+    for (const std::int32_t id : team_->absent_ids()) {
+      absent_logits_.push_back(std::exchange(own(id), -std::numeric_limits<float>::infinity()));
+    }
+    draft_.push_back(sampler_.sample(own, static_cast<std::int64_t>(ids_.size()), options.sampling));
+    for (std::size_t j = 0; j < absent_logits_.size(); ++j) own(team_->absent_ids()[j]) = absent_logits_[j];
+    ids_.push_back(draft_.back());
+  }
+  ids_.resize(ids_.size() - draft_.size());
+  return std::nullopt;
+}
+
+template <Backend B>
+void Session<B>::look_up(index_t most) {
+  const std::span<const std::int32_t> text(ids_);
+  for (std::size_t n = std::min<std::size_t>(3, text.size() - 1); n > 0 && most > 0; --n) {
+    const auto last = text.last(n);
+    const auto before = text.first(text.size() - 1);
+    const auto found = std::find_end(before.begin(), before.end(), last.begin(), last.end());
+    if (found == before.end()) continue;
+    const auto next = text.subspan(static_cast<std::size_t>(found - before.begin()) + n);
+    draft_.assign(next.begin(), next.begin() + std::min(static_cast<std::ptrdiff_t>(next.size()), most));
+    return;
+  }
+}
+
+template <Backend B>
+std::optional<Code> Session<B>::read_ahead(const Interrupt& interrupt) {
+  if (draft_.empty()) {
+    if (const auto code = catch_up(interrupt)) return code;
+    readers_.logits(b_, answering_, logit_rows(0));
+    return std::nullopt;
+  }
+  ids_.insert(ids_.end(), draft_.begin(), draft_.end());
+  const auto code = readers_.read(b_, answering_, ids_, interrupt, [&](index_t role, MatrixView<const float> hidden) {
+    readers_.logits(b_, role, hidden, logits_.view().row(role).rows(0, hidden.extent(0)));
+  });
+  ids_.resize(ids_.size() - draft_.size());
+  return code;
+}
+
+template <Backend B>
+void Session<B>::end_round(index_t kept) {
+  if (draft_.empty()) return draft_length_.rest();
+  draft_length_.add(static_cast<index_t>(draft_.size()), kept);
+  generation_.kept += kept;
+  // the last token of ids_ is one that nobody guessed, or that ends the text
+  for (const index_t role : answering_) readers_.truncate(b_, role, static_cast<index_t>(ids_.size()) - 1);
+}
+
+}  // namespace finteam::inline FINTEAM_ABI
