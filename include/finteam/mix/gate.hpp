@@ -116,7 +116,7 @@ inline void gate_weights(const GateRule& rule, std::span<double> scores) noexcep
 
 /// scores[j] = log prior[j] + log_likelihood[j], whose softmax is the posterior p(role j | text).
 /// prior [n] (≥ 0, need not sum to 1; 0: a role that is never chosen), log_likelihood [n]: each role's log p of the
-/// text so far, scores [n], overwritten; scores may be either. Source: Li et al. 2022 (BTM), section 2.2, the domain
+/// text so far, scores [n], overwritten; scores may be either. Source: Li et al. 2022 (BTM), the domain
 /// posterior.
 inline void posterior_scores(std::span<const double> prior, std::span<const double> log_likelihood,
                              std::span<double> scores) noexcept {
@@ -124,7 +124,7 @@ inline void posterior_scores(std::span<const double> prior, std::span<const doub
 }
 
 /// scores[j] = -‖feature - centre[j,:]‖², summed in double in increasing dimension: roles by the nearness of their
-/// data. centre [n, d], feature [d], scores [n], overwritten. Source: Gururangan et al. 2023 (c-BTM), section 2.3.
+/// data. centre [n, d], feature [d], scores [n], overwritten. Source: Gururangan et al. 2023 (c-BTM).
 inline void centre_scores(MatrixView<const float> centre, std::span<const double> feature,
                           std::span<double> scores) noexcept {
   for (index_t j = 0; j < centre.extent(0); ++j) {
