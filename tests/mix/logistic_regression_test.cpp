@@ -176,6 +176,16 @@ TEST_CASE("held-out samples stop a fit that learns its noise", "[mix]") {
   CHECK(stopped.held_out.negative_log_likelihood < 0.72);  // chance has log 2 = 0.693
 }
 
+TEST_CASE("a signal in two of many features is found although they outnumber the samples", "[mix]") {
+  test::Random random(16);
+  constexpr std::size_t samples = 500, d = 4000;
+  Data data{2, d, random.floats(samples * d), {}};
+  for (std::size_t s = 0; s < samples; ++s) data.truth.push_back(data.x[s * d] + data.x[s * d + 7] > 0 ? 1 : 0);
+  const auto fit = data.fit({});
+  CHECK(fit.held_out.negative_log_likelihood < 0.69);  // log 2 is 0.693; a first step as long as the gradient is worse
+  CHECK(fit.held_out.accuracy > 0.55);
+}
+
 TEST_CASE("every class is held out alike, and never wholly", "[mix]") {
   Data data{2, 1, {}, {}};
   for (int i = 0; i < 40; ++i) {

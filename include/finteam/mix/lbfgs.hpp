@@ -6,6 +6,7 @@
 #include <finteam/core/checked.hpp>
 #include <finteam/core/eigen.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <deque>
@@ -66,6 +67,7 @@ struct InverseHessian {
       alpha.push_front(pair->step.dot(q) / pair->curvature);
       q -= alpha.front() * pair->change;
     }
+    if (pairs.empty()) q /= std::max(1.0, gradient.lpNorm<1>());  // a first step that overshoots nothing
     if (!pairs.empty()) q *= pairs.back().curvature / pairs.back().change.squaredNorm();
     for (std::size_t i = 0; i < pairs.size(); ++i) {
       q += (alpha[i] - pairs[i].change.dot(q) / pairs[i].curvature) * pairs[i].step;
