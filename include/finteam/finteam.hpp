@@ -21,8 +21,13 @@
 #include <finteam/file/checkpoint.hpp>
 #include <finteam/file/config.hpp>
 #include <finteam/file/safetensors.hpp>
+#include <finteam/mix/attribution.hpp>
+#include <finteam/mix/calibration.hpp>
+#include <finteam/mix/conformal.hpp>
 #include <finteam/mix/gate.hpp>
+#include <finteam/mix/logistic_regression.hpp>
 #include <finteam/mix/mixture.hpp>
+#include <finteam/mix/running_performance.hpp>
 #include <finteam/team/plan.hpp>
 #include <finteam/team/session.hpp>
 #include <finteam/team/team.hpp>

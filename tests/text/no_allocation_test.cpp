@@ -118,13 +118,15 @@ TEST_CASE("Sampling allocates nothing", "[law4]") {
   std::mt19937 random(1);
   std::vector<float> log_p(5000);
   for (float& x : log_p) x = static_cast<float>(random() % 1000) * -0.01F;
+  const std::vector<std::int32_t> seen = {3, 4999, 17};
   Sampler sampler(5000);
   std::int64_t sum = 0;
   CHECK(count([&] {
           for (int i = 0; i < 20; ++i) {
             for (const Sampling& s : {Sampling{}, Sampling{.temperature = 1}, Sampling{.temperature = 1, .top_k = 40},
-                                      Sampling{.temperature = 0.8F, .top_k = 400, .top_p = 0.9F, .seed = 2}}) {
-              sum += sampler.sample({log_p.data(), {5000}}, i, s);
+                                      Sampling{.temperature = 0.8F, .top_k = 400, .top_p = 0.9F, .seed = 2},
+                                      Sampling{.temperature = 1, .min_p = 0.1F, .repetition_penalty = 1.2F}}) {
+              sum += sampler.sample({log_p.data(), {5000}}, i, s, seen);
             }
           }
         }) == 0);

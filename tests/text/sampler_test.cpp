@@ -3,6 +3,7 @@
 
 #include "catch.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <limits>
@@ -137,20 +138,26 @@ TEST_CASE("A constant added to every entry changes no choice", "[text]") {
   }
 }
 
-TEST_CASE("Skipping tokens without noise leaves the choice as the formula has it", "[text]") {
-  const std::vector<float> log_p = random_log_p(300, 21);
-  for (std::int64_t position = 0; position < 300; ++position) {
-    std::int32_t best = 0;
-    double highest = -1e300;
-    for (std::int32_t i = 0; i < 300; ++i) {
-      const double x =
-          static_cast<double>(log_p[static_cast<std::size_t>(i)]) / 0.05F + gumbel(uniform(17, position, i));
-      if (x > highest) {
-        highest = x;
-        best = i;
+TEST_CASE("Skipping tokens out of the race leaves the choice as the formula has it", "[text]") {
+  for (const float temperature : {0.05F, 0.7F, 1.0F, 5.0F, 1e-12F}) {
+    for (const float scale : {1.0F, 1e-3F, 1e6F}) {
+      std::vector<float> log_p = random_log_p(700, 21);
+      for (float& x : log_p) x *= scale;
+      for (std::int64_t position = 0; position < 200; ++position) {
+        std::int32_t best = 0;
+        double highest = -infinite;
+        for (std::int32_t i = 0; i < 700; ++i) {
+          const double x =
+              static_cast<double>(log_p[static_cast<std::size_t>(i)]) / temperature + gumbel(uniform(17, position, i));
+          if (x > highest) {
+            highest = x;
+            best = i;
+          }
+        }
+        CAPTURE(temperature, scale, position);
+        REQUIRE(sample(log_p, position, {.temperature = temperature, .seed = 17}) == best);
       }
     }
-    CHECK(sample(log_p, position, {.temperature = 0.05F, .seed = 17}) == best);
   }
 }
 
@@ -177,6 +184,105 @@ TEST_CASE("Top-p keeps the smallest set that holds the mass, at least one", "[te
   CHECK(support(log_p, {.temperature = 1, .top_k = 2, .top_p = 0.6F}) == Set{1});
 }
 
+TEST_CASE("Min-p keeps what has a share of the likeliest token's mass, of this temperature", "[text]") {
+  const std::vector<float> log_p = {std::log(0.125F), std::log(0.5F), std::log(0.25F), std::log(0.125F)};
+  CHECK(support(log_p, {.temperature = 1, .min_p = 1}) == Set{1});
+  CHECK(support(log_p, {.temperature = 1, .min_p = 0.51F}) == Set{1});
+  CHECK(support(log_p, {.temperature = 1, .min_p = 0.49F}) == Set{1, 2});
+  CHECK(support(log_p, {.temperature = 1, .min_p = 0.24F}) == Set{0, 1, 2, 3});
+  CHECK(support(log_p, {.temperature = 0.5F, .min_p = 0.24F}) == Set{1, 2});  // masses 1/16, 1, 1/4, 1/16
+  CHECK(support(log_p, {.temperature = 2, .min_p = 0.49F}) == Set{0, 1, 2, 3});
+  CHECK(support({-3, -1, -1, no_number, -infinite}, {.temperature = 9, .min_p = 1}) == Set{1, 2});
+}
+
+TEST_CASE("Min-p after top-p keeps what both keep", "[text]") {
+  const std::vector<float> log_p = {std::log(0.125F), std::log(0.5F), std::log(0.25F), std::log(0.125F)};
+  CHECK(support(log_p, {.temperature = 1, .top_p = 0.6F, .min_p = 0.2F}) == Set{1, 2});
+  CHECK(support(log_p, {.temperature = 1, .top_p = 0.99F, .min_p = 0.4F}) == Set{1, 2});
+  CHECK(support(log_p, {.temperature = 1, .top_p = 0.6F, .min_p = 0.6F}) == Set{1});
+  CHECK(support(log_p, {.temperature = 1, .top_k = 3, .min_p = 0.2F}) == Set{0, 1, 2});
+  for (unsigned trial = 0; trial < 20; ++trial) {
+    const std::vector<float> x = random_log_p(40, 100 + trial);
+    const float min_p = 0.02F * static_cast<float>(trial + 1);
+    const float most = *std::max_element(x.begin(), x.end());
+    Set expected;
+    for (std::int32_t i = 0; i < 40; ++i) {
+      if (std::exp((static_cast<double>(x[static_cast<std::size_t>(i)]) - most) / 2) >= static_cast<double>(min_p)) {
+        expected.insert(i);
+      }
+    }
+    CHECK(support(x, {.temperature = 2, .min_p = min_p}, 20000) == expected);
+  }
+}
+
+TEST_CASE("A repetition penalty multiplies the log-probability of every token seen, once", "[text]") {
+  const std::vector<float> log_p = {-1, -1.5F, -2.5F, -4};
+  Sampler sampler(4);
+  const auto greedy = [&](float penalty, std::vector<std::int32_t> seen, int window = 0) {
+    return sampler.sample({log_p.data(), {4}}, 0, {.repetition_penalty = penalty, .repetition_window = window}, seen);
+  };
+  CHECK(greedy(1.4F, {0}) == 0);        // -1.4 before -1.5
+  CHECK(greedy(1.6F, {0}) == 1);        // -1.6
+  CHECK(greedy(1.4F, {0, 0, 0}) == 0);  // not -2.7
+  CHECK(greedy(2, {0, 1}) == 0);        // -2, -3, -2.5
+  CHECK(greedy(2.6F, {1, 0, 1}) == 2);  // -2.6, -3.9, -2.5
+  CHECK(greedy(0.2F, {3}) == 3);        // -0.8: below 1, repetition is sought
+  CHECK(greedy(1, {0, 1, 2}) == 0);
+  CHECK(greedy(9, {}) == 0);
+  CHECK(greedy(9, {0, 1, 2}, 2) == 0);  // the first is out of the window
+  CHECK(greedy(9, {0, 1, 2}, 3) == 3);
+  CHECK(greedy(9, {0, 1, 2}, 99) == 3);
+}
+
+TEST_CASE("A repetition penalty is transformers' formula, on scores of either sign", "[text]") {
+  // By hand: 2 / 1.25 and -1 · 1.25, the two signs of RepetitionPenaltyLogitsProcessor.
+  // -4]
+  const std::vector<float> scores = {2, -1, 0.5F, -4}, expected = {1.6F, -1.25F, 0.5F, -4};
+  const std::vector<std::int32_t> seen = {0, 1};
+  Sampler sampler(4);
+  for (std::int64_t position = 0; position < 2000; ++position) {
+    const Sampling s{.temperature = 1.5F, .seed = 5, .repetition_penalty = 1.25F};
+    CHECK(sampler.sample({scores.data(), {4}}, position, s, seen) ==
+          sampler.sample({expected.data(), {4}}, position, {.temperature = 1.5F, .seed = 5}));
+  }
+}
+
+TEST_CASE("A penalty leaves what was given and the next call as they were", "[text]") {
+  const std::vector<float> log_p = random_log_p(100, 3);
+  const auto before = log_p;
+  const std::vector<std::int32_t> seen = {5, 99, 0};
+  Sampler sampler(100);
+  const auto plain = sampler.sample({log_p.data(), {100}}, 1, {.temperature = 1, .seed = 4});
+  const Sampling s{.temperature = 1, .seed = 4, .repetition_penalty = 1.3F};
+  const auto penalised = sampler.sample({log_p.data(), {100}}, 1, s, seen);
+  CHECK(sampler.sample({log_p.data(), {100}}, 1, s, seen) == penalised);
+  CHECK(sampler.sample({log_p.data(), {100}}, 1, {.temperature = 1, .seed = 4}) == plain);
+  CHECK(log_p == before);
+}
+
+TEST_CASE("An id that is no token is refused among those seen, unless it is out of the window", "[text][law5]") {
+  const std::vector<float> log_p = {-1, -2, -3};
+  Sampler sampler(3);
+  const Sampling s{.repetition_penalty = 1.1F, .repetition_window = 2};
+  for (const std::int32_t id : {3, -1}) {
+    const std::vector<std::int32_t> bad = {0, id}, past = {id, 0, 1};
+    CHECK_THROWS_AS(sampler.sample({log_p.data(), {3}}, 0, s, bad), Error);
+    CHECK(sampler.sample({log_p.data(), {3}}, 0, s, past) == 0);
+  }
+}
+
+TEST_CASE("The likeliest token is found wherever it is, in a vocabulary of any length", "[text]") {
+  for (std::size_t v = 1; v < 70; ++v) {
+    for (std::size_t at = 0; at < v; ++at) {
+      std::vector<float> log_p(v, -7);
+      log_p[v - 1] = -6;
+      log_p[at] = -5;
+      if (at > 0) log_p[at - 1] = no_number;
+      REQUIRE(sample(log_p, 0, {}) == static_cast<std::int32_t>(at));
+    }
+  }
+}
+
 TEST_CASE("Parameters outside their ranges are refused by name", "[text][law5]") {
   const auto refused = [](const Sampling& s) -> std::string {
     try {
@@ -195,6 +301,14 @@ TEST_CASE("Parameters outside their ranges are refused by name", "[text][law5]")
   CHECK(refused({.top_p = 0}) == "sampling: top_p");
   CHECK(refused({.top_p = 1.5F}) == "sampling: top_p");
   CHECK(refused({.top_p = no_number}) == "sampling: top_p");
+  CHECK(refused({.min_p = -0.1F}) == "sampling: min_p");
+  CHECK(refused({.min_p = 1.1F}) == "sampling: min_p");
+  CHECK(refused({.min_p = no_number}) == "sampling: min_p");
+  CHECK(refused({.min_p = 1, .repetition_penalty = 0.5F}) == "");
+  CHECK(refused({.repetition_penalty = 0}) == "sampling: repetition_penalty");
+  CHECK(refused({.repetition_penalty = infinite}) == "sampling: repetition_penalty");
+  CHECK(refused({.repetition_penalty = no_number}) == "sampling: repetition_penalty");
+  CHECK(refused({.repetition_window = -1}) == "sampling: repetition_window");
   CHECK_THROWS_AS(Sampler(0), Error);
   Sampler sampler(3);
   const std::vector<float> log_p = {0, 1};

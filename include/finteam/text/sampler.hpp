@@ -1,8 +1,9 @@
-// From log-probabilities to one token: greedy, temperature, top-k, top-p. The noise is a function of (seed, position,
-// token), so the text for a seed is the same whatever else happens. Not here: a generator with state, or a
-// distribution.
+// From log-probabilities to one token: repetition penalty, then greedy, or temperature, top-k, top-p and min-p. The
+// noise is a function of (seed, position, token), so the text for a seed is the same whatever else happens. Not here: a
+// generator with state, or a distribution.
 #pragma once
 
+#include <finteam/backend/cpu/simd_log.hpp>
 #include <finteam/core/view.hpp>
 #include <finteam/text/philox.hpp>
 
@@ -10,6 +11,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -17,12 +19,16 @@ namespace finteam::inline FINTEAM_ABI {
 
 /// How the next token is chosen.
 struct Sampling {
-  float temperature = 0;   ///< 0: greedy, and nothing below matters
-  int top_k = 0;           ///< keep the k likeliest tokens; 0: all
-  float top_p = 1;         ///< then keep the smallest set whose mass, at this temperature, is at least p; 1: all
-  std::uint64_t seed = 0;  ///< of the noise
+  float temperature = 0;         ///< 0: greedy, and of what is below only the repetition penalty matters
+  int top_k = 0;                 ///< keep the k likeliest tokens; 0: all
+  float top_p = 1;               ///< then keep the smallest set whose mass, at this temperature, is at least p; 1: all
+  float min_p = 0;               ///< then keep tokens of at least min_p times the likeliest one's mass; 0: all
+  std::uint64_t seed = 0;        ///< of the noise
+  float repetition_penalty = 1;  ///< a token that was seen: log p · penalty, so p becomes p^penalty; 1: none
+  int repetition_window = 0;     ///< how many of the last tokens count as seen; 0: all that are given
 
-  /// Throws Error(invalid_argument) unless 0 ≤ temperature < ∞, top_k ≥ 0, 0 < top_p ≤ 1.
+  /// Throws Error(invalid_argument) unless 0 ≤ temperature < ∞, top_k ≥ 0, 0 < top_p ≤ 1, 0 ≤ min_p ≤ 1,
+  /// 0 < repetition_penalty < ∞, repetition_window ≥ 0.
   void validate() const {
     const auto refuse = [](const char* what, const char* expected, const std::string& found) {
       throw Error(Code::invalid_argument, std::string("sampling: ") + what, expected, found);
@@ -32,6 +38,11 @@ struct Sampling {
     }
     if (top_k < 0) refuse("top_k", "at least 0", std::to_string(top_k));
     if (!(top_p > 0 && top_p <= 1)) refuse("top_p", "more than 0 and at most 1", std::to_string(top_p));
+    if (!(min_p >= 0 && min_p <= 1)) refuse("min_p", "0 to 1", std::to_string(min_p));
+    if (!(repetition_penalty > 0) || !std::isfinite(repetition_penalty)) {
+      refuse("repetition_penalty", "a finite number above 0", std::to_string(repetition_penalty));
+    }
+    if (repetition_window < 0) refuse("repetition_window", "at least 0", std::to_string(repetition_window));
   }
 };
 
@@ -47,19 +58,30 @@ class Sampler {
       throw Error(Code::invalid_argument, "sampler: vocabulary", "1 to 2147483647 tokens", std::to_string(v));
     }
     kept_.reserve(static_cast<std::size_t>(v));
+    penalised_.resize(static_cast<std::size_t>(v));
   }
 
   /// argmax_i (log_p[i] / temperature + gumbel(seed, position, i)) over the kept tokens; temperature 0: argmax_i
-  /// log_p[i]. log_p [v], any constant may be added to all of it. Ties go to the lowest id everywhere. A NaN or -∞ is
-  /// never chosen. position: of the token to be chosen, in its sequence. Throws Error(invalid_argument) for a bad
-  /// Sampling, a wrong width, or when no entry can be chosen. Source: Maddison et al. 2014 (argmax of noisy logits is a
-  /// sample); Holtzman et al. 2020 (top-p).
-  [[nodiscard]] std::int32_t sample(VectorView<const float> log_p, std::int64_t position, const Sampling& sampling) {
+  /// log_p[i]. log_p [v]; without a repetition penalty any constant may be added to all of it. Ties go to the lowest id
+  /// everywhere. A NaN or -∞ is never chosen. position: of the token to be chosen, in its sequence. Throws
+  /// Error(invalid_argument) for a bad Sampling, a wrong width, or when no entry can be chosen. Source: Maddison et al.
+  /// 2014 (argmax of noisy logits is a sample); Holtzman et al. 2020 (top-p); Nguyen et al. 2024 (min-p; after top-p,
+  /// as in transformers, so what is kept is what both keep).
+  ///
+  /// seen: the ids that the repetition penalty is for, oldest first, of which the last repetition_window count; one
+  /// that comes twice is penalised once. x = log_p[i] becomes x · penalty if x < 0, else x / penalty, before everything
+  /// else, greedy too. That is transformers' formula, which it applies to logits; log_p is normalised, so here p
+  /// becomes p^penalty whatever constant a model adds to its logits, and the same number is milder or harsher than
+  /// there. Throws Error(invalid_argument) for an id outside 0 … v - 1. Source: Keskar et al. 2019 (CTRL), section 4.1;
+  /// transformers, RepetitionPenaltyLogitsProcessor.
+  [[nodiscard]] std::int32_t sample(VectorView<const float> log_p, std::int64_t position, const Sampling& sampling,
+                                    std::span<const std::int32_t> seen = {}) {
     sampling.validate();
     if (log_p.size() != v_) {
       throw Error(Code::invalid_argument, "sampler: log_p", std::to_string(v_) + " entries",
                   std::to_string(log_p.size()));
     }
+    if (sampling.repetition_penalty != 1 && !seen.empty()) log_p = penalise(log_p, sampling, seen);
     const std::int32_t best = argmax(log_p);
     if (best < 0) {
       throw Error(Code::invalid_argument, "sampler: log_p", "at least one entry that is neither NaN nor -inf", "none");
@@ -69,6 +91,7 @@ class Sampler {
     if (sampling.top_k > 0 && static_cast<std::size_t>(sampling.top_k) < kept_.size())
       keep_top_k(log_p, sampling.top_k);
     if (sampling.top_p < 1) keep_top_p(log_p, best, sampling);
+    if (sampling.min_p > 0) keep_min_p(log_p, best, sampling);
     return noisy_argmax(log_p, best, position, sampling);
   }
 
@@ -80,11 +103,26 @@ class Sampler {
   static bool possible(float x) noexcept { return x >= std::numeric_limits<float>::lowest(); }  // neither NaN nor -inf
 
   static std::int32_t argmax(VectorView<const float> log_p) noexcept {
-    std::int32_t best = -1;
-    for (std::int32_t i = 0; i < log_p.size(); ++i) {
-      if (possible(log_p(i)) && (best < 0 || log_p(i) > log_p(best))) best = i;
+    const std::span<const float> x = log_p.span();
+    const float most = detail::simd::greatest<DefaultArch>(x);
+    return possible(most) ? static_cast<std::int32_t>(std::find(x.begin(), x.end(), most) - x.begin()) : -1;
+  }
+
+  /// log_p with the penalty on what was seen, in penalised_.
+  VectorView<const float> penalise(VectorView<const float> log_p, const Sampling& s,
+                                   std::span<const std::int32_t> seen) {
+    if (s.repetition_window > 0 && static_cast<std::size_t>(s.repetition_window) < seen.size()) {
+      seen = seen.last(static_cast<std::size_t>(s.repetition_window));
     }
-    return best;
+    std::copy_n(log_p.data(), v_, penalised_.begin());
+    for (const std::int32_t id : seen) {
+      if (id < 0 || id >= v_) {
+        throw Error(Code::invalid_argument, "sampler: seen", "ids 0 to " + std::to_string(v_ - 1), std::to_string(id));
+      }
+      const float x = log_p(id);
+      penalised_[static_cast<std::size_t>(id)] = x < 0 ? x * s.repetition_penalty : x / s.repetition_penalty;
+    }
+    return {penalised_.data(), {v_}};
   }
 
   void keep_all(VectorView<const float> log_p) {
@@ -107,7 +145,7 @@ class Sampler {
 
   /// Takes the likeliest tokens off a heap until they hold the mass; they gather at the end of kept_.
   void keep_top_p(VectorView<const float> log_p, std::int32_t best, const Sampling& s) {
-    std::sort(kept_.begin(), kept_.end());  // so that the sum has one order
+    if (s.top_k > 0) std::sort(kept_.begin(), kept_.end());  // so that the sum has one order
     double total = 0;
     for (const std::int32_t i : kept_) total += mass(log_p, i, best, s.temperature);
     const double wanted = static_cast<double>(s.top_p) * total;
@@ -123,17 +161,31 @@ class Sampler {
     kept_.erase(kept_.begin(), first);
   }
 
+  void keep_min_p(VectorView<const float> log_p, std::int32_t best, const Sampling& s) {
+    const auto least = static_cast<double>(s.min_p);
+    const double far =
+        static_cast<double>(log_p(best)) + s.temperature * (std::log(least) - 0.01);  // surely too little
+    std::erase_if(kept_, [&](std::int32_t i) {
+      return static_cast<double>(log_p(i)) < far || mass(log_p, i, best, s.temperature) < least;
+    });
+  }
+
+  /// A token of noise-free score x beats `highest` only if its noise is more than highest - x = g, that is if u >
+  /// exp(-e^-g), which is at least 1 - e^-g: nearly every token is out of the race by its u, without a logarithm. What
+  /// float and double round away is left as slack, so the choice is that of the formula.
   [[nodiscard]] std::int32_t noisy_argmax(VectorView<const float> log_p, std::int32_t best, std::int64_t position,
                                           const Sampling& s) const noexcept {
-    const auto score = [&](std::int32_t i) {
-      return static_cast<double>(log_p(i)) / s.temperature + gumbel(uniform(s.seed, position, i));
-    };
-    const double most_noise = gumbel(1.0 - 0x1p-53) + 1;  // more than any; a token out of its reach needs no noise
+    const double most_noise = gumbel(1.0 - 0x1p-53) + 1;  // more than any; a token out of its reach needs no u
     std::int32_t chosen = best;
-    double highest = score(best);
+    double highest = static_cast<double>(log_p(best)) / s.temperature + gumbel(uniform(s.seed, position, best));
     for (const std::int32_t i : kept_) {
-      if (static_cast<double>(log_p(i)) / s.temperature + most_noise < highest) continue;
-      const double x = score(i);
+      const double plain = static_cast<double>(log_p(i)) / s.temperature;
+      if (plain + most_noise < highest) continue;
+      const double u = uniform(s.seed, position, i);
+      const double slack = 0x1p-10 + 0x1p-48 * (std::abs(plain) + std::abs(highest));
+      const float reach = detail::simd::exp(static_cast<float>(plain - highest + slack));
+      if (1 - u > static_cast<double>(reach)) continue;
+      const double x = plain + gumbel(u);
       if (x > highest || (x == highest && i < chosen)) {
         highest = x;
         chosen = i;
@@ -144,6 +196,7 @@ class Sampler {
 
   index_t v_;
   std::vector<std::int32_t> kept_;
+  std::vector<float> penalised_;
 };
 
 }  // namespace finteam::inline FINTEAM_ABI

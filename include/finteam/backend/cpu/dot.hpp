@@ -102,18 +102,6 @@ FINTEAM_INLINE inline Lanes<Arch> to_float(const Ints<Arch>& x) noexcept {
   return Lanes<Arch>::make([&](std::size_t i) FINTEAM_INLINE { return to_float<Arch>(x.part[i]); });
 }
 
-/// Every word moved N bits down. (As shift_left: GCC 12 warns inside its own _mm512_srli_epi32.)
-template <int N, class Arch>
-FINTEAM_INLINE inline xsimd::batch<std::uint32_t, Arch> shift_right(
-    const xsimd::batch<std::uint32_t, Arch>& x) noexcept {
-#if defined(__AVX512F__)
-  if constexpr (xsimd::batch<float, Arch>::size == 16) {
-    return xsimd::batch<std::uint32_t, Arch>(_mm512_maskz_srli_epi32(0xFFFFU, x, N));
-  }
-#endif
-  return x >> N;
-}
-
 #if defined(__x86_64__)
 /// x, as a value that a compiler cannot look into: GCC 12 reorders sums of integers until their products wait on the
 /// stack.

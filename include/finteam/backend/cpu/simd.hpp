@@ -104,6 +104,18 @@ FINTEAM_INLINE inline xsimd::batch<std::uint32_t, Arch> shift_left(
   return x << N;
 }
 
+/// Every element moved N bits down, zeros above. (As shift_left: GCC 12 warns inside its own _mm512_srli_epi32.)
+template <int N, class Arch>
+FINTEAM_INLINE inline xsimd::batch<std::uint32_t, Arch> shift_right(
+    const xsimd::batch<std::uint32_t, Arch>& x) noexcept {
+#if defined(__AVX512F__)
+  if constexpr (xsimd::batch<float, Arch>::size == 16) {
+    return xsimd::batch<std::uint32_t, Arch>(_mm512_maskz_srli_epi32(0xFFFFU, x, N));
+  }
+#endif
+  return x >> N;
+}
+
 /// Sixteen floats in as many registers as the architecture needs.
 template <class Arch>
 struct Lanes {
@@ -173,6 +185,14 @@ FINTEAM_INLINE inline Lanes<Arch> where_less(const Lanes<Arch>& x, const Lanes<A
                                FINTEAM_INLINE { return xsimd::select(x.part[i] < y.part[i], a.part[i], b.part[i]); });
 }
 inline float where_less(float x, float y, float a, float b) noexcept { return x < y ? a : b; }
+
+/// a where x equals y, else b.
+template <class Arch>
+FINTEAM_INLINE inline Lanes<Arch> where_equal(const Lanes<Arch>& x, const Lanes<Arch>& y, const Lanes<Arch>& a,
+                                              const Lanes<Arch>& b) noexcept {
+  return Lanes<Arch>::make([&](std::size_t i)
+                               FINTEAM_INLINE { return xsimd::select(x.part[i] == y.part[i], a.part[i], b.part[i]); });
+}
 
 /// The greater; b if either is NaN. (GCC 12 warns inside its own _mm512_max_ps, so the zero-masked form.)
 template <class Arch>
