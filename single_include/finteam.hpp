@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <deque>
 #include <filesystem>
 #include <functional>
 #include <initializer_list>
@@ -1623,6 +1624,18 @@ FINTEAM_INLINE inline xsimd::batch<std::uint32_t, Arch> shift_left(
   return x << N;
 }
 
+/// Every element moved N bits down, zeros above. (As shift_left: GCC 12 warns inside its own _mm512_srli_epi32.)
+template <int N, class Arch>
+FINTEAM_INLINE inline xsimd::batch<std::uint32_t, Arch> shift_right(
+    const xsimd::batch<std::uint32_t, Arch>& x) noexcept {
+#if defined(__AVX512F__)
+  if constexpr (xsimd::batch<float, Arch>::size == 16) {
+    return xsimd::batch<std::uint32_t, Arch>(_mm512_maskz_srli_epi32(0xFFFFU, x, N));
+  }
+#endif
+  return x >> N;
+}
+
 /// Sixteen floats in as many registers as the architecture needs.
 template <class Arch>
 struct Lanes {
@@ -1692,6 +1705,14 @@ FINTEAM_INLINE inline Lanes<Arch> where_less(const Lanes<Arch>& x, const Lanes<A
                                FINTEAM_INLINE { return xsimd::select(x.part[i] < y.part[i], a.part[i], b.part[i]); });
 }
 inline float where_less(float x, float y, float a, float b) noexcept { return x < y ? a : b; }
+
+/// a where x equals y, else b.
+template <class Arch>
+FINTEAM_INLINE inline Lanes<Arch> where_equal(const Lanes<Arch>& x, const Lanes<Arch>& y, const Lanes<Arch>& a,
+                                              const Lanes<Arch>& b) noexcept {
+  return Lanes<Arch>::make([&](std::size_t i)
+                               FINTEAM_INLINE { return xsimd::select(x.part[i] == y.part[i], a.part[i], b.part[i]); });
+}
 
 /// The greater; b if either is NaN. (GCC 12 warns inside its own _mm512_max_ps, so the zero-masked form.)
 template <class Arch>
@@ -2061,18 +2082,6 @@ FINTEAM_INLINE inline xsimd::batch<float, Arch> to_float(const xsimd::batch<std:
 template <class Arch>
 FINTEAM_INLINE inline Lanes<Arch> to_float(const Ints<Arch>& x) noexcept {
   return Lanes<Arch>::make([&](std::size_t i) FINTEAM_INLINE { return to_float<Arch>(x.part[i]); });
-}
-
-/// Every word moved N bits down. (As shift_left: GCC 12 warns inside its own _mm512_srli_epi32.)
-template <int N, class Arch>
-FINTEAM_INLINE inline xsimd::batch<std::uint32_t, Arch> shift_right(
-    const xsimd::batch<std::uint32_t, Arch>& x) noexcept {
-#if defined(__AVX512F__)
-  if constexpr (xsimd::batch<float, Arch>::size == 16) {
-    return xsimd::batch<std::uint32_t, Arch>(_mm512_maskz_srli_epi32(0xFFFFU, x, N));
-  }
-#endif
-  return x >> N;
 }
 
 #if defined(__x86_64__)
@@ -6496,55 +6505,122 @@ class Decoder {
 
 }  // namespace finteam::inline FINTEAM_ABI
 
-// ---- finteam/mix/gate.hpp ------------------------------------------------------------------------------------------
-// From scores to weights: softmax, top-k, renormalisation. Where the scores come from is the team's matter.
+// ---- finteam/backend/cpu/simd_log.hpp ------------------------------------------------------------------------------
+// What a sum of exponentials needs in sixteen float lanes: exact sums, e^x with e^x - 1, and the logarithm of both.
+// Not here: e^x alone (simd.hpp). Nothing depends on the width of a register, so bits depend only on whether the build
+// has fused multiply-add.
 
 namespace finteam::inline FINTEAM_ABI {
+namespace detail::simd {
 
-/// scores[i] = Σ_j weight[i,j] · feature[j] + bias[i], summed in double in increasing j.
-/// weight [n, d], bias [n], feature [d], scores [n], overwritten.
-inline void linear_scores(MatrixView<const float> weight, std::span<const float> bias, std::span<const double> feature,
-                          std::span<double> scores) noexcept {
-  for (index_t i = 0; i < weight.extent(0); ++i) {
-    double sum = 0;
-    for (index_t j = 0; j < weight.extent(1); ++j) {
-      sum = std::fma(static_cast<double>(weight(i, j)), feature[static_cast<std::size_t>(j)], sum);
+/// a - b, and what that rounding lost (exact unless something overflows). Source: Knuth, TAOCP 2, 4.2.2, theorem B.
+template <class Arch>
+struct Difference {
+  Lanes<Arch> value, lost;
+  FINTEAM_INLINE Difference(const Lanes<Arch>& a, const Lanes<Arch>& b) noexcept : value(a - b) {
+    const Lanes<Arch> minus_b = value - a;
+    lost = (a - (value - minus_b)) - (b + minus_b);
+  }
+};
+
+/// Sixteen sums, each with what its roundings lost: about 46 bits of each. Source: Knuth, as above.
+template <class Arch>
+struct ExactSums {
+  Lanes<Arch> sum = Lanes<Arch>::zero(), lost = Lanes<Arch>::zero();
+  FINTEAM_INLINE void add(const Lanes<Arch>& x) noexcept {
+    const Lanes<Arch> next = sum + x;
+    const Lanes<Arch> added = next - sum;
+    lost = lost + ((sum - (next - added)) + (x - added));
+    sum = next;
+  }
+  /// The sum of the sixteen in double, always by the tree of simd::fold.
+  [[nodiscard]] double total() const noexcept {
+    alignas(64) std::array<float, 16> high, low;
+    sum.store(high.data());
+    lost.store(low.data());
+    std::array<double, 16> a;
+    for (std::size_t j = 0; j < 16; ++j) a[j] = static_cast<double>(high[j]) + static_cast<double>(low[j]);
+    for (std::size_t half = 8; half != 0; half /= 2) {
+      for (std::size_t j = 0; j < half; ++j) a[j] += a[j + half];
     }
-    scores[static_cast<std::size_t>(i)] = sum + static_cast<double>(bias[static_cast<std::size_t>(i)]);
+    return a[0];
   }
+};
+
+/// e^x and e^x - 1 for x ≤ 0, each at most 2 ulp off: (1, 0) for 0, NaN for NaN, and e^-87 for anything below -87. As
+/// simd::exp up to 2^n · (1 + q); 2^n · q + (2^n - 1) then loses nothing near 0.
+template <class Arch>
+struct Exponential {
+  Lanes<Arch> value, minus_one;
+  FINTEAM_INLINE explicit Exponential(const Lanes<Arch>& x) noexcept {
+    const auto c = [](float constant) FINTEAM_INLINE { return Lanes<Arch>::broadcast(constant); };
+    const Lanes<Arch> magic = c(0x1.8p23F), in_range = max(c(-87.0F), x);
+    const Lanes<Arch> t = fmadd(in_range, c(1.44269504F), magic);
+    const Lanes<Arch> n = t - magic;
+    const Lanes<Arch> r = fmadd(n, c(2.12194440e-4F), fmadd(n, c(-0.693359375F), in_range));
+    Lanes<Arch> p = fmadd(c(1.9875691500e-4F), r, c(1.3981999507e-3F));
+    p = fmadd(p, r, c(8.3334519073e-3F));
+    p = fmadd(p, r, c(4.1665795894e-2F));
+    p = fmadd(p, r, c(1.6666665459e-1F));
+    p = fmadd(p, r, c(5.0000001201e-1F));
+    const Lanes<Arch> q = fmadd(p, r * r, r), two_n = scale_exponent(c(1.0F), t);
+    value = fmadd(two_n, q, two_n);
+    minus_one = fmadd(two_n, q, two_n - c(1.0F));
+  }
+};
+
+/// log s, for s = 1 + u in [2^-126, 1]: from u where that is at least sqrt(1/2) - 1, so that nothing is lost near s =
+/// 1, else from s. At most 2 ulp off; 0 for u = 0, NaN for a NaN u. Source: the coefficients are those of Cephes' logf
+/// (Moshier 1992).
+template <class Arch>
+FINTEAM_INLINE inline Lanes<Arch> log(const Lanes<Arch>& s, const Lanes<Arch>& u) noexcept {
+  using L = Lanes<Arch>;
+  using Bits = typename L::Bits;
+  const auto c = [](float constant) FINTEAM_INLINE { return L::broadcast(constant); };
+  const L from_s = c(-0.29289322F);
+  L e = L::zero(), f = L::zero();  // s = 2^e · f, f in [sqrt(1/2), sqrt(2))
+  unroll<L::parts>([&](std::size_t i) FINTEAM_INLINE {
+    const Bits shifted = bits_as<std::uint32_t>(s.part[i]) + Bits(0x3F800000U - 0x3F3504F3U);
+    e.part[i] = bits_as<float>(shift_right<23>(shifted) | Bits(0x4B000000U));  // 2^23 + 127 + e
+    f.part[i] = bits_as<float>((shifted & Bits(0x007FFFFFU)) + Bits(0x3F3504F3U));
+  });
+  e = where_less(u, from_s, e - c(0x1p23F + 127.0F), L::zero());
+  const L x = where_less(u, from_s, f - c(1.0F), u);
+  const L z = x * x;
+  L p = fmadd(c(7.0376836292e-2F), x, c(-1.1514610310e-1F));
+  p = fmadd(p, x, c(1.1676998740e-1F));
+  p = fmadd(p, x, c(-1.2420140846e-1F));
+  p = fmadd(p, x, c(1.4249322787e-1F));
+  p = fmadd(p, x, c(-1.6668057665e-1F));
+  p = fmadd(p, x, c(2.0000714765e-1F));
+  p = fmadd(p, x, c(-2.4999993993e-1F));
+  p = fmadd(p, x, c(3.3333331174e-1F));
+  const L y = fmadd(c(-0.5F), z, fmadd(e, c(-2.12194440e-4F), x * z * p));
+  return fmadd(e, c(0.693359375F), x + y);
 }
 
-/// x = softmax(x / temperature), in place. temperature > 0. An empty span is left alone.
-inline void softmax(std::span<double> x, double temperature = 1.0) noexcept {
-  double largest = -std::numeric_limits<double>::infinity();
-  for (const double v : x) largest = std::max(largest, v);
-  double sum = 0;
-  for (double& v : x) sum += v = std::exp((v - largest) / temperature);
-  for (double& v : x) v /= sum;
+/// f(i, x) for every block of sixteen: i its first index, x its entries, `padding` behind the last.
+template <class Arch, class F>
+FINTEAM_INLINE inline void for_blocks(std::span<const float> x, float padding, F&& f) noexcept {
+  const std::size_t whole = x.size() / 16 * 16;
+  for (std::size_t i = 0; i < whole; i += 16) f(i, Lanes<Arch>::load(x.data() + i));
+  if (whole == x.size()) return;
+  alignas(64) std::array<float, 16> rest;
+  rest.fill(padding);
+  std::copy(x.begin() + static_cast<std::ptrdiff_t>(whole), x.end(), rest.begin());
+  f(whole, Lanes<Arch>::load(rest.data()));
 }
 
-/// Keeps the k largest weights (ties: the lower index), sets the others to 0, and divides by what is left: Σ = 1.
-/// Weights [n], in place, Σ = 1 on entry. k ≥ n changes nothing.
-inline void keep_top_k(std::span<double> weights, index_t k) noexcept {
-  const auto stands_before = [&](std::size_t j, std::size_t i) {
-    const double a = std::abs(weights[j]), b = std::abs(weights[i]);
-    return a > b || (a == b && j < i);
-  };
-  double kept = 0;
-  for (std::size_t i = 0; i < weights.size(); ++i) {
-    index_t rank = 0;
-    for (std::size_t j = 0; j < weights.size(); ++j) rank += stands_before(j, i) ? 1 : 0;
-    if (rank < k) {
-      kept += weights[i];
-    } else {
-      weights[i] = -weights[i];  // dropped; its size still counts in the ranks of the others
-    }
-  }
-  if (k < static_cast<index_t>(weights.size())) {
-    for (double& w : weights) w = w > 0 ? w / kept : 0.0;
-  }
+/// The greatest entry that is a number; -∞ where there is none.
+template <class Arch>
+[[nodiscard]] inline float greatest(std::span<const float> x) noexcept {
+  constexpr float lowest = -std::numeric_limits<float>::infinity();
+  Lanes<Arch> most = Lanes<Arch>::broadcast(lowest);
+  for_blocks<Arch>(x, lowest, [&](std::size_t, const Lanes<Arch>& block) FINTEAM_INLINE { most = max(block, most); });
+  return greatest(most);
 }
 
+}  // namespace detail::simd
 }  // namespace finteam::inline FINTEAM_ABI
 
 // ---- finteam/mix/mixture.hpp ---------------------------------------------------------------------------------------
@@ -6558,38 +6634,80 @@ namespace finteam::inline FINTEAM_ABI {
 /// inside, in every linear layer, Σ w · what a role adds to a shared base.
 enum class MixIn : std::uint8_t { probabilities, logits, deltas };
 
-/// log Σ_j exp(x[j]), summed in double in increasing j. x [v].
-[[nodiscard]] inline double log_sum_exp(std::span<const float> x) noexcept {
-  double largest = -std::numeric_limits<double>::infinity();
-  for (const float v : x) largest = v > largest ? static_cast<double>(v) : largest;
-  double sum = 0;
-  for (const float v : x) sum += std::exp(static_cast<double>(v) - largest);
-  return largest + std::log(sum);
+namespace detail {
+
+/// y[i … i + 15] = block, up to the end of y.
+template <class Arch>
+FINTEAM_INLINE inline void store_block(const simd::Lanes<Arch>& block, std::span<float> y, std::size_t i) noexcept {
+  if (i + 16 <= y.size()) {
+    block.store(y.data() + i);
+  } else {
+    block.store(y.data() + i, static_cast<index_t>(y.size() - i));
+  }
 }
 
-/// y[i] = x[i] - log Σ_j exp(x[j]), in place: logits become log-probabilities. x [v].
-inline void log_softmax(std::span<float> x) noexcept {
-  const double total = log_sum_exp(x);
-  for (float& v : x) v = static_cast<float>(static_cast<double>(v) - total);
+}  // namespace detail
+
+/// log Σ_j exp(x[j]): e^(x - max) in float, sixteen sums kept exactly, the rest in double. x [v]; a -∞ adds nothing; a
+/// NaN or +∞, or nothing but -∞, gives NaN. At most 7e-7 off, and 1e-8 for typical logits: only a difference x - max
+/// that float must round is off by more than its exponential, by half a unit of its last place.
+template <class Arch = DefaultArch>
+[[nodiscard]] double log_sum_exp(std::span<const float> x) noexcept {
+  using Lanes = detail::simd::Lanes<Arch>;
+  const float largest = detail::simd::greatest<Arch>(x);
+  const Lanes m = Lanes::broadcast(largest);
+  detail::simd::ExactSums<Arch> sums;
+  detail::simd::for_blocks<Arch>(x, -std::numeric_limits<float>::infinity(),
+                                 [&](std::size_t, const Lanes& block)
+                                     FINTEAM_INLINE { sums.add(detail::simd::exp(block - m)); });
+  return static_cast<double>(largest) + std::log(sums.total());
+}
+
+/// y[i] = x[i] - log Σ_j exp(x[j]), in place, rounded once: logits become log-probabilities. x [v].
+template <class Arch = DefaultArch>
+void log_softmax(std::span<float> x) noexcept {
+  using Lanes = detail::simd::Lanes<Arch>;
+  const double total = log_sum_exp<Arch>(x);
+  const Lanes high = Lanes::broadcast(static_cast<float>(total));
+  const Lanes low = Lanes::broadcast(static_cast<float>(total - static_cast<double>(static_cast<float>(total))));
+  const Lanes lowest = Lanes::broadcast(std::numeric_limits<float>::lowest());
+  detail::simd::for_blocks<Arch>(x, 0.0F, [&](std::size_t i, const Lanes& block) FINTEAM_INLINE {
+    const detail::simd::Difference<Arch> y(block, high);
+    detail::store_block(where_less(y.value, lowest, y.value, y.value + (y.lost - low)), x, i);  // -∞ lost a NaN
+  });
 }
 
 /// y[i] = log Σ_k weight[k] · exp(x[k,i]), Σ weight = 1: the mixture of distributions that are given as logarithms.
-/// x [n, v], weight [n] (an expert of weight 0 is not read), y [v], overwritten; y may be a row of x.
-/// Written as m + log1p(Σ_k weight[k] · expm1(x[k,i] - m)), m = max_k x[k,i], so that equal experts give their own
-/// bits.
-inline void mix_probabilities(std::span<const double> weight, MatrixView<const float> x, std::span<float> y) noexcept {
-  for (std::size_t i = 0; i < y.size(); ++i) {
-    double m = -std::numeric_limits<double>::infinity();
+/// x [n, v], weight [n] (an expert of weight 0 is not read, one below 2^-100 counts as that), y [v], overwritten; y may
+/// be a row of x. A token that every expert forbids (-∞) stays so; a NaN gives NaN.
+/// m + log1p(Σ_k weight[k] · expm1(x[k,i] - m)), m = max_k x[k,i], where the sum is at least sqrt(1/2) - 1, so that
+/// equal experts give their own bits and probabilities near 1 keep theirs; else m + log Σ_k weight[k] · exp(x[k,i] -
+/// m). In float: at most 5e-7 and 1 ulp of the result off, for weights from 1e-3 and |x| up to 30.
+template <class Arch = DefaultArch>
+void mix_probabilities(std::span<const double> weight, MatrixView<const float> x, std::span<float> y) noexcept {
+  using Lanes = detail::simd::Lanes<Arch>;
+  const Lanes nothing = Lanes::broadcast(-std::numeric_limits<float>::infinity());
+  const Lanes lowest = Lanes::broadcast(std::numeric_limits<float>::lowest()), zero = Lanes::zero();
+  for (std::size_t i = 0; i < y.size(); i += 16) {
+    const auto count = static_cast<index_t>(std::min<std::size_t>(16, y.size() - i));
+    const auto load = [&](std::size_t k) FINTEAM_INLINE {
+      const float* const p = x.data() + static_cast<index_t>(k) * x.stride(0) + static_cast<index_t>(i);
+      return count == 16 ? Lanes::load(p) : Lanes::load(p, count);
+    };
+    Lanes m = nothing;
     for (std::size_t k = 0; k < weight.size(); ++k) {
-      const float v = x(k, i);
-      if (weight[k] > 0 && static_cast<double>(v) > m) m = static_cast<double>(v);
+      if (weight[k] > 0) m = max(load(k), m);
     }
-    double sum = 0;
+    Lanes sum = zero, sum_minus_one = zero;
     for (std::size_t k = 0; k < weight.size(); ++k) {
-      if (weight[k] > 0) sum = std::fma(weight[k], std::expm1(static_cast<double>(x(k, i)) - m), sum);
+      if (!(weight[k] > 0)) continue;
+      const Lanes w = Lanes::broadcast(static_cast<float>(std::max(weight[k], 0x1p-100)));
+      const detail::simd::Exponential<Arch> e(load(k) - m);
+      sum = fmadd(w, e.value, sum);
+      sum_minus_one = fmadd(w, e.minus_one, sum_minus_one);
     }
-    y[i] =
-        m == -std::numeric_limits<double>::infinity() ? static_cast<float>(m) : static_cast<float>(m + std::log1p(sum));
+    const Lanes log = detail::simd::log(sum, sum_minus_one);
+    detail::store_block(where_less(m, lowest, m, where_equal(log, zero, m, m + log)), y, i);
   }
 }
 
@@ -6607,17 +6725,17 @@ inline void mix_logits(std::span<const double> weight, MatrixView<const float> x
 
 /// log p of the team's next token. x [n, v]: each awake expert's logits, destroyed; y [v], overwritten; y may be a row
 /// of x.
-inline void mix_next_token(MixIn where, std::span<const double> weight, MatrixView<float> x,
-                           std::span<float> y) noexcept {
+template <class Arch = DefaultArch>
+void mix_next_token(MixIn where, std::span<const double> weight, MatrixView<float> x, std::span<float> y) noexcept {
   if (where == MixIn::logits) {
     mix_logits(weight, x, y);
-    log_softmax(y);
+    log_softmax<Arch>(y);
     return;
   }
   for (std::size_t k = 0; k < weight.size(); ++k) {
-    if (weight[k] > 0) log_softmax(x.row(static_cast<index_t>(k)).span());
+    if (weight[k] > 0) log_softmax<Arch>(x.row(static_cast<index_t>(k)).span());
   }
-  mix_probabilities(weight, x, y);
+  mix_probabilities<Arch>(weight, x, y);
 }
 
 /// H(p) = -Σ p log2 p, in bits. p [n].
@@ -6645,6 +6763,821 @@ inline void mix_next_token(MixIn where, std::span<const double> weight, MatrixVi
   }
   return mixed > own ? mixed - own : 0.0;
 }
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/mix/attribution.hpp -----------------------------------------------------------------------------------
+// What each role did to the answer: the mixture of labels without it, and how far that is from the whole. Not causes: a
+// role that agrees with another one changes little by leaving, though either alone would have sufficed.
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// y[i] = Σ_k weight[k] · p[k,i], summed in increasing k. weight [n] (a role of weight 0 is not read), p [n, labels],
+/// y [labels], overwritten.
+inline void mix_labels(std::span<const double> weight, MatrixView<const double> p, std::span<double> y) noexcept {
+  for (std::size_t i = 0; i < y.size(); ++i) {
+    y[i] = 0;
+    for (std::size_t k = 0; k < weight.size(); ++k) {
+      if (weight[k] > 0) y[i] = std::fma(weight[k], p(k, i), y[i]);
+    }
+  }
+}
+
+/// y[i] = Σ_{k ≠ role} weight[k] · p[k,i] / Σ_{k ≠ role} weight[k]: the labels without a role. weight [n] (a role of
+/// weight 0 is not read), p [n, labels], y [labels], overwritten. False, and y is all 0, if no other role has weight.
+inline bool mix_labels_without(std::size_t role, std::span<const double> weight, MatrixView<const double> p,
+                               std::span<double> y) noexcept {
+  double others = 0;
+  for (std::size_t k = 0; k < weight.size(); ++k) others += k != role && weight[k] > 0 ? weight[k] : 0.0;
+  for (std::size_t i = 0; i < y.size(); ++i) {
+    y[i] = 0;
+    for (std::size_t k = 0; k < weight.size(); ++k) {
+      if (k != role && weight[k] > 0) y[i] = std::fma(weight[k] / others, p(k, i), y[i]);
+    }
+  }
+  return others > 0;
+}
+
+/// What changes when a role leaves.
+struct RoleEffect {
+  double divergence_bits = 0;  ///< Jensen-Shannon, between the labels with and without it, in [0, 1]
+  bool label_changes = false;  ///< another label is then the likeliest
+};
+
+/// The effect of every role: RoleEffect{} for one that no other could replace (it alone has weight), or that has none.
+/// weight [n], p [n, labels], effects [n], overwritten; scratch [2 · labels], overwritten. Of equal labels the first is
+/// the likeliest. Source: leave-one-out influence (Cook 1977); the divergence is Lin 1991, eq. 4.1.
+inline void leave_one_role_out(std::span<const double> weight, MatrixView<const double> p,
+                               std::span<RoleEffect> effects, std::span<double> scratch) noexcept {
+  const auto labels = static_cast<std::size_t>(p.extent(1));
+  const auto all = scratch.first(labels), without = scratch.subspan(labels, labels);
+  const auto likeliest = [](std::span<const double> x) { return std::max_element(x.begin(), x.end()) - x.begin(); };
+  mix_labels(weight, p, all);
+  for (std::size_t k = 0; k < effects.size(); ++k) {
+    effects[k] = {};
+    if (!(weight[k] > 0) || !mix_labels_without(k, weight, p, without)) continue;
+    constexpr std::array<double, 2> half{0.5, 0.5};
+    effects[k] = {jensen_shannon_bits(half, MatrixView<const double>(scratch.data(), {2, p.extent(1)})),
+                  likeliest(all) != likeliest(without)};
+  }
+}
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/mix/calibration.hpp -----------------------------------------------------------------------------------
+// Probabilities that mean what they say: expected calibration error, the temperature that a held-out set asks for,
+// another prior, and label sets of stated coverage. For outcomes that a host has collected; nothing here runs in a
+// step.
+
+namespace finteam::inline FINTEAM_ABI {
+namespace detail {
+
+/// Throws Error(invalid_argument) unless x [samples, classes] has samples, all finite, and one class in range for each.
+template <class T>
+void require_outcomes(const char* where, MatrixView<const T> x, std::span<const std::int32_t> truth) {
+  const auto refuse = [&](const char* what, const std::string& expected, const std::string& found) {
+    throw Error(Code::invalid_argument, std::string(where) + ": " + what, expected, found);
+  };
+  const index_t samples = x.extent(0), classes = x.extent(1);
+  if (samples < 1 || classes < 1) refuse("input", "at least one sample and one column", shape_string(x.extents()));
+  if (static_cast<index_t>(truth.size()) != samples) {
+    refuse("truth", std::to_string(samples) + " entries", std::to_string(truth.size()));
+  }
+  for (index_t s = 0; s < samples; ++s) {
+    for (index_t i = 0; i < classes; ++i) {
+      if (!std::isfinite(x(s, i))) refuse("input", "finite numbers", "sample " + std::to_string(s) + " has another");
+    }
+  }
+}
+
+/// Throws Error(invalid_argument) unless every class lies in [0, classes).
+inline void require_classes(const char* where, std::span<const std::int32_t> truth, index_t classes) {
+  for (const std::int32_t c : truth) {
+    if (c >= 0 && c < classes) continue;
+    throw Error(Code::invalid_argument, std::string(where) + ": truth", "classes 0 to " + std::to_string(classes - 1),
+                std::to_string(c));
+  }
+}
+
+/// The column of the largest entry; of equals the lowest.
+[[nodiscard]] inline index_t likeliest(std::span<const double> p) noexcept {
+  return std::max_element(p.begin(), p.end()) - p.begin();
+}
+
+}  // namespace detail
+
+/// Σ_b |B_b| / samples · |accuracy(B_b) - confidence(B_b)|: how far stated confidence is from the share that is right.
+/// A sample's confidence is its greatest probability, and lies in bin b of `bins` equal ones ((b - 1) / bins, b /
+/// bins]. p [samples, classes], truth [samples]. In [0, 1]. Throws Error(invalid_argument) for sizes that differ, a
+/// class out of range, a probability outside [0, 1], or bins < 1. Source: Guo et al. 2017, eq. 3; 15 bins there.
+[[nodiscard]] inline double expected_calibration_error(MatrixView<const double> p, std::span<const std::int32_t> truth,
+                                                       index_t bins = 15) {
+  detail::require_outcomes("calibration error", p, truth);
+  detail::require_classes("calibration error", truth, p.extent(1));
+  if (bins < 1) throw Error(Code::invalid_argument, "calibration error: bins", "at least 1", std::to_string(bins));
+  std::vector<double> gap(static_cast<std::size_t>(bins), 0.0);  // Σ right - confidence
+  for (index_t s = 0; s < p.extent(0); ++s) {
+    const auto row = p.row(s).span();
+    const index_t best = detail::likeliest(row);
+    const double confidence = row[static_cast<std::size_t>(best)];
+    if (!(confidence >= 0 && confidence <= 1)) {
+      throw Error(Code::invalid_argument, "calibration error: input", "probabilities", std::to_string(confidence));
+    }
+    const auto bin = static_cast<index_t>(std::ceil(confidence * static_cast<double>(bins))) - 1;
+    gap[static_cast<std::size_t>(std::clamp<index_t>(bin, 0, bins - 1))] +=
+        (best == truth[static_cast<std::size_t>(s)] ? 1.0 : 0.0) - confidence;
+  }
+  double sum = 0;
+  for (const double g : gap) sum += std::abs(g);
+  return sum / static_cast<double>(p.extent(0));
+}
+
+/// -1/samples Σ_s log softmax(scores[s,:] / temperature)[truth[s]], in nats. scores [samples, classes], truth
+/// [samples].
+[[nodiscard]] inline double negative_log_likelihood(MatrixView<const double> scores,
+                                                    std::span<const std::int32_t> truth,
+                                                    double temperature = 1) noexcept {
+  double sum = 0;
+  for (index_t s = 0; s < scores.extent(0); ++s) {
+    const auto z = scores.row(s).span();
+    const double most = *std::max_element(z.begin(), z.end());
+    double total = 0;
+    for (const double x : z) total += std::exp((x - most) / temperature);
+    sum += std::log(total) + (most - z[static_cast<std::size_t>(truth[static_cast<std::size_t>(s)])]) / temperature;
+  }
+  return sum / static_cast<double>(scores.extent(0));
+}
+
+/// What fit_temperature found.
+struct TemperatureFit {
+  double temperature = 1;              ///< divide scores by it: above 1 the model was too sure
+  double negative_log_likelihood = 0;  ///< at that temperature, nats per sample
+  double before = 0;                   ///< at temperature 1
+};
+
+/// argmin_T -Σ_s log softmax(scores[s,:] / T)[truth[s]] over T in [2^-10, 2^10]. That is convex in 1/T, so its slope
+/// there, Σ_s E_softmax[z] - z[truth], is bisected over log T: always the same 60 steps. A bound is returned where the
+/// slope has no zero (all right: 2^-10; no better than chance: 2^10), and 1 where all scores are equal.
+/// scores [samples, classes]: logits, or log-probabilities (a constant per sample changes nothing); truth [samples].
+/// Throws Error(invalid_argument) for sizes that differ, a score that is not finite, or a class out of range.
+/// Source: Guo et al. 2017, section 4.2 (temperature scaling).
+[[nodiscard]] inline TemperatureFit fit_temperature(MatrixView<const double> scores,
+                                                    std::span<const std::int32_t> truth) {
+  detail::require_outcomes("temperature", scores, truth);
+  detail::require_classes("temperature", truth, scores.extent(1));
+  const auto slope = [&](double sharpness) {
+    double sum = 0;
+    for (index_t s = 0; s < scores.extent(0); ++s) {
+      const auto z = scores.row(s).span();
+      const double most = *std::max_element(z.begin(), z.end());
+      double total = 0, mean = 0;
+      for (const double x : z) {
+        const double p = std::exp((x - most) * sharpness);
+        total += p;
+        mean += p * (x - most);
+      }
+      sum += mean / total - (z[static_cast<std::size_t>(truth[static_cast<std::size_t>(s)])] - most);
+    }
+    return sum;
+  };
+  double low = -10, high = 10;  // log2 of the temperature; the slope falls as it grows
+  if (slope(0x1p10) == 0 && slope(0x1p-10) == 0) {
+    low = high = 0;
+  } else if (!(slope(0x1p10) > 0)) {
+    high = low;
+  } else if (!(slope(0x1p-10) < 0)) {
+    low = high;
+  }
+  for (int step = 0; step < 60; ++step) {
+    const double middle = 0.5 * (low + high);
+    (slope(std::exp2(-middle)) > 0 ? low : high) = middle;
+  }
+  const double temperature = std::exp2(0.5 * (low + high));
+  return {temperature, negative_log_likelihood(scores, truth, temperature), negative_log_likelihood(scores, truth)};
+}
+
+/// p[i] = p[i] · now[i] / then[i], divided by their sum: the answer where classes come with the frequencies `now`, from
+/// a model that was made where they came with `then`. p [classes], in place; then > 0 wherever p > 0; now ≥ 0, neither
+/// need sum to 1. All NaN if nothing is left. Source: Saerens et al. 2002.
+inline void correct_prior(std::span<double> p, std::span<const double> then, std::span<const double> now) noexcept {
+  double sum = 0;
+  for (std::size_t i = 0; i < p.size(); ++i) sum += p[i] = p[i] > 0 ? p[i] * now[i] / then[i] : 0.0;
+  for (double& x : p) x /= sum;
+}
+
+/// The class frequencies of unlabelled samples: the mean over them of correct_prior(p, then, now) is `now`, found by EM
+/// from now = then, until no entry moves by more than 1e-9 or for max_iterations. It climbs the likelihood at every
+/// step. p [samples, classes], then [classes] > 0, Σ = 1. Throws Error(invalid_argument) for no samples, a width that
+/// differs, or a prior that is not positive. Source: Saerens et al. 2002 (their EM).
+[[nodiscard]] inline std::vector<double> estimate_prior(MatrixView<const double> p, std::span<const double> then,
+                                                        index_t max_iterations = 1000) {
+  const auto classes = static_cast<std::size_t>(p.extent(1));
+  if (p.extent(0) < 1 || then.size() != classes ||
+      !std::all_of(then.begin(), then.end(), [](double x) { return x > 0; })) {
+    throw Error(Code::invalid_argument, "prior", "samples, and a positive frequency for each of their classes",
+                detail::shape_string(p.extents()) + " and " + std::to_string(then.size()));
+  }
+  std::vector<double> now(then.begin(), then.end()), next(classes), row(classes);
+  for (index_t iteration = 0; iteration < max_iterations; ++iteration) {
+    std::fill(next.begin(), next.end(), 0.0);
+    for (index_t s = 0; s < p.extent(0); ++s) {
+      const auto given = p.row(s).span();
+      std::copy(given.begin(), given.end(), row.begin());
+      correct_prior(row, then, now);
+      for (std::size_t i = 0; i < classes; ++i) next[i] += row[i];
+    }
+    double moved = 0;
+    for (std::size_t i = 0; i < classes; ++i) {
+      next[i] /= static_cast<double>(p.extent(0));
+      moved = std::max(moved, std::abs(next[i] - now[i]));
+    }
+    std::swap(now, next);
+    if (!(moved > 1e-9)) break;
+  }
+  return now;
+}
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/mix/conformal.hpp -------------------------------------------------------------------------------------
+// Split conformal prediction: label sets that hold the truth as often as promised, whatever the model's probabilities
+// are worth. The promise is for samples that are exchangeable with the calibrating ones: not for a market that has
+// changed.
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// The k-th smallest of 1 - probability_of_truth[s], k = ceil((samples + 1) · (1 - miss_rate)); ∞ if k > samples. With
+/// this threshold label_set holds the truth of a new sample with a probability of at least 1 - miss_rate (and, without
+/// ties, at most 1 / (samples + 1) more), whatever the model, if the samples and it are exchangeable.
+/// probability_of_truth [samples]: what the model gave the label that came true, on samples that fitted nothing. Throws
+/// Error(invalid_argument) for no samples, a NaN, or a miss_rate outside (0, 1). Source: Vovk et al. 2005; Angelopoulos
+/// & Bates 2021, section 1.1.
+[[nodiscard]] inline double conformal_threshold(std::span<const double> probability_of_truth, double miss_rate) {
+  const auto numbers = [](double x) { return !std::isnan(x); };
+  if (probability_of_truth.empty() || !std::all_of(probability_of_truth.begin(), probability_of_truth.end(), numbers)) {
+    throw Error(Code::invalid_argument, "conformal: probability_of_truth", "at least one number, and no NaN",
+                std::to_string(probability_of_truth.size()) + " entries");
+  }
+  if (!(miss_rate > 0 && miss_rate < 1)) {
+    throw Error(Code::invalid_argument, "conformal: miss_rate", "between 0 and 1", std::to_string(miss_rate));
+  }
+  std::vector<double> score(probability_of_truth.begin(), probability_of_truth.end());
+  for (double& x : score) x = 1 - x;
+  const double rank = std::ceil(static_cast<double>(score.size() + 1) * (1 - miss_rate));
+  if (rank > static_cast<double>(score.size())) return std::numeric_limits<double>::infinity();
+  const auto at = score.begin() + static_cast<std::ptrdiff_t>(rank) - 1;
+  std::nth_element(score.begin(), at, score.end());
+  return *at;
+}
+
+/// holds[i] = 1 - p[i] ≤ threshold, and how many do. p [labels], holds [labels], overwritten. None may: then the text
+/// is unlike those that gave the threshold.
+inline index_t label_set(std::span<const double> p, double threshold, std::span<bool> holds) noexcept {
+  index_t count = 0;
+  for (std::size_t i = 0; i < p.size(); ++i) count += holds[i] = 1 - p[i] <= threshold;
+  return count;
+}
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/mix/gate.hpp ------------------------------------------------------------------------------------------
+// From scores to weights: softmax at a temperature, floor, top-k, renormalisation. Scores come from a linear map of a
+// feature, from centres, or from each role's likelihood of the prompt; which of them is the team's matter.
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// scores[i] = Σ_j weight[i,j] · feature[j] + bias[i], summed in double in increasing j.
+/// weight [n, d], bias [n], feature [d], scores [n], overwritten.
+inline void linear_scores(MatrixView<const float> weight, std::span<const float> bias, std::span<const double> feature,
+                          std::span<double> scores) noexcept {
+  for (index_t i = 0; i < weight.extent(0); ++i) {
+    double sum = 0;
+    for (index_t j = 0; j < weight.extent(1); ++j) {
+      sum = std::fma(static_cast<double>(weight(i, j)), feature[static_cast<std::size_t>(j)], sum);
+    }
+    scores[static_cast<std::size_t>(i)] = sum + static_cast<double>(bias[static_cast<std::size_t>(i)]);
+  }
+}
+
+/// x = softmax(x / temperature), in place. temperature > 0. An empty span is left alone.
+inline void softmax(std::span<double> x, double temperature = 1.0) noexcept {
+  double largest = -std::numeric_limits<double>::infinity();
+  for (const double v : x) largest = std::max(largest, v);
+  double sum = 0;
+  for (double& v : x) sum += v = std::exp((v - largest) / temperature);
+  for (double& v : x) v /= sum;
+}
+
+namespace detail {
+
+/// Sets all but the k largest weights (ties: the lower index) to 0 and returns the sum of those that stay.
+inline double zero_all_but(std::span<double> weights, index_t k) noexcept {
+  const auto stands_before = [&](std::size_t j, std::size_t i) {
+    const double a = std::abs(weights[j]), b = std::abs(weights[i]);
+    return a > b || (a == b && j < i);
+  };
+  double kept = 0;
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    index_t rank = 0;
+    for (std::size_t j = 0; j < weights.size(); ++j) rank += stands_before(j, i) ? 1 : 0;
+    if (rank < k) {
+      kept += weights[i];
+    } else {
+      weights[i] = -weights[i];  // dropped; its size still counts in the ranks of the others
+    }
+  }
+  for (double& w : weights) w = w < 0 || w == 0 ? 0.0 : w;  // a NaN stays one
+  return kept;
+}
+
+}  // namespace detail
+
+/// Keeps the k largest weights (ties: the lower index), sets the others to 0, and divides by what is left: Σ = 1.
+/// Weights [n], in place, Σ = 1 on entry. k ≥ n changes nothing.
+inline void keep_top_k(std::span<double> weights, index_t k) noexcept {
+  if (k >= static_cast<index_t>(weights.size())) return;
+  const double kept = detail::zero_all_but(weights, k);
+  if (kept == 0) return;
+  for (double& w : weights) w /= kept;
+}
+
+/// How a gate's scores become weights.
+struct GateRule {
+  index_t top_k = 0;        ///< roles that keep their weight; 0: all
+  double temperature = 1;   ///< of the softmax: small is sharp
+  double floor = 0;         ///< the least weight of a role before top-k: min(w) ≥ floor, by shrinking towards 1/n
+  bool renormalise = true;  ///< the kept weights sum to 1 again; false: they stay what they were, and Σ ≤ 1
+
+  /// n: the roles. Throws Error(invalid_argument) unless n ≥ 1, top_k ≥ 0, 0 < temperature < ∞, 0 ≤ floor ≤ 1/n.
+  void validate(index_t n) const {
+    const auto refuse = [](const char* what, const std::string& expected, const std::string& found) {
+      throw Error(Code::invalid_argument, std::string("gate: ") + what, expected, found);
+    };
+    if (n < 1) refuse("roles", "at least 1", std::to_string(n));
+    if (top_k < 0) refuse("top_k", "at least 0", std::to_string(top_k));
+    if (!(temperature > 0) || !std::isfinite(temperature)) {
+      refuse("temperature", "a finite number above 0", std::to_string(temperature));
+    }
+    if (!(floor >= 0 && floor <= 1 / static_cast<double>(n))) {
+      refuse("floor", "0 to 1/" + std::to_string(n), std::to_string(floor));
+    }
+  }
+};
+
+/// w = softmax(scores / temperature); w = floor + (1 - n · floor) · w; the top_k largest stay, the others become 0; the
+/// kept ones are divided by their sum if renormalise. In place: scores [n] in, weights [n] out. Precondition:
+/// rule.validate(n). A score of -∞ is a role with weight `floor`; a NaN, +∞ or n scores of -∞ give NaN weights.
+///
+/// Without renormalising, Σ w < 1 says how much of the gate's trust went to roles that sleep. What that means is the
+/// mixture's matter: Σ w · y of feed-forward experts is smaller (Switch, Fedus et al. 2021, whose one expert would
+/// otherwise always weigh 1; Qwen-MoE's norm_topk_prob = false), where Mixtral (Jiang et al. 2024, eq. 1) renormalises;
+/// Σ w · logits is a distribution at a higher temperature; Σ w · p is no distribution, and once it is made one the
+/// weights are the renormalised ones. So mix_probabilities wants them renormalised.
+inline void gate_weights(const GateRule& rule, std::span<double> scores) noexcept {
+  softmax(scores, rule.temperature);
+  const double n = static_cast<double>(scores.size());
+  if (rule.floor > 0) {
+    const double rest = std::max(0.0, std::fma(-n, rule.floor, 1.0));
+    for (double& w : scores) w = std::fma(rest, w, rule.floor);
+  }
+  if (rule.top_k == 0 || rule.top_k >= static_cast<index_t>(scores.size())) return;
+  if (rule.renormalise) {
+    keep_top_k(scores, rule.top_k);
+  } else {
+    detail::zero_all_but(scores, rule.top_k);
+  }
+}
+
+/// scores[j] = log prior[j] + log_likelihood[j], whose softmax is the posterior p(role j | text).
+/// prior [n] (≥ 0, need not sum to 1; 0: a role that is never chosen), log_likelihood [n]: each role's log p of the
+/// text so far, scores [n], overwritten; scores may be either. Source: Li et al. 2022 (BTM), the domain
+/// posterior.
+inline void posterior_scores(std::span<const double> prior, std::span<const double> log_likelihood,
+                             std::span<double> scores) noexcept {
+  for (std::size_t j = 0; j < scores.size(); ++j) scores[j] = std::log(prior[j]) + log_likelihood[j];
+}
+
+/// scores[j] = -‖feature - centre[j,:]‖², summed in double in increasing dimension: roles by the nearness of their
+/// data. centre [n, d], feature [d], scores [n], overwritten. Source: Gururangan et al. 2023 (c-BTM).
+inline void centre_scores(MatrixView<const float> centre, std::span<const double> feature,
+                          std::span<double> scores) noexcept {
+  for (index_t j = 0; j < centre.extent(0); ++j) {
+    double sum = 0;
+    for (index_t i = 0; i < centre.extent(1); ++i) {
+      const double difference = feature[static_cast<std::size_t>(i)] - static_cast<double>(centre(j, i));
+      sum = std::fma(-difference, difference, sum);
+    }
+    scores[static_cast<std::size_t>(j)] = sum;
+  }
+}
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/mix/lbfgs.hpp -----------------------------------------------------------------------------------------
+// The minimum of a smooth convex function of many variables: L-BFGS with a line search that brackets and bisects. Fixed
+// order of sums, no randomness: the same input gives the same bits with the same build. Not for a decoder's step: it
+// allocates, and its vectors are Eigen's.
+
+namespace finteam::inline FINTEAM_ABI::detail {
+
+/// Where a line search ended.
+struct Step {
+  double length = 0;  ///< 0: nothing lower was found
+  double value = 0;
+};
+
+/// A step that lowers f enough (Armijo, 1e-4) and flattens it enough (weak Wolfe, 0.9): brackets by doubling, then
+/// bisects. at = from + length · direction, its gradient in `gradient`. f(x, gradient) returns the value. Source: Lewis
+/// & Overton 2013, algorithm 2.6.
+template <class F>
+[[nodiscard]] Step line_search(F&& f, const Eigen::VectorXd& from, double value, double slope,
+                               const Eigen::VectorXd& direction, Eigen::VectorXd& at, Eigen::VectorXd& gradient) {
+  double low = 0, high = std::numeric_limits<double>::infinity(), length = 1;
+  for (int attempt = 0; attempt < 50; ++attempt) {
+    at = from + length * direction;
+    const double found = f(at, gradient);
+    if (!(found <= value + 1e-4 * length * slope)) {  // a NaN too
+      high = length;
+    } else if (gradient.dot(direction) < 0.9 * slope) {
+      low = length;
+    } else {
+      return {length, found};
+    }
+    length = std::isinf(high) ? 2 * low : 0.5 * (low + high);
+  }
+  return {0, value};
+}
+
+/// -H · gradient, H the inverse Hessian that the remembered pairs (step, change of gradient) stand for. Source: Nocedal
+/// & Wright 2006, algorithm 7.4.
+struct InverseHessian {
+  struct Pair {
+    Eigen::VectorXd step, change;
+    double curvature;
+  };
+  std::deque<Pair> pairs;
+
+  /// Remembers a pair, of at most ten; one without positive curvature says nothing.
+  void remember(Eigen::VectorXd step, Eigen::VectorXd change) {
+    const double curvature = step.dot(change);
+    if (!(curvature > 1e-300)) return;
+    if (pairs.size() == 10) pairs.pop_front();
+    pairs.push_back({std::move(step), std::move(change), curvature});
+  }
+
+  [[nodiscard]] Eigen::VectorXd descent(const Eigen::VectorXd& gradient) const {
+    Eigen::VectorXd q = -gradient;
+    std::deque<double> alpha;
+    for (auto pair = pairs.rbegin(); pair != pairs.rend(); ++pair) {
+      alpha.push_front(pair->step.dot(q) / pair->curvature);
+      q -= alpha.front() * pair->change;
+    }
+    if (pairs.empty()) q /= std::max(1.0, gradient.lpNorm<1>());  // a first step that overshoots nothing
+    if (!pairs.empty()) q *= pairs.back().curvature / pairs.back().change.squaredNorm();
+    for (std::size_t i = 0; i < pairs.size(); ++i) {
+      q += (alpha[i] - pairs[i].change.dot(q) / pairs[i].curvature) * pairs[i].step;
+    }
+    return q;
+  }
+};
+
+/// Lowers f from x, in place, until its gradient's largest entry is at most `tolerance`, nothing lower is found, or for
+/// max_iterations; each(x, iteration) after every step says whether to go on. f(x, gradient) returns the value and
+/// overwrites the gradient. Returns the number of steps taken. Source: Liu & Nocedal 1989.
+template <class F, class Each>
+index_t minimise(F&& f, Eigen::VectorXd& x, index_t max_iterations, double tolerance, Each&& each) {
+  Eigen::VectorXd gradient(x.size()), next(x.size()), next_gradient(x.size());
+  double value = f(x, gradient);
+  InverseHessian hessian;
+  for (index_t iteration = 0; iteration < max_iterations; ++iteration) {
+    if (!(gradient.cwiseAbs().maxCoeff() > tolerance)) return iteration;
+    const Eigen::VectorXd direction = hessian.descent(gradient);
+    const Step step = line_search(f, x, value, gradient.dot(direction), direction, next, next_gradient);
+    if (step.length == 0) return iteration;
+    hessian.remember(next - x, next_gradient - gradient);
+    x.swap(next);
+    gradient.swap(next_gradient);
+    value = step.value;
+    if (!each(x, iteration + 1)) return iteration + 1;
+  }
+  return max_iterations;
+}
+
+}  // namespace finteam::inline FINTEAM_ABI::detail
+
+// ---- finteam/mix/logistic_regression.hpp ---------------------------------------------------------------------------
+// Fits a gate: multinomial logistic regression of the class (the role that knew best, or a label) on a feature (a
+// hidden state). What comes out is linear_scores' weight and bias. Deterministic; for a host's tool, not for a step.
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// How logistic_regression fits.
+struct LogisticRegressionOptions {
+  double l2 = 1e-2;              ///< of the weights on standardised features; the bias is free
+  index_t max_iterations = 200;  ///< of L-BFGS
+  double tolerance = 1e-6;       ///< stops when no entry of the gradient is larger
+  double held_out = 0.2;         ///< fraction of each class that is not fitted and says when to stop; 0: none
+  index_t patience = 10;         ///< iterations without a better held-out likelihood before it stops
+
+  /// Throws Error(invalid_argument) unless 0 ≤ l2 < ∞, max_iterations ≥ 0, tolerance ≥ 0, 0 ≤ held_out < 1, patience
+  /// ≥ 1.
+  void validate() const {
+    const auto require = [](bool good, const char* what, const char* expected, double found) {
+      if (good) return;
+      throw Error(Code::invalid_argument, std::string("logistic regression: ") + what, expected, std::to_string(found));
+    };
+    require(l2 >= 0 && std::isfinite(l2), "l2", "a finite number of at least 0", l2);
+    require(max_iterations >= 0, "max_iterations", "at least 0", static_cast<double>(max_iterations));
+    require(tolerance >= 0, "tolerance", "at least 0", tolerance);
+    require(held_out >= 0 && held_out < 1, "held_out", "at least 0 and below 1", held_out);
+    require(patience >= 1, "patience", "at least 1", static_cast<double>(patience));
+  }
+};
+
+/// How well a fit answers some samples; all 0 without samples.
+struct FitQuality {
+  index_t samples = 0;
+  double accuracy = 0;                 ///< share of samples whose likeliest class is theirs
+  double negative_log_likelihood = 0;  ///< nats per sample
+  double calibration_error = 0;        ///< expected_calibration_error with 15 bins
+};
+
+/// What logistic_regression found; the qualities are those of the weight and bias as they are here, in float.
+struct LogisticRegression {
+  std::vector<float> weight;  ///< [n, d], row-major: linear_scores' weight, for features as they were given
+  std::vector<float> bias;    ///< [n]
+  index_t iterations = 0;     ///< that L-BFGS took
+  FitQuality training, held_out;
+};
+
+namespace detail {
+
+/// Where the fit is: x = weights [n, d] on standardised features, then biases [n].
+class LogisticLoss {
+ public:
+  LogisticLoss(MatrixView<const float> features, std::span<const std::int32_t> truth, index_t n, double l2)
+      : features_(features), truth_(truth), n_(n), d_(features.extent(1)), l2_(l2) {}
+
+  std::vector<index_t> training, held_out;  ///< samples
+  Eigen::VectorXd mean, scale;              ///< [d]: a feature is standardised as (x - mean) · scale
+
+  /// The c-th sample of a class is held out if floor((c + 1) · fraction) > floor(c · fraction): spread evenly over each
+  /// class, and never its first.
+  void split(double fraction) {
+    std::vector<index_t> count(static_cast<std::size_t>(n_), 0);
+    for (index_t s = 0; s < features_.extent(0); ++s) {
+      const auto c = static_cast<double>(count[static_cast<std::size_t>(truth_[static_cast<std::size_t>(s)])]++);
+      (std::floor((c + 1) * fraction) > std::floor(c * fraction) ? held_out : training).push_back(s);
+    }
+  }
+
+  /// Mean and 1 / deviation of every feature over the training samples; 0 for a feature that is constant.
+  void standardise() {
+    const auto all = as_eigen(features_);
+    const double samples = static_cast<double>(training.size());
+    mean = Eigen::VectorXd::Zero(d_);
+    for (const index_t s : training) mean += all.row(s).transpose().template cast<double>();
+    mean /= samples;
+    Eigen::VectorXd variance = Eigen::VectorXd::Zero(d_);
+    for (const index_t s : training) variance += (all.row(s).transpose().template cast<double>() - mean).cwiseAbs2();
+    scale = Eigen::VectorXd::Zero(d_);
+    for (index_t j = 0; j < d_; ++j) {
+      const double deviation = std::sqrt(variance[j] / samples);
+      if (deviation > 1e-12 * std::abs(mean[j])) scale[j] = 1 / deviation;
+    }
+  }
+
+  /// -1/samples Σ_s log softmax(W z_s + b)[truth_s] + l2/2 · ‖W‖² over the training samples, and its gradient.
+  double operator()(const Eigen::VectorXd& x, Eigen::VectorXd& gradient) const {
+    gradient.setZero();
+    const double sum = likelihood(x, training, &gradient) / static_cast<double>(training.size());
+    gradient /= static_cast<double>(training.size());
+    const auto weights = x.head(n_ * d_);
+    gradient.head(n_ * d_) += l2_ * weights;
+    return sum + 0.5 * l2_ * weights.squaredNorm();
+  }
+
+  /// -Σ_s log softmax(W z_s + b)[truth_s], and what that adds to the gradient.
+  double likelihood(const Eigen::VectorXd& x, const std::vector<index_t>& samples, Eigen::VectorXd* gradient) const {
+    const auto all = as_eigen(features_);
+    Eigen::VectorXd z(d_);
+    std::vector<double> p(static_cast<std::size_t>(n_));
+    double sum = 0;
+    for (const index_t s : samples) {
+      z = (all.row(s).transpose().template cast<double>() - mean).cwiseProduct(scale);
+      for (index_t i = 0; i < n_; ++i) p[static_cast<std::size_t>(i)] = x.segment(i * d_, d_).dot(z) + x[n_ * d_ + i];
+      const index_t true_class = truth_[static_cast<std::size_t>(s)];
+      sum += negative_log_likelihood({p.data(), {1, n_}}, truth_.subspan(static_cast<std::size_t>(s), 1));
+      if (gradient == nullptr) continue;
+      softmax(p);
+      for (index_t i = 0; i < n_; ++i) {
+        const double residual = p[static_cast<std::size_t>(i)] - (i == true_class ? 1.0 : 0.0);
+        gradient->segment(i * d_, d_) += residual * z;
+        (*gradient)[n_ * d_ + i] += residual;
+      }
+    }
+    return sum;
+  }
+
+  /// The fit on features as they were given: weight · scale, and the bias that the float weights leave at their mean.
+  void fold(const Eigen::VectorXd& x, LogisticRegression& fit) const {
+    for (index_t i = 0; i < n_; ++i) {
+      double bias = x[n_ * d_ + i];
+      for (index_t j = 0; j < d_; ++j) {
+        fit.weight.push_back(static_cast<float>(x[i * d_ + j] * scale[j]));
+        bias -= static_cast<double>(fit.weight.back()) * mean[j];
+      }
+      fit.bias.push_back(static_cast<float>(bias));
+    }
+  }
+
+  /// How the float weights do on some samples, by linear_scores.
+  [[nodiscard]] FitQuality quality(const LogisticRegression& fit, const std::vector<index_t>& samples) const {
+    FitQuality q;
+    q.samples = static_cast<index_t>(samples.size());
+    if (samples.empty()) return q;
+    std::vector<double> scores(samples.size() * static_cast<std::size_t>(n_)), feature(static_cast<std::size_t>(d_));
+    std::vector<std::int32_t> truth;
+    const MatrixView<double> rows(scores.data(), {q.samples, n_});
+    for (index_t r = 0; r < q.samples; ++r) {
+      const index_t s = samples[static_cast<std::size_t>(r)];
+      for (index_t j = 0; j < d_; ++j) feature[static_cast<std::size_t>(j)] = static_cast<double>(features_(s, j));
+      linear_scores({fit.weight.data(), {n_, d_}}, fit.bias, feature, rows.row(r).span());
+      truth.push_back(truth_[static_cast<std::size_t>(s)]);
+      if (likeliest(rows.row(r).span()) == truth.back()) q.accuracy += 1 / static_cast<double>(q.samples);
+    }
+    q.negative_log_likelihood = negative_log_likelihood(rows, truth);
+    for (index_t r = 0; r < q.samples; ++r) softmax(rows.row(r).span());
+    q.calibration_error = expected_calibration_error(rows, truth);
+    return q;
+  }
+
+ private:
+  MatrixView<const float> features_;
+  std::span<const std::int32_t> truth_;
+  index_t n_, d_;
+  double l2_;
+};
+
+}  // namespace detail
+
+/// argmin over W, b of -1/samples Σ_s log softmax(W z_s + b)[truth_s] + l2/2 · ‖W‖², z the standardised features;
+/// weight and bias are W and b for the features as they are. L-BFGS from zero; with held_out > 0 the iteration of the
+/// greatest held-out likelihood is the result. Where features outnumber samples, compare the held-out figures of l2
+/// from 0.01 to 10. features [samples, d], truth [samples]: a class in [0, n) each, n the number of classes. Costs
+/// about 4 · samples · n · d flops an iteration; copies no features. Throws Error(invalid_argument) for bad options, n
+/// < 2, d < 1, sizes that differ, a feature that is not finite, a class out of range, or one without a sample.
+[[nodiscard]] inline LogisticRegression logistic_regression(MatrixView<const float> features,
+                                                            std::span<const std::int32_t> truth, index_t n,
+                                                            const LogisticRegressionOptions& options = {}) {
+  options.validate();
+  if (n < 2) throw Error(Code::invalid_argument, "logistic regression: n", "at least 2 classes", std::to_string(n));
+  detail::require_outcomes("logistic regression", features, truth);
+  detail::require_classes("logistic regression", truth, n);
+  for (std::int32_t c = 0; c < n; ++c) {
+    if (std::find(truth.begin(), truth.end(), c) != truth.end()) continue;
+    throw Error(Code::invalid_argument, "logistic regression: truth", "a sample of every class",
+                "none of class " + std::to_string(c));
+  }
+  detail::LogisticLoss loss(features, truth, n, options.l2);
+  loss.split(options.held_out);
+  loss.standardise();
+  Eigen::VectorXd x = Eigen::VectorXd::Zero(n * features.extent(1) + n), best = x;
+  double least = loss.held_out.empty() ? 0 : loss.likelihood(x, loss.held_out, nullptr);
+  index_t best_iteration = 0;
+  LogisticRegression fit;
+  fit.iterations =
+      detail::minimise(loss, x, options.max_iterations, options.tolerance, [&](const auto& at, index_t iteration) {
+        const double found = loss.held_out.empty() ? 0 : loss.likelihood(at, loss.held_out, nullptr);
+        if (loss.held_out.empty() || found < least) {
+          best = at;
+          least = found;
+          best_iteration = iteration;
+        }
+        return iteration - best_iteration < options.patience;
+      });
+  loss.fold(best, fit);
+  fit.training = loss.quality(fit, loss.training);
+  fit.held_out = loss.quality(fit, loss.held_out);
+  return fit;
+}
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/mix/running_performance.hpp ---------------------------------------------------------------------------
+// Weights by running performance: which role is best now, filtered from the losses that outcomes reveal. Not here: what
+// a loss is (-log p of the label that came true, a trade's regret), or when an outcome is known: the host says both.
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// How fast RunningPerformance believes and doubts.
+struct RunningPerformanceOptions {
+  double switch_probability = 0.02;  ///< that another role is the best one at the next outcome
+  double rate = 1;                   ///< of a loss: 1 is Bayes' rule if losses are -log p; 0 learns nothing
+
+  /// Throws Error(invalid_argument) unless 0 ≤ switch_probability < 1 and 0 ≤ rate < ∞.
+  void validate() const {
+    if (!(switch_probability >= 0 && switch_probability < 1)) {
+      throw Error(Code::invalid_argument, "running performance: switch_probability", "at least 0 and below 1",
+                  std::to_string(switch_probability));
+    }
+    if (!(rate >= 0) || !std::isfinite(rate)) {
+      throw Error(Code::invalid_argument, "running performance: rate", "a finite number of at least 0",
+                  std::to_string(rate));
+    }
+  }
+};
+
+/// p(role j is best | losses so far), by a hidden Markov filter: the best role stays with probability 1 - ε and becomes
+/// each other one with ε / (n - 1), then an outcome weighs role j by exp(-rate · loss[j]). Its state is log_weights(),
+/// n doubles; restored, the same losses give the same bits. Logarithms, so nothing underflows. One thread at a time.
+/// Source: Saqur et al. 2024 (MoE-F, arXiv 2406.02969), whose Wonham-Shiryaev filter this is in discrete time; Herbster
+/// & Warmuth 1998 (fixed share), who bound its regret against the best sequence of roles.
+class RunningPerformance {
+ public:
+  /// n roles of equal weight. Throws Error(invalid_argument) unless n ≥ 1, or for bad options.
+  explicit RunningPerformance(index_t n, const RunningPerformanceOptions& options = {}) : options_(options) {
+    options.validate();
+    if (n < 1) throw Error(Code::invalid_argument, "running performance: roles", "at least 1", std::to_string(n));
+    log_weights_.assign(static_cast<std::size_t>(n), -std::log(static_cast<double>(n)));
+    next_.resize(log_weights_.size());
+  }
+
+  /// Predicts, then updates: w[j] ∝ ((1 - ε) · w[j] + ε / (n - 1) · (1 - w[j])) · exp(-rate · losses[j]). losses [n],
+  /// one for every role (ask_all wakes them). Allocates nothing. Throws Error(invalid_argument), and changes nothing,
+  /// for a wrong width, or a loss that is not finite or so large that rate · loss is not.
+  void observe(std::span<const double> losses) {
+    require(losses, "running performance: losses");
+    const double n = static_cast<double>(losses.size());
+    double least = std::numeric_limits<double>::infinity();
+    for (const double loss : losses) {
+      least = std::min(least, options_.rate * loss);
+      if (std::isfinite(options_.rate * loss)) continue;
+      throw Error(Code::invalid_argument, "running performance: losses", "rate · loss to be finite",
+                  std::to_string(loss));
+    }
+    for (std::size_t j = 0; j < losses.size(); ++j) {
+      double predicted = log_weights_[j];
+      if (options_.switch_probability > 0 && n > 1) {
+        const double others = options_.switch_probability / (n - 1);
+        predicted = std::log(std::fma(1 - options_.switch_probability - others, std::exp(predicted), others));
+      }
+      next_[j] = predicted - (options_.rate * losses[j] - least);
+    }
+    normalise(next_);
+    std::swap(log_weights_, next_);
+  }
+
+  /// weights[j] = w[j], Σ = 1. weights [n], overwritten. Throws Error(invalid_argument) for another width.
+  void weights(std::span<double> weights) const {
+    if (weights.size() != log_weights_.size()) {
+      throw Error(Code::invalid_argument, "running performance: weights",
+                  std::to_string(log_weights_.size()) + " roles", std::to_string(weights.size()));
+    }
+    double sum = 0;
+    for (std::size_t j = 0; j < weights.size(); ++j) sum += weights[j] = std::exp(log_weights_[j]);
+    for (double& w : weights) w /= sum;
+  }
+
+  /// log w [n]: the whole state; also scores for gate_weights, and what to add to another gate's scores as log prior.
+  [[nodiscard]] std::span<const double> log_weights() const noexcept { return log_weights_; }
+
+  /// Continues from what log_weights() once was, taken as it is. Throws Error(invalid_argument), and changes nothing,
+  /// for another width, an entry that is not finite, or weights whose sum is not 1 within 1e-6.
+  void restore(std::span<const double> log_weights) {
+    require(log_weights, "running performance: log_weights");
+    double sum = 0;
+    for (const double x : log_weights) sum += std::exp(x);
+    if (!(std::abs(sum - 1) <= 1e-6)) {
+      throw Error(Code::invalid_argument, "running performance: log_weights", "weights whose sum is 1",
+                  std::to_string(sum));
+    }
+    std::copy(log_weights.begin(), log_weights.end(), log_weights_.begin());
+  }
+
+ private:
+  void require(std::span<const double> x, const char* where) const {
+    if (x.size() != log_weights_.size()) {
+      throw Error(Code::invalid_argument, where, std::to_string(log_weights_.size()) + " roles",
+                  std::to_string(x.size()));
+    }
+    for (const double v : x) {
+      if (!std::isfinite(v)) throw Error(Code::invalid_argument, where, "finite numbers", std::to_string(v));
+    }
+  }
+
+  /// Σ exp = 1, summed in increasing order.
+  static void normalise(std::span<double> x) noexcept {
+    const double most = *std::max_element(x.begin(), x.end());
+    double sum = 0;
+    for (const double v : x) sum += std::exp(v - most);
+    const double total = most + std::log(sum);
+    for (double& v : x) v -= total;
+  }
+
+  RunningPerformanceOptions options_;
+  std::vector<double> log_weights_, next_;
+};
 
 }  // namespace finteam::inline FINTEAM_ABI
 
@@ -6795,23 +7728,55 @@ namespace finteam::inline FINTEAM_ABI {
   return (static_cast<double>(k) + 0.5) * 0x1p-52;
 }
 
+/// u[j] = uniform(seed, position, token[j]) for sixteen tokens at once, in loops that a compiler turns into vectors.
+inline void uniforms(std::uint64_t seed, std::int64_t position, const std::array<std::int32_t, 16>& token,
+                     std::array<double, 16>& u) noexcept {
+  std::array<std::uint32_t, 16> a, b, c, d;
+  const auto p = static_cast<std::uint64_t>(position);
+  for (std::size_t j = 0; j < 16; ++j) {
+    a[j] = static_cast<std::uint32_t>(token[j]);
+    b[j] = 0;
+    c[j] = static_cast<std::uint32_t>(p);
+    d[j] = static_cast<std::uint32_t>(p >> 32);
+  }
+  auto key = std::array{static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)};
+  for (int round = 0; round < 10; ++round) {
+    for (std::size_t j = 0; j < 16; ++j) {
+      const std::uint64_t x = std::uint64_t{0xD2511F53U} * a[j], y = std::uint64_t{0xCD9E8D57U} * c[j];
+      a[j] = static_cast<std::uint32_t>(y >> 32) ^ b[j] ^ key[0];
+      b[j] = static_cast<std::uint32_t>(y);
+      c[j] = static_cast<std::uint32_t>(x >> 32) ^ d[j] ^ key[1];
+      d[j] = static_cast<std::uint32_t>(x);
+    }
+    key = {key[0] + 0x9E3779B9U, key[1] + 0xBB67AE85U};
+  }
+  for (std::size_t j = 0; j < 16; ++j) {
+    const std::uint64_t k = (std::uint64_t{a[j]} << 32 | b[j]) >> 12;
+    u[j] = (static_cast<double>(static_cast<std::int64_t>(k)) + 0.5) * 0x1p-52;
+  }
+}
+
 }  // namespace finteam::inline FINTEAM_ABI
 
 // ---- finteam/text/sampler.hpp --------------------------------------------------------------------------------------
-// From log-probabilities to one token: greedy, temperature, top-k, top-p. The noise is a function of (seed, position,
-// token), so the text for a seed is the same whatever else happens. Not here: a generator with state, or a
-// distribution.
+// From log-probabilities to one token: repetition penalty, then greedy, or temperature, top-k, top-p and min-p. The
+// noise is a function of (seed, position, token), so the text for a seed is the same whatever else happens. Not here: a
+// generator with state, or a distribution.
 
 namespace finteam::inline FINTEAM_ABI {
 
 /// How the next token is chosen.
 struct Sampling {
-  float temperature = 0;   ///< 0: greedy, and nothing below matters
-  int top_k = 0;           ///< keep the k likeliest tokens; 0: all
-  float top_p = 1;         ///< then keep the smallest set whose mass, at this temperature, is at least p; 1: all
-  std::uint64_t seed = 0;  ///< of the noise
+  float temperature = 0;         ///< 0: greedy, and of what is below only the repetition penalty matters
+  int top_k = 0;                 ///< keep the k likeliest tokens; 0: all
+  float top_p = 1;               ///< then keep the smallest set whose mass, at this temperature, is at least p; 1: all
+  float min_p = 0;               ///< then keep tokens of at least min_p times the likeliest one's mass; 0: all
+  std::uint64_t seed = 0;        ///< of the noise
+  float repetition_penalty = 1;  ///< a token that was seen: log p · penalty, so p becomes p^penalty; 1: none
+  int repetition_window = 0;     ///< how many of the last tokens count as seen; 0: all that are given
 
-  /// Throws Error(invalid_argument) unless 0 ≤ temperature < ∞, top_k ≥ 0, 0 < top_p ≤ 1.
+  /// Throws Error(invalid_argument) unless 0 ≤ temperature < ∞, top_k ≥ 0, 0 < top_p ≤ 1, 0 ≤ min_p ≤ 1,
+  /// 0 < repetition_penalty < ∞, repetition_window ≥ 0.
   void validate() const {
     const auto refuse = [](const char* what, const char* expected, const std::string& found) {
       throw Error(Code::invalid_argument, std::string("sampling: ") + what, expected, found);
@@ -6821,6 +7786,11 @@ struct Sampling {
     }
     if (top_k < 0) refuse("top_k", "at least 0", std::to_string(top_k));
     if (!(top_p > 0 && top_p <= 1)) refuse("top_p", "more than 0 and at most 1", std::to_string(top_p));
+    if (!(min_p >= 0 && min_p <= 1)) refuse("min_p", "0 to 1", std::to_string(min_p));
+    if (!(repetition_penalty > 0) || !std::isfinite(repetition_penalty)) {
+      refuse("repetition_penalty", "a finite number above 0", std::to_string(repetition_penalty));
+    }
+    if (repetition_window < 0) refuse("repetition_window", "at least 0", std::to_string(repetition_window));
   }
 };
 
@@ -6836,19 +7806,30 @@ class Sampler {
       throw Error(Code::invalid_argument, "sampler: vocabulary", "1 to 2147483647 tokens", std::to_string(v));
     }
     kept_.reserve(static_cast<std::size_t>(v));
+    penalised_.resize(static_cast<std::size_t>(v));
   }
 
   /// argmax_i (log_p[i] / temperature + gumbel(seed, position, i)) over the kept tokens; temperature 0: argmax_i
-  /// log_p[i]. log_p [v], any constant may be added to all of it. Ties go to the lowest id everywhere. A NaN or -∞ is
-  /// never chosen. position: of the token to be chosen, in its sequence. Throws Error(invalid_argument) for a bad
-  /// Sampling, a wrong width, or when no entry can be chosen. Source: Maddison et al. 2014 (argmax of noisy logits is a
-  /// sample); Holtzman et al. 2020 (top-p).
-  [[nodiscard]] std::int32_t sample(VectorView<const float> log_p, std::int64_t position, const Sampling& sampling) {
+  /// log_p[i]. log_p [v]; without a repetition penalty any constant may be added to all of it. Ties go to the lowest id
+  /// everywhere. A NaN or -∞ is never chosen. position: of the token to be chosen, in its sequence. Throws
+  /// Error(invalid_argument) for a bad Sampling, a wrong width, or when no entry can be chosen. Source: Maddison et al.
+  /// 2014 (argmax of noisy logits is a sample); Holtzman et al. 2020 (top-p); Nguyen et al. 2024 (min-p; after top-p,
+  /// as in transformers, so what is kept is what both keep).
+  ///
+  /// seen: the ids that the repetition penalty is for, oldest first, of which the last repetition_window count; one
+  /// that comes twice is penalised once. x = log_p[i] becomes x · penalty if x < 0, else x / penalty, before everything
+  /// else, greedy too. That is transformers' formula, which it applies to logits; log_p is normalised, so here p
+  /// becomes p^penalty whatever constant a model adds to its logits, and the same number is milder or harsher than
+  /// there. Throws Error(invalid_argument) for an id outside 0 … v - 1. Source: Keskar et al. 2019 (CTRL), section 4.1;
+  /// transformers, RepetitionPenaltyLogitsProcessor.
+  [[nodiscard]] std::int32_t sample(VectorView<const float> log_p, std::int64_t position, const Sampling& sampling,
+                                    std::span<const std::int32_t> seen = {}) {
     sampling.validate();
     if (log_p.size() != v_) {
       throw Error(Code::invalid_argument, "sampler: log_p", std::to_string(v_) + " entries",
                   std::to_string(log_p.size()));
     }
+    if (sampling.repetition_penalty != 1 && !seen.empty()) log_p = penalise(log_p, sampling, seen);
     const std::int32_t best = argmax(log_p);
     if (best < 0) {
       throw Error(Code::invalid_argument, "sampler: log_p", "at least one entry that is neither NaN nor -inf", "none");
@@ -6858,6 +7839,7 @@ class Sampler {
     if (sampling.top_k > 0 && static_cast<std::size_t>(sampling.top_k) < kept_.size())
       keep_top_k(log_p, sampling.top_k);
     if (sampling.top_p < 1) keep_top_p(log_p, best, sampling);
+    if (sampling.min_p > 0) keep_min_p(log_p, best, sampling);
     return noisy_argmax(log_p, best, position, sampling);
   }
 
@@ -6869,18 +7851,36 @@ class Sampler {
   static bool possible(float x) noexcept { return x >= std::numeric_limits<float>::lowest(); }  // neither NaN nor -inf
 
   static std::int32_t argmax(VectorView<const float> log_p) noexcept {
-    std::int32_t best = -1;
-    for (std::int32_t i = 0; i < log_p.size(); ++i) {
-      if (possible(log_p(i)) && (best < 0 || log_p(i) > log_p(best))) best = i;
+    const std::span<const float> x = log_p.span();
+    const float most = detail::simd::greatest<DefaultArch>(x);
+    return possible(most) ? static_cast<std::int32_t>(std::find(x.begin(), x.end(), most) - x.begin()) : -1;
+  }
+
+  /// log_p with the penalty on what was seen, in penalised_.
+  VectorView<const float> penalise(VectorView<const float> log_p, const Sampling& s,
+                                   std::span<const std::int32_t> seen) {
+    if (s.repetition_window > 0 && static_cast<std::size_t>(s.repetition_window) < seen.size()) {
+      seen = seen.last(static_cast<std::size_t>(s.repetition_window));
     }
-    return best;
+    std::copy_n(log_p.data(), v_, penalised_.begin());
+    for (const std::int32_t id : seen) {
+      if (id < 0 || id >= v_) {
+        throw Error(Code::invalid_argument, "sampler: seen", "ids 0 to " + std::to_string(v_ - 1), std::to_string(id));
+      }
+      const float x = log_p(id);
+      penalised_[static_cast<std::size_t>(id)] = x < 0 ? x * s.repetition_penalty : x / s.repetition_penalty;
+    }
+    return {penalised_.data(), {v_}};
   }
 
   void keep_all(VectorView<const float> log_p) {
-    kept_.clear();
-    for (std::int32_t i = 0; i < log_p.size(); ++i) {
-      if (possible(log_p(i))) kept_.push_back(i);
+    kept_.resize(static_cast<std::size_t>(v_));
+    std::size_t count = 0;
+    for (std::int32_t i = 0; i < log_p.size(); ++i) {  // no branch: what is possible has no pattern
+      kept_[count] = i;
+      count += possible(log_p(i)) ? 1 : 0;
     }
+    kept_.resize(count);
   }
 
   void keep_top_k(VectorView<const float> log_p, int k) {
@@ -6896,7 +7896,7 @@ class Sampler {
 
   /// Takes the likeliest tokens off a heap until they hold the mass; they gather at the end of kept_.
   void keep_top_p(VectorView<const float> log_p, std::int32_t best, const Sampling& s) {
-    std::sort(kept_.begin(), kept_.end());  // so that the sum has one order
+    if (s.top_k > 0) std::sort(kept_.begin(), kept_.end());  // so that the sum has one order
     double total = 0;
     for (const std::int32_t i : kept_) total += mass(log_p, i, best, s.temperature);
     const double wanted = static_cast<double>(s.top_p) * total;
@@ -6912,20 +7912,47 @@ class Sampler {
     kept_.erase(kept_.begin(), first);
   }
 
+  void keep_min_p(VectorView<const float> log_p, std::int32_t best, const Sampling& s) {
+    const auto least = static_cast<double>(s.min_p);
+    const double far =
+        static_cast<double>(log_p(best)) + s.temperature * (std::log(least) - 0.01);  // surely too little
+    std::erase_if(kept_, [&](std::int32_t i) {
+      return static_cast<double>(log_p(i)) < far || mass(log_p, i, best, s.temperature) < least;
+    });
+  }
+
+  /// A token of noise-free score x beats `highest` only if its noise is more than highest - x = g, that is if u >
+  /// exp(-e^-g), which is at least 1 - e^-g: nearly every token is out of the race by its u, without a logarithm. What
+  /// float and double round away is left as slack, so the choice is that of the formula.
   [[nodiscard]] std::int32_t noisy_argmax(VectorView<const float> log_p, std::int32_t best, std::int64_t position,
                                           const Sampling& s) const noexcept {
-    const auto score = [&](std::int32_t i) {
-      return static_cast<double>(log_p(i)) / s.temperature + gumbel(uniform(s.seed, position, i));
-    };
-    const double most_noise = gumbel(1.0 - 0x1p-53) + 1;  // more than any; a token out of its reach needs no noise
+    const double most_noise = gumbel(1.0 - 0x1p-53) + 1;  // more than any; a token out of its reach needs no u
     std::int32_t chosen = best;
-    double highest = score(best);
-    for (const std::int32_t i : kept_) {
-      if (static_cast<double>(log_p(i)) / s.temperature + most_noise < highest) continue;
-      const double x = score(i);
-      if (x > highest || (x == highest && i < chosen)) {
-        highest = x;
-        chosen = i;
+    double highest = static_cast<double>(log_p(best)) / s.temperature + gumbel(uniform(s.seed, position, best));
+    std::array<std::int32_t, 16> ids{};
+    std::array<double, 16> plain{}, u{};
+    alignas(64) std::array<float, 16> reach{};
+    for (std::size_t first = 0; first < kept_.size(); first += 16) {
+      const std::size_t count = std::min<std::size_t>(16, kept_.size() - first);
+      bool in_reach = false;
+      for (std::size_t j = 0; j < count; ++j) {
+        ids[j] = kept_[first + j];
+        plain[j] = static_cast<double>(log_p(ids[j])) / s.temperature;
+        const double slack = 0x1p-10 + 0x1p-48 * (std::abs(plain[j]) + std::abs(highest));
+        reach[j] = static_cast<float>(plain[j] - highest + slack);
+        in_reach |= !(plain[j] + most_noise < highest);
+      }
+      if (!in_reach) continue;
+      using Lanes = detail::simd::Lanes<DefaultArch>;
+      detail::simd::exp(Lanes::load(reach.data())).store(reach.data());
+      uniforms(s.seed, position, ids, u);
+      for (std::size_t j = 0; j < count; ++j) {
+        if (1 - u[j] > static_cast<double>(reach[j])) continue;
+        const double x = plain[j] + gumbel(u[j]);
+        if (x > highest || (x == highest && ids[j] < chosen)) {
+          highest = x;
+          chosen = ids[j];
+        }
       }
     }
     return chosen;
@@ -6933,6 +7960,7 @@ class Sampler {
 
   index_t v_;
   std::vector<std::int32_t> kept_;
+  std::vector<float> penalised_;
 };
 
 }  // namespace finteam::inline FINTEAM_ABI

@@ -227,9 +227,16 @@ std::vector<Output> run(B& backend, const Shape& s, Batch batch, Kept how, std::
 /// Shapes with and without tails in every width.
 inline const std::vector<Shape>& shapes() {
   static const std::vector<Shape> all = {
-      {1, 64, 128, 4, 2, 32, 48},  {2, 33, 17, 2, 1, 6, 17},     {3, 96, 40, 6, 2, 16, 65},  {7, 50, 31, 3, 3, 10, 100},
-      {9, 129, 64, 8, 2, 64, 160}, {19, 160, 100, 4, 4, 34, 31}, {8, 16, 16, 2, 1, 128, 16}, {4, 1, 1, 1, 1, 2, 1},
-      {3, 8, 8, 4, 2, 590, 8},     {4, 8, 8, 27, 1, 18, 8},
+      {1, 64, 128, 4, 2, 32, 48},
+      {2, 33, 17, 2, 1, 6, 17},
+      {3, 96, 40, 6, 2, 16, 65},
+      {7, 50, 31, 3, 3, 10, 100},
+      {9, 129, 64, 8, 2, 64, 160},
+      {19, 160, 100, 4, 4, 34, 31},
+      {8, 16, 16, 2, 1, 128, 16},
+      {4, 1, 1, 1, 1, 2, 1},
+      {3, 8, 8, 4, 2, 590, 8},
+      {4, 8, 8, 27, 1, 18, 8},
       // more panels than one block of a product of many rows, and an odd number of them
       {13, 64, 40, 2, 1, 16, 7400}};
   return all;

@@ -70,6 +70,19 @@ TEST_CASE("Uniform numbers lie strictly between 0 and 1 and fill every tenth ali
   CHECK(std::isfinite(gumbel(1 - 0x1p-53)));
 }
 
+TEST_CASE("Sixteen uniform numbers at once are those of one at a time", "[text]") {
+  std::mt19937_64 random(6);
+  for (int trial = 0; trial < 500; ++trial) {
+    const auto seed = random();
+    const auto position = static_cast<std::int64_t>(random() >> 1 >> (random() % 60));
+    std::array<std::int32_t, 16> ids{};
+    for (auto& id : ids) id = static_cast<std::int32_t>(random() & 0x7FFFFFFF);
+    std::array<double, 16> u{};
+    uniforms(seed, position, ids, u);
+    for (std::size_t j = 0; j < 16; ++j) REQUIRE(u[j] == uniform(seed, position, ids[j]));
+  }
+}
+
 TEST_CASE("Greedy takes the likeliest token, of equals the lowest id, and never a NaN", "[text]") {
   CHECK(sample({-3, -1, -1, -2}, 0, {}) == 1);
   CHECK(sample({no_number, -5, no_number, -4}, 0, {}) == 3);

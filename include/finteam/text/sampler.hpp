@@ -8,6 +8,7 @@
 #include <finteam/text/philox.hpp>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -126,10 +127,13 @@ class Sampler {
   }
 
   void keep_all(VectorView<const float> log_p) {
-    kept_.clear();
-    for (std::int32_t i = 0; i < log_p.size(); ++i) {
-      if (possible(log_p(i))) kept_.push_back(i);
+    kept_.resize(static_cast<std::size_t>(v_));
+    std::size_t count = 0;
+    for (std::int32_t i = 0; i < log_p.size(); ++i) {  // no branch: what is possible has no pattern
+      kept_[count] = i;
+      count += possible(log_p(i)) ? 1 : 0;
     }
+    kept_.resize(count);
   }
 
   void keep_top_k(VectorView<const float> log_p, int k) {
@@ -178,17 +182,30 @@ class Sampler {
     const double most_noise = gumbel(1.0 - 0x1p-53) + 1;  // more than any; a token out of its reach needs no u
     std::int32_t chosen = best;
     double highest = static_cast<double>(log_p(best)) / s.temperature + gumbel(uniform(s.seed, position, best));
-    for (const std::int32_t i : kept_) {
-      const double plain = static_cast<double>(log_p(i)) / s.temperature;
-      if (plain + most_noise < highest) continue;
-      const double u = uniform(s.seed, position, i);
-      const double slack = 0x1p-10 + 0x1p-48 * (std::abs(plain) + std::abs(highest));
-      const float reach = detail::simd::exp(static_cast<float>(plain - highest + slack));
-      if (1 - u > static_cast<double>(reach)) continue;
-      const double x = plain + gumbel(u);
-      if (x > highest || (x == highest && i < chosen)) {
-        highest = x;
-        chosen = i;
+    std::array<std::int32_t, 16> ids{};
+    std::array<double, 16> plain{}, u{};
+    alignas(64) std::array<float, 16> reach{};
+    for (std::size_t first = 0; first < kept_.size(); first += 16) {
+      const std::size_t count = std::min<std::size_t>(16, kept_.size() - first);
+      bool in_reach = false;
+      for (std::size_t j = 0; j < count; ++j) {
+        ids[j] = kept_[first + j];
+        plain[j] = static_cast<double>(log_p(ids[j])) / s.temperature;
+        const double slack = 0x1p-10 + 0x1p-48 * (std::abs(plain[j]) + std::abs(highest));
+        reach[j] = static_cast<float>(plain[j] - highest + slack);
+        in_reach |= !(plain[j] + most_noise < highest);
+      }
+      if (!in_reach) continue;
+      using Lanes = detail::simd::Lanes<DefaultArch>;
+      detail::simd::exp(Lanes::load(reach.data())).store(reach.data());
+      uniforms(s.seed, position, ids, u);
+      for (std::size_t j = 0; j < count; ++j) {
+        if (1 - u[j] > static_cast<double>(reach[j])) continue;
+        const double x = plain[j] + gumbel(u[j]);
+        if (x > highest || (x == highest && ids[j] < chosen)) {
+          highest = x;
+          chosen = ids[j];
+        }
       }
     }
     return chosen;
