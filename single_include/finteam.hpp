@@ -25,6 +25,7 @@
 #include <memory_resource>
 #include <new>
 #include <numbers>
+#include <numeric>
 #include <optional>
 #include <ostream>
 #include <span>
@@ -6410,6 +6411,14 @@ class StepScratch {
   std::vector<Routed> routed_;  // by expert
 };
 
+/// Where a step's states are also wanted: after so many blocks, before any final norm (transformers'
+/// hidden_states[layer], but for the last). states [t, d], overwritten.
+template <class Space>
+struct Tap {
+  index_t layer = 0;
+  MatrixView<float, Space> states;
+};
+
 /// Immutable after loading; shared by threads, each with its own cache and scratch.
 template <Backend B>
 class Decoder {
@@ -6434,7 +6443,8 @@ class Decoder {
   /// positions of the cache.
   [[nodiscard]] std::optional<Code> forward(B& b, KvCache<B>& cache, std::span<const Row> rows, StepScratch<B>& s,
                                             MatrixView<float, typename B::Space> hidden,
-                                            const Interrupt& interrupt = {}) const {
+                                            const Interrupt& interrupt = {},
+                                            const std::optional<Tap<typename B::Space>>& tap = {}) const {
     const FpEnvironment environment;
     const index_t t = static_cast<index_t>(rows.size());
     const auto x = s.x_.view().rows(0, t);
@@ -6448,12 +6458,25 @@ class Decoder {
     rope_angles(frequency_, s.sites_, a.cosine.view().rows(0, t), a.sine.view().rows(0, t));
     s.choose(rows.size(), [&](std::size_t i) { return rows[i].route; });
     embed(b, rows, s, x);
+    const auto tapped = [&](std::size_t l) {
+      if (tap && tap->layer == static_cast<index_t>(l)) b.copy(x, tap->states);
+    };
+    tapped(0);
     for (std::size_t l = 0; l < w_.blocks.size(); ++l) {
       if (const auto code = interrupt.pending()) return code;
       block<B>(b, w_.blocks[l], eps_, s.sites_, cache.layer(static_cast<index_t>(l)), s.block_, x);
+      tapped(l + 1);
     }
     b.rms_norm(x, w_.norm.view(), eps_, hidden);
     return std::nullopt;
+  }
+
+  /// y[t,:] = embed_tokens[rows[t].token,:], by the row's route. t = rows.size() ≤ s.rows(), y [t, d], overwritten.
+  void embeddings(B& b, std::span<const Row> rows, StepScratch<B>& s, MatrixView<float, typename B::Space> y) const {
+    s.tokens_.clear();
+    for (const Row& row : rows) s.tokens_.push_back(row.token);
+    s.choose(rows.size(), [&](std::size_t i) { return rows[i].route; });
+    embed(b, rows, s, y);
   }
 
   /// logits[t,:] = lm_head · hidden[t,:]. hidden [t, d], t ≤ s.rows(), logits [t, v], overwritten. routes: of each row,
@@ -9437,6 +9460,7 @@ class Reader {
         cache_(b, cache_limits(decoder.config(), lanes, limits), limits.memory),
         scratch_(b, decoder.config(), limits.rows, limits.memory, decoder.deltas()),
         hidden_(b.template tensor<float, 2>({limits.rows, decoder.config().d}, limits.memory)),
+        tapped_(b.template tensor<float, 2>({limits.rows, decoder.config().d}, limits.memory)),
         states_(b.template tensor<float, 2>({lanes, decoder.config().d}, limits.memory)),
         lanes_(static_cast<std::size_t>(lanes)) {
     const auto rows = static_cast<std::size_t>(limits.rows);
@@ -9476,11 +9500,13 @@ class Reader {
     return at(lane).sequence == none ? 0 : cache_.length(at(lane).sequence);
   }
 
-  /// Appends each reading to its lane, in steps of at most `rows` rows that lanes share; each(lane, hidden [t, d]) sees
-  /// the states of every step. Returns the interrupt's code if it came; all must then start again.
+  /// Appends each reading to its lane, in steps of at most `rows` rows that lanes share; each(lane, states [t, d]) sees
+  /// the states of every step: after the final norm, or after `layer` blocks. Returns the interrupt's code if it came;
+  /// all must then start again.
   template <class Each>
   [[nodiscard]] std::optional<Code> read(B& b, std::span<const Reading> readings, const Interrupt& interrupt,
-                                         Each&& each) {
+                                         Each&& each, std::optional<index_t> layer = {}) {
+    layer_ = layer && *layer < decoder_->config().layers ? layer : std::nullopt;
     rows_.clear();
     pieces_.clear();
     for (const Reading& reading : readings) {
@@ -9494,6 +9520,22 @@ class Reader {
       }
     }
     return rows_.empty() ? std::nullopt : flush(b, interrupt, each);
+  }
+
+  /// each(embeddings [t, d]) sees the input embeddings of the ids, in pieces, as they are read in a lane, or, for
+  /// none, as the base has them; nothing is read.
+  template <class Each>
+  void embeddings(B& b, std::optional<index_t> lane, std::span<const std::int32_t> ids, Each&& each) {
+    while (!ids.empty()) {
+      const auto part = ids.first(std::min(ids.size(), static_cast<std::size_t>(scratch_.rows())));
+      rows_.clear();
+      for (const std::int32_t id : part) rows_.push_back({.token = id, .route = lane ? route_of(*lane) : nullptr});
+      const auto y = tapped_.view().rows(0, static_cast<index_t>(part.size()));
+      decoder_->embeddings(b, rows_, scratch_, y);
+      each(MatrixView<const float, typename B::Space>(y));
+      ids = ids.subspan(part.size());
+    }
+    rows_.clear();
   }
 
   /// The state of the last token that a lane has read. [d]
@@ -9527,6 +9569,7 @@ class Reader {
   [[nodiscard]] std::optional<Code> score(B& b, std::span<const index_t> lanes, const LabelTokens& labels,
                                           const Interrupt& interrupt, MatrixView<float, typename B::Space> logits,
                                           Scores&& scores) {
+    layer_.reset();
     this->logits(b, lanes, logits.rows(0, this->lanes()));
     for (const index_t lane : lanes) {
       const auto first = std::span<const float>(logits.row(lane).span());
@@ -9584,7 +9627,8 @@ class Reader {
     if (const auto code = step(b, interrupt)) return code;
     for (const Piece& piece : pieces_) {
       b.copy(hidden_.view().rows(piece.first + piece.count - 1, 1), states_.view().rows(piece.lane, 1));
-      each(piece.lane, MatrixView<const float, typename B::Space>(hidden_.view().rows(piece.first, piece.count)));
+      const auto seen = (layer_ ? tapped_ : hidden_).view().rows(piece.first, piece.count);
+      each(piece.lane, MatrixView<const float, typename B::Space>(seen));
     }
     rows_.clear();
     pieces_.clear();
@@ -9637,8 +9681,10 @@ class Reader {
   }
 
   [[nodiscard]] std::optional<Code> step(B& b, const Interrupt& interrupt) {
-    return decoder_->forward(b, cache_, rows_, scratch_, hidden_.view().rows(0, static_cast<index_t>(rows_.size())),
-                             interrupt);
+    const auto t = static_cast<index_t>(rows_.size());
+    std::optional<Tap<typename B::Space>> tap;
+    if (layer_) tap = {*layer_, tapped_.view().rows(0, t)};
+    return decoder_->forward(b, cache_, rows_, scratch_, hidden_.view().rows(0, t), interrupt, tap);
   }
 
   using States = decltype(std::declval<B&>().template tensor<float, 2>({}, nullptr));
@@ -9647,7 +9693,9 @@ class Reader {
   KvCache<B> cache_;
   StepScratch<B> scratch_;
   States hidden_;  // of the last step's rows, [rows, d]
+  States tapped_;  // the same rows after layer_ blocks
   States states_;  // of the last token of each lane, [lanes, d]
+  std::optional<index_t> layer_;
   std::vector<Lane> lanes_;
   std::vector<Row> rows_;
   std::vector<Piece> pieces_;
@@ -9846,6 +9894,137 @@ class LoraFile {
 
 }  // namespace finteam::inline FINTEAM_ABI
 
+// ---- finteam/team/gate_settings.hpp --------------------------------------------------------------------------------
+// What team.json says of the gate: what it reads, when, and how its scores become weights. Data only.
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// What a gate's scores are made of.
+enum class GateReads : std::uint8_t {
+  prior,           ///< nothing: log prior
+  mean_hidden,     ///< a linear map of the mean state of the tokens so far, in one role
+  last_hidden,     ///< … of the last token's state
+  mean_embedding,  ///< … of the mean input embedding: no role has to read for it
+  likelihood,      ///< log prior + each role's own log-likelihood of the tokens so far (Li et al. 2022, BTM)
+  performance,     ///< what the host reported of each role's answers so far (Saqur et al. 2024, MoE-F)
+};
+
+/// What team.json calls them.
+inline constexpr std::array<std::string_view, 6> gate_reads_names = {
+    "prior", "prompt_mean_hidden", "prompt_last_hidden", "prompt_mean_embedding", "prompt_likelihood", "performance"};
+
+/// A gate's settings.
+struct GateSettings {
+  GateReads reads = GateReads::mean_hidden;
+  std::string file;              ///< of a linear gate: a safetensors file with weight [roles, d] and bias [roles]
+  std::size_t of = 0;            ///< the role whose states or embeddings it reads; the number of roles: the base
+  std::optional<index_t> layer;  ///< states after so many blocks; none: after the last and the final norm
+  bool per_token = false;        ///< weighs anew for every token, by all that came before it; false: by the prompt
+  std::vector<double> prior;     ///< by role, > 0; empty: all equal
+  GateRule rule;
+  RunningPerformanceOptions performance;
+
+  [[nodiscard]] bool is_linear() const noexcept {
+    return reads == GateReads::mean_hidden || reads == GateReads::last_hidden || reads == GateReads::mean_embedding;
+  }
+  /// Whether it reads what a role makes of the text.
+  [[nodiscard]] bool reads_states() const noexcept {
+    return reads == GateReads::mean_hidden || reads == GateReads::last_hidden;
+  }
+};
+
+namespace detail {
+
+/// A path that stays in its folder (symbolic links are followed): relative, and without "..".
+[[nodiscard]] inline std::string inner_path(const JsonView& json) {
+  const std::filesystem::path path = json.as_string();
+  bool climbs = path.empty() || path.is_absolute() || json.as_string().find('\\') != std::string::npos;
+  for (const auto& part : path) climbs = climbs || part == "..";
+  if (climbs) json.refuse("a path inside the team's folder");
+  return json.as_string();
+}
+
+/// One of `choices`; its index.
+inline std::size_t one_of(const JsonView& json, std::span<const std::string_view> choices) {
+  std::string list;
+  std::size_t i = 0;
+  for (const auto choice : choices) {
+    if (json.as_string() == choice) return i;
+    list += (i++ != 0 ? ", " : "") + std::string(choice);
+  }
+  json.refuse("one of " + list, Code::unsupported);
+}
+
+inline std::size_t one_of(const JsonView& json, std::initializer_list<std::string_view> choices) {
+  return one_of(json, std::span(choices.begin(), choices.size()));
+}
+
+/// Which role a name is; `names.size()` for "base", where there is one.
+[[nodiscard]] inline std::size_t role_of(const JsonView& json, const std::vector<std::string>& names, bool has_base) {
+  for (std::size_t k = 0; k < names.size(); ++k) {
+    if (names[k] == json.as_string()) return k;
+  }
+  if (!has_base || json.as_string() != "base") {
+    json.refuse(has_base ? "the name of a role, or base" : "the name of a role", Code::not_found);
+  }
+  return names.size();
+}
+
+/// Keys that say something to this gate; others are refused.
+[[nodiscard]] inline std::vector<std::string_view> gate_keys(const GateSettings& gate) {
+  std::vector<std::string_view> keys = {"reads", "per", "top_k", "temperature", "floor", "renormalise"};
+  if (gate.is_linear()) keys.insert(keys.end(), {"file", "of"});
+  if (gate.reads_states()) keys.push_back("layer");
+  if (!gate.is_linear()) keys.push_back("prior");
+  if (gate.reads == GateReads::performance) keys.insert(keys.end(), {"switch_probability", "rate"});
+  return keys;
+}
+
+inline void read_prior(const JsonView& json, std::size_t roles, std::vector<double>& prior) {
+  json.each([&](const JsonView& p) {
+    if (!(p.as_number() > 0)) p.refuse("a number above 0");
+    prior.push_back(p.as_number());
+  });
+  if (prior.size() != roles) json.refuse(std::to_string(roles) + " numbers, one for each role", Code::mismatch);
+}
+
+/// names: the roles'.
+[[nodiscard]] inline GateSettings read_gate(const JsonView& json, const std::vector<std::string>& names,
+                                            bool has_base) {
+  GateSettings gate;
+  gate.reads = static_cast<GateReads>(one_of(json.at("reads"), gate_reads_names));
+  const auto known = gate_keys(gate);
+  json.each_member([&](std::string_view key, const JsonView& value) {
+    if (std::find(known.begin(), known.end(), key) == known.end()) {
+      value.refuse("nothing: this gate has no use for it", Code::unsupported);
+    }
+  });
+  if (gate.is_linear()) {
+    gate.file = inner_path(json.at("file"));
+    gate.of = role_of(json.at("of"), names, has_base);
+  }
+  if (const auto layer = json.find("layer")) gate.layer = static_cast<index_t>(layer->as_int(0, 1'000));
+  if (const auto prior = json.find("prior")) read_prior(*prior, names.size(), gate.prior);
+  if (gate.reads == GateReads::prior) (void)json.at("prior");
+  if (const auto per = json.find("per")) {
+    gate.per_token = one_of(*per, {"prompt", "token"}) == 1;
+    if (gate.per_token && !gate.is_linear() && gate.reads != GateReads::likelihood) {
+      per->refuse("prompt: this gate reads no tokens", Code::mismatch);
+    }
+  }
+  const auto n = static_cast<std::int64_t>(names.size());
+  gate.rule.top_k = json.int_or("top_k", n, 1, n);
+  gate.rule.temperature = json.number_or("temperature", 1.0, 1e-6, 1e6);
+  gate.rule.floor = json.number_or("floor", 0.0, 0.0, 1.0 / static_cast<double>(n));
+  gate.rule.renormalise = json.bool_or("renormalise", true);
+  gate.performance.switch_probability = json.number_or("switch_probability", 0.02, 0, 0.999);
+  gate.performance.rate = json.number_or("rate", 1.0, 0, 1e6);
+  return gate;
+}
+
+}  // namespace detail
+}  // namespace finteam::inline FINTEAM_ABI
+
 // ---- finteam/team/task.hpp -----------------------------------------------------------------------------------------
 // A question with labels, as data: an instruction, a slot for the text, the labels, and perhaps a prior.
 
@@ -9911,16 +10090,10 @@ struct Manifest {
   struct Role {
     std::string name, path;
   };
-  struct Gate {
-    std::string file;          ///< a safetensors file with weight [roles, d] and bias [roles]
-    std::size_t of = 0;        ///< the role whose hidden states it reads; the number of roles: the base
-    index_t top_k = 0;         ///< roles that stay awake
-    double temperature = 1.0;  ///< of the softmax over its scores
-  };
 
   std::vector<Role> roles;
-  std::string base;          ///< a path; the roles' are then adapters on it; empty: each role is a checkpoint
-  std::optional<Gate> gate;  ///< none for a team of one
+  std::string base;                  ///< a path; the roles' are then adapters on it; empty: each role is a checkpoint
+  std::optional<GateSettings> gate;  ///< none for a team of one
   MixIn mix_in = MixIn::probabilities;
   std::string chat = "llama-3";
   std::string tokenizer;  ///< a path; empty: tokenizer.json in the team's folder, else in the first role's
@@ -9928,7 +10101,11 @@ struct Manifest {
 
   /// Whether the base that roles share is read besides them: by the gate, or as the answer, with deltas summed.
   [[nodiscard]] bool has_base_lane() const noexcept {
-    return !base.empty() && (mix_in == MixIn::deltas || (gate && gate->of == roles.size()));
+    return !base.empty() && (mix_in == MixIn::deltas || gate_reads_base());
+  }
+  /// Whether the gate reads the states of the base.
+  [[nodiscard]] bool gate_reads_base() const noexcept {
+    return gate && gate->reads_states() && gate->of == roles.size();
   }
   /// Sequences that one decoder reads side by side.
   [[nodiscard]] index_t lanes() const noexcept {
@@ -9937,44 +10114,6 @@ struct Manifest {
 };
 
 namespace detail {
-
-/// A path that stays in its folder (symbolic links are followed): relative, and without "..".
-[[nodiscard]] inline std::string inner_path(const JsonView& json) {
-  const std::filesystem::path path = json.as_string();
-  bool climbs = path.empty() || path.is_absolute() || json.as_string().find('\\') != std::string::npos;
-  for (const auto& part : path) climbs = climbs || part == "..";
-  if (climbs) json.refuse("a path inside the team's folder");
-  return json.as_string();
-}
-
-/// One of `choices`; its index.
-inline std::size_t one_of(const JsonView& json, std::initializer_list<std::string_view> choices) {
-  std::string list;
-  std::size_t i = 0;
-  for (const auto choice : choices) {
-    if (json.as_string() == choice) return i;
-    list += (i++ != 0 ? ", " : "") + std::string(choice);
-  }
-  json.refuse("one of " + list, Code::unsupported);
-}
-
-[[nodiscard]] inline Manifest::Gate read_gate(const JsonView& json, const std::vector<Manifest::Role>& roles,
-                                              bool has_base) {
-  Manifest::Gate gate;
-  only_keys(json, {"file", "reads", "of", "per", "top_k", "temperature"});
-  gate.file = inner_path(json.at("file"));
-  one_of(json.at("reads"), {"prompt_mean_hidden"});
-  if (const auto per = json.find("per")) one_of(*per, {"prompt"});
-  const JsonView of = json.at("of");
-  while (gate.of < roles.size() && roles[gate.of].name != of.as_string()) ++gate.of;
-  if (gate.of == roles.size() && !(has_base && of.as_string() == "base")) {
-    of.refuse(has_base ? "the name of a role, or base" : "the name of a role", Code::not_found);
-  }
-  const auto n = static_cast<std::int64_t>(roles.size());
-  gate.top_k = json.int_or("top_k", n, 1, n);
-  gate.temperature = json.number_or("temperature", 1.0, 1e-6, 1e6);
-  return gate;
-}
 
 [[nodiscard]] inline Task read_task(const JsonView& json) {
   only_keys(json, {"instruction", "input", "labels", "prior"});
@@ -10011,13 +10150,22 @@ inline std::size_t one_of(const JsonView& json, std::initializer_list<std::strin
   for (const auto& role : m.roles) {
     if (role.name == "base" && !m.base.empty()) roles.refuse("names other than base, which is the base's");
   }
-  if (const auto gate = json.find("gate")) m.gate = detail::read_gate(*gate, m.roles, !m.base.empty());
+  std::vector<std::string> names;
+  for (const auto& role : m.roles) names.push_back(role.name);
+  const auto gate = json.find("gate");
+  if (gate) m.gate = detail::read_gate(*gate, names, !m.base.empty());
   if (m.roles.size() > 1 && !m.gate) {
     throw Error(Code::mismatch, json.where(), "a gate, for " + std::to_string(m.roles.size()) + " roles", "none");
   }
   if (const auto mix = json.find("mix_in")) {
     m.mix_in = static_cast<MixIn>(detail::one_of(*mix, {"probabilities", "logits", "deltas"}));
     if (m.mix_in == MixIn::deltas && m.base.empty()) mix->refuse("deltas only with a base", Code::mismatch);
+  }
+  if (m.gate && !m.gate->rule.renormalise && m.mix_in == MixIn::probabilities) {
+    gate->at("renormalise").refuse("true, where probabilities are mixed", Code::mismatch);
+  }
+  if (m.gate && m.gate->per_token && m.mix_in == MixIn::deltas && m.gate_reads_base()) {
+    gate->at("of").refuse("a role, where the base's own states are those of the answer", Code::unsupported);
   }
   m.chat = json.string_or("chat", m.chat);
   if (const auto tokenizer = json.find("tokenizer")) m.tokenizer = detail::inner_path(*tokenizer);
@@ -10026,6 +10174,108 @@ inline std::size_t one_of(const JsonView& json, std::initializer_list<std::strin
   }
   return m;
 }
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/team/role_gate.hpp ------------------------------------------------------------------------------------
+// A gate at work on one text: what it has seen of it, and the roles' weights that follow.
+// Not here: who reads (session.hpp), what the settings mean in team.json (gate_settings.hpp).
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// A gate as it was opened.
+struct Gate {
+  GateSettings settings;
+  Tensor<float, 2> weight;  ///< of a linear gate: [roles, d of what it reads]
+  Tensor<float, 1> bias;    ///< … [roles]
+};
+
+/// The running feature of a linear gate: the sum or the last of states that it was shown.
+class GateFeature {
+ public:
+  /// Room for d numbers.
+  explicit GateFeature(index_t d) { sum_.reserve(static_cast<std::size_t>(d)); }
+
+  void start(index_t d) {
+    sum_.assign(static_cast<std::size_t>(d), 0.0);
+    count_ = 0;
+  }
+  /// states [t, d]: of the next t tokens. mean: they are summed; else the last one stays.
+  void see(MatrixView<const float> states, bool mean) noexcept {
+    for (index_t t = mean ? 0 : states.extent(0) - 1; t < states.extent(0); ++t) {
+      for (std::size_t i = 0; i < sum_.size(); ++i) {
+        sum_[i] = (mean ? sum_[i] : 0.0) + static_cast<double>(states(t, static_cast<index_t>(i)));
+      }
+    }
+    count_ = mean ? count_ + states.extent(0) : 1;
+  }
+  /// The feature [d] of what was seen, into `out`.
+  void read(std::span<double> out) const noexcept {
+    for (std::size_t i = 0; i < sum_.size(); ++i) out[i] = sum_[i] / static_cast<double>(count_);
+  }
+  [[nodiscard]] index_t size() const noexcept { return static_cast<index_t>(sum_.size()); }
+
+ private:
+  std::vector<double> sum_;
+  index_t count_ = 0;
+};
+
+/// One thread at a time. Without a gate: a team of one.
+class RoleGate {
+ public:
+  /// gate: null for a team of one; outlives this. d: the widest state that it may read.
+  RoleGate(const Gate* gate, index_t roles, index_t d)
+      : gate_(gate),
+        feature_(d),
+        values_(static_cast<std::size_t>(d)),
+        scores_(static_cast<std::size_t>(roles)),
+        performance_(roles, gate != nullptr ? gate->settings.performance : RunningPerformanceOptions{}) {
+    log_prior_.assign(scores_.size(), 0.0);
+    for (std::size_t k = 0; gate != nullptr && k < gate->settings.prior.size(); ++k) {
+      log_prior_[k] = std::log(gate->settings.prior[k]);
+    }
+    likelihood_ = log_prior_;
+  }
+
+  /// A new text.
+  void start() {
+    if (gate_ != nullptr && gate_->settings.is_linear()) feature_.start(gate_->weight.extent(1));
+    likelihood_ = log_prior_;
+  }
+  /// States [t, d] of the text's next tokens, of the role that it reads.
+  void see(MatrixView<const float> states) noexcept {
+    feature_.see(states, gate_->settings.reads != GateReads::last_hidden);
+  }
+  /// log p of the text's next token in a role.
+  void see(index_t role, double log_p) noexcept { likelihood_[static_cast<std::size_t>(role)] += log_p; }
+
+  /// The weights of all roles, by what was seen so far. weights [roles], overwritten; NaN if what was seen is.
+  void weigh(std::span<double> weights) {
+    if (gate_ == nullptr) return std::fill(weights.begin(), weights.end(), 1.0);
+    if (gate_->settings.is_linear()) {
+      const auto feature = std::span(values_).first(static_cast<std::size_t>(feature_.size()));
+      feature_.read(feature);
+      linear_scores(gate_->weight.view(), gate_->bias.view().span(), feature, scores_);
+    } else if (gate_->settings.reads == GateReads::performance) {
+      const auto log_weights = performance_.log_weights();
+      for (std::size_t k = 0; k < scores_.size(); ++k) scores_[k] = log_prior_[k] + log_weights[k];
+    } else {
+      scores_ = likelihood_;
+    }
+    gate_weights(gate_->settings.rule, scores_);
+    std::copy(scores_.begin(), scores_.end(), weights.begin());
+  }
+
+  /// What the host reported so far.
+  [[nodiscard]] RunningPerformance& performance() noexcept { return performance_; }
+  [[nodiscard]] const RunningPerformance& performance() const noexcept { return performance_; }
+
+ private:
+  const Gate* gate_;
+  GateFeature feature_;
+  std::vector<double> values_, scores_, log_prior_, likelihood_;
+  RunningPerformance performance_;
+};
 
 }  // namespace finteam::inline FINTEAM_ABI
 
@@ -10198,15 +10448,6 @@ struct Role {
   std::optional<index_t> expert{};
 };
 
-/// A linear gate over the prompt's mean hidden state in one role.
-struct LinearGate {
-  Tensor<float, 2> weight;  ///< [roles, d of that role]
-  Tensor<float, 1> bias;    ///< [roles]
-  std::size_t of = 0;       ///< the role; the number of roles: the base
-  index_t top_k = 1;
-  double temperature = 1.0;
-};
-
 namespace detail {
 
 /// Whether a folder has an entry of that name, be it a broken link: opening it then says what is wrong.
@@ -10303,7 +10544,7 @@ class Team {
   /// How a conversation becomes ids.
   [[nodiscard]] const ChatFormat& chat() const noexcept { return *chat_; }
   /// Nothing for a team of one.
-  [[nodiscard]] const std::optional<LinearGate>& gate() const noexcept { return gate_; }
+  [[nodiscard]] const std::optional<Gate>& gate() const noexcept { return gate_; }
   /// What `generate` and `score` mix.
   [[nodiscard]] MixIn mix_in() const noexcept { return manifest_.mix_in; }
   /// v: logits of every role; at least tokenizer().size().
@@ -10346,7 +10587,7 @@ class Team {
   std::vector<Role> roles_;
   std::optional<Tokenizer> tokenizer_;
   std::optional<ChatFormat> chat_;
-  std::optional<LinearGate> gate_;
+  std::optional<Gate> gate_;
   std::vector<std::int32_t> end_ids_, absent_ids_;
   index_t context_ = 0, widest_hidden_ = 0;
 };
@@ -10424,10 +10665,19 @@ void Team<B>::refuse_other_tokenizer(const std::filesystem::path& own, const std
 template <Backend B>
 void Team<B>::open_gate(const std::filesystem::path& folder, const std::string& where) {
   if (!manifest_.gate) return;
-  const Manifest::Gate& g = *manifest_.gate;
+  Gate gate{*manifest_.gate, {}, {}};
+  const GateSettings& g = gate.settings;
+  if (!g.is_linear()) {
+    gate_ = std::move(gate);
+    return;
+  }
+  const Config& read = models_[manifest_.base.empty() ? g.of : 0].decoder.config();
+  if (g.layer && *g.layer > read.layers) {
+    throw Error(Code::mismatch, where + ": gate.layer",
+                "at most the " + std::to_string(read.layers) + " layers of what it reads", std::to_string(*g.layer));
+  }
   const Safetensors file = Safetensors::open(folder / g.file);
-  const index_t n = static_cast<index_t>(roles_.size()),
-                d = models_[manifest_.base.empty() ? g.of : 0].decoder.config().d;
+  const index_t n = static_cast<index_t>(roles_.size()), d = read.d;
   const auto take = [&](std::string_view name, std::initializer_list<index_t> shape, float* out) {
     const RawTensor raw = file.tensor(name);
     if (!std::equal(raw.shape.begin(), raw.shape.end(), shape.begin(), shape.end())) {
@@ -10442,7 +10692,8 @@ void Team<B>::open_gate(const std::filesystem::path& folder, const std::string& 
       }
     }
   };
-  LinearGate gate{Tensor<float, 2>({n, d}), Tensor<float, 1>({n}), g.of, g.top_k, g.temperature};
+  gate.weight = Tensor<float, 2>({n, d});
+  gate.bias = Tensor<float, 1>({n});
   take("weight", {n, d}, gate.weight.data());
   take("bias", {n}, gate.bias.data());
   gate_ = std::move(gate);
@@ -10504,11 +10755,12 @@ class RoleReaders {
     return true;
   }
 
-  /// Each of those roles (which rise) reads what it has not read of `tokens`; each(role, hidden [t, d]) sees the states
-  /// of what is read. Returns the interrupt's code if it came; all must then start again.
+  /// Each of those roles (which rise) reads what it has not read of `tokens`; each(role, states [t, d]) sees the states
+  /// of what is read, after `layer` blocks if that is given. Returns the interrupt's code if it came; all must then
+  /// start again.
   template <class Each>
   [[nodiscard]] std::optional<Code> read(B& b, std::span<const index_t> roles, std::span<const std::int32_t> tokens,
-                                         const Interrupt& interrupt, Each&& each) {
+                                         const Interrupt& interrupt, Each&& each, std::optional<index_t> layer = {}) {
     std::optional<Code> code;
     each_reader(roles, [&](std::size_t first_role, std::span<const index_t> some) {
       readings_.clear();
@@ -10517,12 +10769,22 @@ class RoleReaders {
         if (!unread.empty()) readings_.push_back({place(role).lane, unread});
       }
       if (code || readings_.empty()) return;
-      code = reader(some.front()).read(b, readings_, interrupt, [&](index_t lane, auto hidden) {
-        each(static_cast<index_t>(first_role) + lane, hidden);
-      });
+      code = reader(some.front())
+                 .read(
+                     b, readings_, interrupt,
+                     [&](index_t lane, auto hidden) { each(static_cast<index_t>(first_role) + lane, hidden); }, layer);
     });
     return code;
   }
+
+  /// As Reader::embeddings, for a role or, with none, for the base.
+  template <class Each>
+  void embeddings(B& b, std::optional<index_t> role, std::span<const std::int32_t> ids, Each&& each) {
+    if (!role) return readers_.front().embeddings(b, {}, ids, each);
+    reader(*role).embeddings(b, place(*role).lane, ids, each);
+  }
+  /// Whether two roles are lanes of one decoder.
+  [[nodiscard]] bool together(index_t a, index_t b) const noexcept { return place(a).reader == place(b).reader; }
 
   /// logits[role,:] of the token after what each of those roles (which rise) has read. logits [count(), v], overwritten
   /// in those rows.
@@ -10780,6 +11042,8 @@ class Session {
         readers_(b_, team, limits_),
         logits_(
             b_.template tensor<float, 3>({readers_.count(), Reader<B>::logit_rows, team.vocab_size()}, limits_.memory)),
+        mixed_(static_cast<std::size_t>(team.vocab_size())),
+        gate_(team.gate() ? &*team.gate() : nullptr, static_cast<index_t>(team.roles().size()), team.widest_hidden()),
         sampler_(team.vocab_size()),
         stream_(team.tokenizer()) {
     reserve();
@@ -10819,6 +11083,15 @@ class Session {
   template <class OnText>
   const Generation& complete(std::string_view text, OnText&& on_text, const GenerateOptions& options = {});
 
+  /// For a gate by performance: each role's loss at an outcome that is now known, such as -log p of the label that came
+  /// true. Every role's, be it asleep or not. Throws Error(unsupported) for another gate, Error(invalid_argument) for
+  /// losses that are not finite, or not one for each role.
+  void report(std::span<const double> losses) { performance().observe(losses); }
+  /// What was reported so far, as n numbers: restored, the same reports give the same weights, bit for bit.
+  [[nodiscard]] std::span<const double> gate_state() { return performance().log_weights(); }
+  /// Error(invalid_argument) for what gate_state() never was.
+  void restore_gate(std::span<const double> state) { performance().restore(state); }
+
   /// The team that answers.
   [[nodiscard]] const Team<B>& team() const noexcept { return *team_; }
   /// The limits in force, the defaults filled in.
@@ -10840,23 +11113,55 @@ class Session {
   void tokenize_text(std::string_view text);
   /// Throws Error(limit_exceeded) unless ids_ and `more` tokens fit.
   void require_room(index_t more) const;
-  /// The gate reads ids_ and sets weights_, asked_ and answering_. Afterwards the role that it reads has read ids_.
+  /// The gate reads ids_ and sets weights_, asked_ and answering_. Afterwards the roles that it reads have read ids_.
   [[nodiscard]] std::optional<Code> weigh(Wake wake, const Interrupt& interrupt);
-  /// Sets asked_ and answering_ by weights_.
+  /// The gate sees what is new in ids_, the role whose states it reads having read it.
+  [[nodiscard]] std::optional<Code> show_gate(const Interrupt& interrupt);
+  /// Every role reads ids_, and the gate sees how likely it is to each.
+  [[nodiscard]] std::optional<Code> show_likelihoods(const Interrupt& interrupt);
+  /// The gate sees how likely a token is to each role. rows [count, v]: their logits of it.
+  void show_token(MatrixView<const float> rows, std::int32_t id);
+  /// A gate by token sees what is new in ids_ and weighs anew. Afterwards who answers has read ids_.
+  [[nodiscard]] std::optional<Code> follow(Wake wake, const Interrupt& interrupt);
+  /// Sets weights_ from what the gate has seen, asked_ and answering_. Error(malformed) if they are not finite.
   void choose_roles(Wake wake);
+  [[nodiscard]] const GateSettings* settings() const noexcept {
+    return team_->gate() ? &team_->gate()->settings : nullptr;
+  }
+  [[nodiscard]] RunningPerformance& performance() {
+    if (settings() == nullptr || settings()->reads != GateReads::performance) {
+      throw Error(Code::unsupported, "gate", "one that reads performance", "another");
+    }
+    return gate_.performance();
+  }
+  [[nodiscard]] bool by_token() const noexcept { return settings() != nullptr && settings()->per_token; }
+  [[nodiscard]] bool by_likelihood() const noexcept {
+    return settings() != nullptr && settings()->reads == GateReads::likelihood;
+  }
   /// Every role of asked_ reads what it has not read of ids_.
   [[nodiscard]] std::optional<Code> catch_up(const Interrupt& interrupt);
+  /// Tokens of every role that are read at once where each one's logits are wanted: they must fit one step.
+  [[nodiscard]] index_t score_rows() const noexcept {
+    return std::min(Reader<B>::logit_rows, std::max<index_t>(limits_.rows / readers_.count(), 1));
+  }
+  /// Those roles read on until the first `tokens` of ids_; logit_rows(i) are then those after the i-th that was new.
+  [[nodiscard]] std::optional<Code> read_with_logits(std::span<const index_t> roles, index_t tokens,
+                                                     const Interrupt& interrupt);
   /// Every role of asked_ reads ids_[first … first + t); adds log p of ids_[first + 1 … first + t] to score_. t ≤
-  /// logit_rows.
+  /// score_rows().
   [[nodiscard]] std::optional<Code> score_chunk(index_t first, index_t t, const Interrupt& interrupt);
+  /// The same with a gate by token: a token at a time, as generate would.
+  [[nodiscard]] std::optional<Code> score_by_token(const Ask& ask);
+  /// Adds log p of a token, of the logits in rows [count, v], to score_.
+  void add_score(MatrixView<float> rows, std::int32_t id);
 
   /// Checks a generation's options and empties generation_.
   void begin_text(const GenerateOptions& options);
   /// Generates what follows ids_; on_text runs in the host's floating-point environment.
   template <class OnText>
   const Generation& write(const FpEnvironment& environment, OnText& on_text, const GenerateOptions& options);
-  /// log p of the team's next token, of the answering roles' logits in row i of each. rows [count, v], destroyed.
-  VectorView<float> mix(MatrixView<float> rows);
+  /// log p of the team's next token into mixed_, of the answering roles' logits. rows [count, v], destroyed.
+  void mix(MatrixView<float> rows);
   /// The answering roles' logits after token i of those that were last read: [count, v].
   [[nodiscard]] MatrixView<float> logit_rows(index_t i) {
     const auto all = logits_.view();
@@ -10866,13 +11171,17 @@ class Session {
   [[nodiscard]] std::optional<Code> guess(const GenerateOptions& options);
   [[nodiscard]] std::optional<Code> write_ahead(index_t most, const GenerateOptions& options);
   void look_up(index_t most);
-  /// Every answering role reads ids_ and draft_; logit_rows(i) are then those after the last of ids_ and i of draft_.
-  [[nodiscard]] std::optional<Code> read_ahead(const Interrupt& interrupt);
+  /// Every role of asked_ reads ids_, and those that answer draft_; logit_rows(i) are then those after the last of ids_
+  /// and i of draft_.
+  [[nodiscard]] std::optional<Code> read_ahead(Wake wake, const Interrupt& interrupt);
   /// So many guesses were kept; what was read of the others is forgotten.
   void end_round(index_t kept);
   /// Chooses the next token from logit_rows(i) and adds it to generation_ and ids_.
   std::int32_t sample(index_t i, const Sampling& sampling);
 
+  /// The weights of an answer by a gate by token: their mean over its tokens.
+  void begin_weights(Roles& roles);
+  void name_mean_weights(Roles& roles, index_t tokens) const;
   void name_roles(Roles& roles, Wake wake) const {
     for (std::size_t k = 0; k < roles.size(); ++k) {
       roles[k].weight = weights_[k];
@@ -10901,6 +11210,8 @@ class Session {
   Tokenizer::Scratch text_scratch_;
   RoleReaders<B> readers_;
   decltype(std::declval<B&>().template tensor<float, 3>({}, nullptr)) logits_;  // [roles and base, logit_rows, v]
+  std::vector<float> mixed_;                                                    // log p of the next token, [v]
+  RoleGate gate_;
   Sampler sampler_;
   TextStream stream_;
   std::vector<std::int32_t> ids_;
@@ -10908,15 +11219,17 @@ class Session {
   std::vector<double> weights_;             // by role, after top-k; Σ = 1
   std::vector<float> route_;                // the same for the base's lane
   std::vector<index_t> asked_, answering_;  // roles that read (with the base, if it does); that the answer is mixed of
-  std::vector<double> feature_;             // what the gate reads, [d]
-  std::vector<double> label_probability_;   // [roles, labels]
-  std::vector<double> base_scores_;         // by label: of the base's lane, if it answers
-  std::vector<std::string> spare_labels_;   // strings that keep their capacity while a view has fewer labels
+  std::vector<index_t> reading_, everyone_;
+  std::vector<double> weight_sums_;        // of a gate by token: Σ over the tokens of an answer, by role
+  std::size_t shown_ = 0;                  // tokens of ids_ that the gate has seen
+  std::vector<double> label_probability_;  // [roles, labels]
+  std::vector<double> base_scores_;        // by label: of the base's lane, if it answers
+  std::vector<std::string> spare_labels_;  // strings that keep their capacity while a view has fewer labels
   std::string content_;
   View view_;
   Score score_;
   Generation generation_;
-  std::vector<std::int32_t> draft_;
+  std::vector<std::int32_t> draft_, forced_;
   DraftLength draft_length_;
   std::vector<float> absent_logits_;
 };
@@ -11048,7 +11361,8 @@ template <Backend B>
 std::optional<Code> Session<B>::guess(const GenerateOptions& options) {
   draft_.clear();
   const auto unread = static_cast<index_t>(ids_.size()) - readers_.length(answering_.front());
-  if (options.draft == Draft::none || unread != 1) return std::nullopt;  // the prompt's own step is not shared
+  if (options.draft == Draft::none || by_token() || unread != 1)
+    return std::nullopt;  // the prompt's own step is not shared
   const auto m = static_cast<index_t>(answering_.size());
   const auto left = std::min(limits_.tokens - static_cast<index_t>(ids_.size()),
                              options.max_tokens - static_cast<index_t>(generation_.ids.size()) - 1);
@@ -11085,7 +11399,7 @@ std::optional<Code> Session<B>::write_ahead(index_t most, const GenerateOptions&
     for (const std::int32_t id : team_->absent_ids()) {
       absent_logits_.push_back(std::exchange(own(id), -std::numeric_limits<float>::infinity()));
     }
-    draft_.push_back(sampler_.sample(own, static_cast<std::int64_t>(ids_.size()), options.sampling));
+    draft_.push_back(sampler_.sample(own, static_cast<std::int64_t>(ids_.size()), options.sampling, ids_));
     for (std::size_t j = 0; j < absent_logits_.size(); ++j) own(team_->absent_ids()[j]) = absent_logits_[j];
     ids_.push_back(draft_.back());
   }
@@ -11108,10 +11422,10 @@ void Session<B>::look_up(index_t most) {
 }
 
 template <Backend B>
-std::optional<Code> Session<B>::read_ahead(const Interrupt& interrupt) {
+std::optional<Code> Session<B>::read_ahead(Wake wake, const Interrupt& interrupt) {
   if (draft_.empty()) {
-    if (const auto code = catch_up(interrupt)) return code;
-    readers_.logits(b_, answering_, logit_rows(0));
+    if (const auto code = by_token() ? follow(wake, interrupt) : catch_up(interrupt)) return code;
+    readers_.logits(b_, asked_, logit_rows(0));
     return std::nullopt;
   }
   ids_.insert(ids_.end(), draft_.begin(), draft_.end());
@@ -11151,8 +11465,11 @@ void Session<B>::reserve() {
   route_.assign(n, 0.0F);
   asked_.reserve(n + 1);
   answering_.reserve(n + 1);
+  reading_.reserve(n + 1);
+  everyone_.resize(n);
+  std::iota(everyone_.begin(), everyone_.end(), index_t{0});
   base_scores_.reserve(labels);
-  feature_.reserve(static_cast<std::size_t>(team_->widest_hidden()));
+  weight_sums_.assign(n, 0.0);
   label_probability_.reserve(n * labels);
   content_.reserve(static_cast<std::size_t>(limits_.text_bytes));
   spare_labels_.resize(labels);
@@ -11171,6 +11488,7 @@ void Session<B>::reserve() {
     }
   }
   generation_.ids.reserve(tokens);
+  forced_.reserve(ids_.capacity());
   draft_.reserve(static_cast<std::size_t>(Reader<B>::logit_rows));
   absent_logits_.reserve(team_->absent_ids().size());
   generation_.text.reserve(tokens * std::min<std::size_t>(stream_.max_piece_bytes(), 256));
@@ -11201,32 +11519,76 @@ void Session<B>::require_room(index_t more) const {
 template <Backend B>
 std::optional<Code> Session<B>::weigh(Wake wake, const Interrupt& interrupt) {
   readers_.start();
-  const auto& gate = team_->gate();
-  if (!gate) {
-    weights_.assign(1, 1.0);
-    choose_roles(wake);
-    return std::nullopt;
-  }
-  const auto of = static_cast<index_t>(gate->of);
-  if (of == static_cast<index_t>(weights_.size())) readers_.route(of, {});  // the base alone, whatever it answered last
-  feature_.assign(static_cast<std::size_t>(readers_.decoder(of).config().d), 0.0);
-  const auto code = readers_.read(b_, {&of, 1}, ids_, interrupt, [&](index_t, MatrixView<const float> hidden) {
-    for (index_t t = 0; t < hidden.extent(0); ++t) {
-      for (std::size_t i = 0; i < feature_.size(); ++i) feature_[i] += static_cast<double>(hidden(t, i));
-    }
-  });
-  if (code) return code;
-  for (double& f : feature_) f /= static_cast<double>(ids_.size());
-  linear_scores(gate->weight.view(), gate->bias.view().span(), feature_, weights_);
-  require_finite(weights_, who(of));
-  softmax(weights_, gate->temperature);
-  keep_top_k(weights_, gate->top_k);
+  gate_.start();
+  shown_ = 0;
+  asked_.clear();
+  if (const auto code = by_likelihood() ? show_likelihoods(interrupt) : show_gate(interrupt)) return code;
   choose_roles(wake);
+  if (team_->mix_in() == MixIn::deltas) readers_.forget(answering_.front());  // the gate may have read it without them
   return std::nullopt;
 }
 
 template <Backend B>
+std::optional<Code> Session<B>::show_gate(const Interrupt& interrupt) {
+  if (settings() == nullptr || !settings()->is_linear()) return std::nullopt;
+  const auto of = static_cast<index_t>(settings()->of);
+  const bool base = settings()->of == weights_.size();
+  const auto see = [&](MatrixView<const float> states) {
+    gate_.see(states);
+    shown_ += static_cast<std::size_t>(states.extent(0));
+  };
+  if (settings()->reads == GateReads::mean_embedding) {
+    const auto unseen = std::span<const std::int32_t>(ids_).subspan(shown_);
+    readers_.embeddings(b_, base ? std::nullopt : std::optional(of), unseen, see);
+    return std::nullopt;
+  }
+  if (base) readers_.route(of, {});  // the base alone, whatever it answered last
+  // Roles on one decoder go on together; one on a decoder of its own waits until the gate has chosen.
+  reading_.assign(1, of);
+  for (const index_t role : asked_) {
+    if (role != of && readers_.together(role, of)) reading_.push_back(role);
+  }
+  std::sort(reading_.begin(), reading_.end());
+  const auto each = [&](index_t role, MatrixView<const float> states) {
+    if (role == of) see(states);
+  };
+  return readers_.read(b_, reading_, ids_, interrupt, each, settings()->layer);
+}
+
+template <Backend B>
+std::optional<Code> Session<B>::show_likelihoods(const Interrupt& interrupt) {
+  const auto tokens = static_cast<index_t>(ids_.size()), chunk = score_rows();
+  for (index_t first = 0; first < tokens; first += chunk) {
+    const index_t t = std::min(chunk, tokens - first);
+    if (const auto code = read_with_logits(everyone_, first + t, interrupt)) return code;
+    for (index_t i = 0; i < t && first + i + 1 < tokens; ++i) {
+      show_token(logit_rows(i), ids_[static_cast<std::size_t>(first + i + 1)]);
+    }
+  }
+  return std::nullopt;
+}
+
+template <Backend B>
+void Session<B>::show_token(MatrixView<const float> rows, std::int32_t id) {
+  for (const index_t k : everyone_) {
+    const auto logits = rows.row(k).span();
+    gate_.see(k, static_cast<double>(logits[static_cast<std::size_t>(id)]) - log_sum_exp(logits));
+  }
+}
+
+template <Backend B>
+std::optional<Code> Session<B>::follow(Wake wake, const Interrupt& interrupt) {
+  if (const auto code = show_gate(interrupt)) return code;
+  choose_roles(by_likelihood() ? Wake::all : wake);
+  for (std::size_t k = 0; k < weights_.size(); ++k) weight_sums_[k] += weights_[k];
+  return catch_up(interrupt);
+}
+
+template <Backend B>
 void Session<B>::choose_roles(Wake wake) {
+  gate_.weigh(weights_);
+  const bool states = settings() != nullptr && settings()->reads_states();
+  require_finite(weights_, states ? who(static_cast<index_t>(settings()->of)) : std::string("gate"));
   const bool inside = team_->mix_in() == MixIn::deltas;
   const auto base = static_cast<index_t>(weights_.size());
   asked_.clear();
@@ -11240,7 +11602,6 @@ void Session<B>::choose_roles(Wake wake) {
   answering_.push_back(base);
   asked_.push_back(base);
   for (std::size_t k = 0; k < weights_.size(); ++k) route_[k] = static_cast<float>(weights_[k]);
-  readers_.forget(base);  // the gate may have read it without them
   readers_.route(base, route_);
 }
 
@@ -11257,14 +11618,15 @@ std::optional<Code> Session<B>::catch_up(const Interrupt& interrupt) {
 namespace finteam::inline FINTEAM_ABI {
 
 template <Backend B>
-VectorView<float> Session<B>::mix(MatrixView<float> rows) {
+void Session<B>::mix(MatrixView<float> rows) {
   const auto n = static_cast<index_t>(weights_.size());
   if (team_->mix_in() == MixIn::deltas) {
-    log_softmax(rows.row(n).span());
-    return rows.row(n);
+    const auto base = rows.row(n).span();
+    std::copy(base.begin(), base.end(), mixed_.begin());
+    log_softmax(mixed_);
+  } else {
+    mix_next_token(team_->mix_in(), weights_, rows.rows(0, n), mixed_);
   }
-  mix_next_token(team_->mix_in(), weights_, rows.rows(0, n), rows.row(0).span());
-  return rows.row(0);
 }
 
 template <Backend B>
@@ -11320,6 +11682,7 @@ const Generation& Session<B>::write(const FpEnvironment& environment, OnText& on
   };
 
   const auto finish_of = [](Code code) { return code == Code::deadline ? Finish::deadline : Finish::cancelled; };
+  begin_weights(out.roles);
   auto interrupted = weigh(Wake::chosen, options.interrupt);
   if (interrupted) weights_.assign(weights_.size(), 0.0);
   if (!interrupted) interrupted = catch_up(options.interrupt);
@@ -11329,7 +11692,7 @@ const Generation& Session<B>::write(const FpEnvironment& environment, OnText& on
   const index_t most = std::min(options.max_tokens, limits_.tokens - out.prompt_tokens);
   while (!end) {
     auto code = guess(options);
-    if (!code) code = read_ahead(options.interrupt);
+    if (!code) code = read_ahead(Wake::chosen, options.interrupt);
     if (code) end = finish_of(*code);
     index_t kept = 0;
     for (std::size_t i = 0; !end; ++i) {
@@ -11349,6 +11712,7 @@ const Generation& Session<B>::write(const FpEnvironment& environment, OnText& on
     }
     end_round(kept);
   }
+  if (by_token() && !interrupted) name_mean_weights(out.roles, static_cast<index_t>(out.ids.size()));
   if (*end != Finish::caller) stream_.finish(emit);
   out.finish = stream_.stopped() ? Finish::stop_string : *end;
   return out;
@@ -11356,13 +11720,18 @@ const Generation& Session<B>::write(const FpEnvironment& environment, OnText& on
 
 template <Backend B>
 std::int32_t Session<B>::sample(index_t i, const Sampling& sampling) {
-  const auto log_p = mix(logit_rows(i));
-  for (const std::int32_t id : team_->absent_ids()) log_p(id) = -std::numeric_limits<float>::infinity();
-  const double greatest = static_cast<double>(*std::max_element(log_p.data(), log_p.data() + log_p.size()));
+  const MatrixView<float> rows = logit_rows(i);
+  mix(rows);
+  for (const std::int32_t id : team_->absent_ids()) {
+    mixed_[static_cast<std::size_t>(id)] = -std::numeric_limits<float>::infinity();
+  }
+  const double greatest = static_cast<double>(*std::max_element(mixed_.begin(), mixed_.end()));
   require_finite({&greatest, 1}, "the next token");
-  const std::int32_t id = sampler_.sample(log_p, static_cast<std::int64_t>(ids_.size()), sampling);
+  const std::int32_t id = sampler_.sample({mixed_.data(), {static_cast<index_t>(mixed_.size())}},
+                                          static_cast<std::int64_t>(ids_.size()), sampling, ids_);
+  if (by_token() && by_likelihood()) show_token(rows, id);
   generation_.ids.push_back(id);
-  generation_.log_probability += static_cast<double>(log_p(id));
+  generation_.log_probability += static_cast<double>(mixed_[static_cast<std::size_t>(id)]);
   ids_.push_back(id);
   return id;
 }
@@ -11374,19 +11743,19 @@ const Score& Session<B>::score(std::string_view text, const Ask& ask) {
   tokenize_text(text);
   require_room(0);
   if (ids_.size() < 2) throw Error(Code::invalid_argument, "text", "at least two tokens", std::to_string(ids_.size()));
-  throw_if(weigh(ask.wake, ask.interrupt), "score");
-  name_roles(score_.roles, ask.wake);
   score_.log_probability = 0;
   score_.tokens = static_cast<index_t>(ids_.size()) - 1;
-  readers_.start();
   for (RoleView& role : score_.roles) role.scores.clear();
-  for (const index_t k : asked_) {
-    if (k < static_cast<index_t>(weights_.size())) score_.roles[static_cast<std::size_t>(k)].scores.assign(1, 0.0);
-  }
-  // what is read at once must fit one step, so that its logits lie in order
-  const index_t chunk = std::min(Reader<B>::logit_rows, std::max<index_t>(limits_.rows / readers_.count(), 1));
-  for (index_t first = 0; first < score_.tokens; first += chunk) {
-    throw_if(score_chunk(first, std::min(chunk, score_.tokens - first), ask.interrupt), "score");
+  if (by_token()) {
+    throw_if(score_by_token(ask), "score");
+  } else {
+    throw_if(weigh(ask.wake, ask.interrupt), "score");
+    name_roles(score_.roles, ask.wake);
+    readers_.start();
+    const index_t chunk = score_rows();
+    for (index_t first = 0; first < score_.tokens; first += chunk) {
+      throw_if(score_chunk(first, std::min(chunk, score_.tokens - first), ask.interrupt), "score");
+    }
   }
   for (const RoleView& role : score_.roles) require_finite(role.scores, "role " + detail::printable(role.name));
   require_finite({&score_.log_probability, 1}, "score");
@@ -11394,24 +11763,64 @@ const Score& Session<B>::score(std::string_view text, const Ask& ask) {
 }
 
 template <Backend B>
-std::optional<Code> Session<B>::score_chunk(index_t first, index_t t, const Interrupt& interrupt) {
-  const auto all = logits_.view();
-  const auto so_far = std::span<const std::int32_t>(ids_).first(static_cast<std::size_t>(first + t));
-  const auto code = readers_.read(b_, asked_, so_far, interrupt, [&](index_t k, MatrixView<const float> hidden) {
-    readers_.logits(b_, k, hidden, all.row(k).rows(0, hidden.extent(0)));
+std::optional<Code> Session<B>::read_with_logits(std::span<const index_t> roles, index_t tokens,
+                                                 const Interrupt& interrupt) {
+  const auto so_far = std::span<const std::int32_t>(ids_).first(static_cast<std::size_t>(tokens));
+  return readers_.read(b_, roles, so_far, interrupt, [&](index_t k, MatrixView<const float> hidden) {
+    readers_.logits(b_, k, hidden, logits_.view().row(k).rows(0, hidden.extent(0)));
   });
-  if (code) return code;
-  for (index_t i = 0; i < t; ++i) {
-    const auto id = static_cast<std::size_t>(ids_[static_cast<std::size_t>(first + i + 1)]);
-    const MatrixView<float> rows = logit_rows(i);
-    for (std::size_t k = 0; k < score_.roles.size(); ++k) {
-      if (score_.roles[k].scores.empty()) continue;
-      const auto row = std::span<const float>(rows.row(static_cast<index_t>(k)).span());
-      score_.roles[k].scores[0] += static_cast<double>(row[id]) - log_sum_exp(row);
-    }
-    score_.log_probability += static_cast<double>(mix(rows)(id));
-  }
+}
+
+template <Backend B>
+std::optional<Code> Session<B>::score_chunk(index_t first, index_t t, const Interrupt& interrupt) {
+  if (const auto code = read_with_logits(asked_, first + t, interrupt)) return code;
+  for (index_t i = 0; i < t; ++i) add_score(logit_rows(i), ids_[static_cast<std::size_t>(first + i + 1)]);
   return std::nullopt;
+}
+
+template <Backend B>
+std::optional<Code> Session<B>::score_by_token(const Ask& ask) {
+  draft_.clear();
+  forced_.assign(ids_.begin(), ids_.end());
+  ids_.resize(1);
+  begin_weights(score_.roles);
+  if (const auto code = weigh(ask.wake, ask.interrupt)) return code;
+  for (std::size_t i = 1; i < forced_.size(); ++i) {
+    if (const auto code = read_ahead(ask.wake, ask.interrupt)) return code;
+    const MatrixView<float> rows = logit_rows(0);
+    add_score(rows, forced_[i]);
+    if (by_likelihood()) show_token(rows, forced_[i]);  // as the mix has left them, as in sample()
+    ids_.push_back(forced_[i]);
+  }
+  name_mean_weights(score_.roles, score_.tokens);
+  return std::nullopt;
+}
+
+template <Backend B>
+void Session<B>::add_score(MatrixView<float> rows, std::int32_t id) {
+  for (const index_t k : asked_) {
+    if (k == static_cast<index_t>(weights_.size())) continue;  // the base
+    const auto row = std::span<const float>(rows.row(k).span());
+    auto& sum = score_.roles[static_cast<std::size_t>(k)].scores;
+    sum.resize(1);
+    sum[0] += static_cast<double>(row[static_cast<std::size_t>(id)]) - log_sum_exp(row);
+  }
+  mix(rows);
+  score_.log_probability += static_cast<double>(mixed_[static_cast<std::size_t>(id)]);
+}
+
+template <Backend B>
+void Session<B>::begin_weights(Roles& roles) {
+  std::fill(weight_sums_.begin(), weight_sums_.end(), 0.0);
+  for (RoleView& role : roles) role.awake = false;
+}
+
+template <Backend B>
+void Session<B>::name_mean_weights(Roles& roles, index_t tokens) const {
+  for (std::size_t k = 0; k < roles.size(); ++k) {
+    roles[k].weight = weight_sums_[k] / static_cast<double>(std::max<index_t>(tokens, 1));
+    roles[k].awake = roles[k].weight > 0;
+  }
 }
 
 }  // namespace finteam::inline FINTEAM_ABI
@@ -11472,8 +11881,9 @@ namespace detail {
     const std::uint64_t page = detail::cache_page_bytes(c, limits.cache);
     plan.cache_per_1000_tokens += 1000 * static_cast<std::uint64_t>(lanes) * page / page_tokens;
     plan.cache += static_cast<std::uint64_t>(Reader<Cpu>::cache_limits(c, lanes, limits).pages) * page;
-    plan.scratch += StepScratch<Cpu>::bytes(c, limits.rows, deltas) +
-                    4 * static_cast<std::uint64_t>((limits.rows + lanes) * c.d + lanes * Reader<Cpu>::logit_rows * c.v);
+    plan.scratch +=
+        StepScratch<Cpu>::bytes(c, limits.rows, deltas) +
+        4 * static_cast<std::uint64_t>((2 * limits.rows + lanes) * c.d + lanes * Reader<Cpu>::logit_rows * c.v);
   }
   return plan;
 }

@@ -100,6 +100,14 @@ class StepScratch {
   std::vector<Routed> routed_;  // by expert
 };
 
+/// Where a step's states are also wanted: after so many blocks, before any final norm (transformers'
+/// hidden_states[layer], but for the last). states [t, d], overwritten.
+template <class Space>
+struct Tap {
+  index_t layer = 0;
+  MatrixView<float, Space> states;
+};
+
 /// Immutable after loading; shared by threads, each with its own cache and scratch.
 template <Backend B>
 class Decoder {
@@ -124,7 +132,8 @@ class Decoder {
   /// positions of the cache.
   [[nodiscard]] std::optional<Code> forward(B& b, KvCache<B>& cache, std::span<const Row> rows, StepScratch<B>& s,
                                             MatrixView<float, typename B::Space> hidden,
-                                            const Interrupt& interrupt = {}) const {
+                                            const Interrupt& interrupt = {},
+                                            const std::optional<Tap<typename B::Space>>& tap = {}) const {
     const FpEnvironment environment;
     const index_t t = static_cast<index_t>(rows.size());
     const auto x = s.x_.view().rows(0, t);
@@ -138,12 +147,25 @@ class Decoder {
     rope_angles(frequency_, s.sites_, a.cosine.view().rows(0, t), a.sine.view().rows(0, t));
     s.choose(rows.size(), [&](std::size_t i) { return rows[i].route; });
     embed(b, rows, s, x);
+    const auto tapped = [&](std::size_t l) {
+      if (tap && tap->layer == static_cast<index_t>(l)) b.copy(x, tap->states);
+    };
+    tapped(0);
     for (std::size_t l = 0; l < w_.blocks.size(); ++l) {
       if (const auto code = interrupt.pending()) return code;
       block<B>(b, w_.blocks[l], eps_, s.sites_, cache.layer(static_cast<index_t>(l)), s.block_, x);
+      tapped(l + 1);
     }
     b.rms_norm(x, w_.norm.view(), eps_, hidden);
     return std::nullopt;
+  }
+
+  /// y[t,:] = embed_tokens[rows[t].token,:], by the row's route. t = rows.size() ≤ s.rows(), y [t, d], overwritten.
+  void embeddings(B& b, std::span<const Row> rows, StepScratch<B>& s, MatrixView<float, typename B::Space> y) const {
+    s.tokens_.clear();
+    for (const Row& row : rows) s.tokens_.push_back(row.token);
+    s.choose(rows.size(), [&](std::size_t i) { return rows[i].route; });
+    embed(b, rows, s, y);
   }
 
   /// logits[t,:] = lm_head · hidden[t,:]. hidden [t, d], t ≤ s.rows(), logits [t, v], overwritten. routes: of each row,

@@ -2,11 +2,10 @@
 // opened.
 #pragma once
 
-#include <finteam/file/json_view.hpp>
 #include <finteam/mix/mixture.hpp>
+#include <finteam/team/gate_settings.hpp>
 #include <finteam/team/task.hpp>
 
-#include <filesystem>
 #include <map>
 #include <optional>
 #include <string>
@@ -19,16 +18,10 @@ struct Manifest {
   struct Role {
     std::string name, path;
   };
-  struct Gate {
-    std::string file;          ///< a safetensors file with weight [roles, d] and bias [roles]
-    std::size_t of = 0;        ///< the role whose hidden states it reads; the number of roles: the base
-    index_t top_k = 0;         ///< roles that stay awake
-    double temperature = 1.0;  ///< of the softmax over its scores
-  };
 
   std::vector<Role> roles;
-  std::string base;          ///< a path; the roles' are then adapters on it; empty: each role is a checkpoint
-  std::optional<Gate> gate;  ///< none for a team of one
+  std::string base;                  ///< a path; the roles' are then adapters on it; empty: each role is a checkpoint
+  std::optional<GateSettings> gate;  ///< none for a team of one
   MixIn mix_in = MixIn::probabilities;
   std::string chat = "llama-3";
   std::string tokenizer;  ///< a path; empty: tokenizer.json in the team's folder, else in the first role's
@@ -36,7 +29,11 @@ struct Manifest {
 
   /// Whether the base that roles share is read besides them: by the gate, or as the answer, with deltas summed.
   [[nodiscard]] bool has_base_lane() const noexcept {
-    return !base.empty() && (mix_in == MixIn::deltas || (gate && gate->of == roles.size()));
+    return !base.empty() && (mix_in == MixIn::deltas || gate_reads_base());
+  }
+  /// Whether the gate reads the states of the base.
+  [[nodiscard]] bool gate_reads_base() const noexcept {
+    return gate && gate->reads_states() && gate->of == roles.size();
   }
   /// Sequences that one decoder reads side by side.
   [[nodiscard]] index_t lanes() const noexcept {
@@ -45,44 +42,6 @@ struct Manifest {
 };
 
 namespace detail {
-
-/// A path that stays in its folder (symbolic links are followed): relative, and without "..".
-[[nodiscard]] inline std::string inner_path(const JsonView& json) {
-  const std::filesystem::path path = json.as_string();
-  bool climbs = path.empty() || path.is_absolute() || json.as_string().find('\\') != std::string::npos;
-  for (const auto& part : path) climbs = climbs || part == "..";
-  if (climbs) json.refuse("a path inside the team's folder");
-  return json.as_string();
-}
-
-/// One of `choices`; its index.
-inline std::size_t one_of(const JsonView& json, std::initializer_list<std::string_view> choices) {
-  std::string list;
-  std::size_t i = 0;
-  for (const auto choice : choices) {
-    if (json.as_string() == choice) return i;
-    list += (i++ != 0 ? ", " : "") + std::string(choice);
-  }
-  json.refuse("one of " + list, Code::unsupported);
-}
-
-[[nodiscard]] inline Manifest::Gate read_gate(const JsonView& json, const std::vector<Manifest::Role>& roles,
-                                              bool has_base) {
-  Manifest::Gate gate;
-  only_keys(json, {"file", "reads", "of", "per", "top_k", "temperature"});
-  gate.file = inner_path(json.at("file"));
-  one_of(json.at("reads"), {"prompt_mean_hidden"});
-  if (const auto per = json.find("per")) one_of(*per, {"prompt"});
-  const JsonView of = json.at("of");
-  while (gate.of < roles.size() && roles[gate.of].name != of.as_string()) ++gate.of;
-  if (gate.of == roles.size() && !(has_base && of.as_string() == "base")) {
-    of.refuse(has_base ? "the name of a role, or base" : "the name of a role", Code::not_found);
-  }
-  const auto n = static_cast<std::int64_t>(roles.size());
-  gate.top_k = json.int_or("top_k", n, 1, n);
-  gate.temperature = json.number_or("temperature", 1.0, 1e-6, 1e6);
-  return gate;
-}
 
 [[nodiscard]] inline Task read_task(const JsonView& json) {
   only_keys(json, {"instruction", "input", "labels", "prior"});
@@ -119,13 +78,22 @@ inline std::size_t one_of(const JsonView& json, std::initializer_list<std::strin
   for (const auto& role : m.roles) {
     if (role.name == "base" && !m.base.empty()) roles.refuse("names other than base, which is the base's");
   }
-  if (const auto gate = json.find("gate")) m.gate = detail::read_gate(*gate, m.roles, !m.base.empty());
+  std::vector<std::string> names;
+  for (const auto& role : m.roles) names.push_back(role.name);
+  const auto gate = json.find("gate");
+  if (gate) m.gate = detail::read_gate(*gate, names, !m.base.empty());
   if (m.roles.size() > 1 && !m.gate) {
     throw Error(Code::mismatch, json.where(), "a gate, for " + std::to_string(m.roles.size()) + " roles", "none");
   }
   if (const auto mix = json.find("mix_in")) {
     m.mix_in = static_cast<MixIn>(detail::one_of(*mix, {"probabilities", "logits", "deltas"}));
     if (m.mix_in == MixIn::deltas && m.base.empty()) mix->refuse("deltas only with a base", Code::mismatch);
+  }
+  if (m.gate && !m.gate->rule.renormalise && m.mix_in == MixIn::probabilities) {
+    gate->at("renormalise").refuse("true, where probabilities are mixed", Code::mismatch);
+  }
+  if (m.gate && m.gate->per_token && m.mix_in == MixIn::deltas && m.gate_reads_base()) {
+    gate->at("of").refuse("a role, where the base's own states are those of the answer", Code::unsupported);
   }
   m.chat = json.string_or("chat", m.chat);
   if (const auto tokenizer = json.find("tokenizer")) m.tokenizer = detail::inner_path(*tokenizer);

@@ -61,8 +61,9 @@ namespace detail {
     const std::uint64_t page = detail::cache_page_bytes(c, limits.cache);
     plan.cache_per_1000_tokens += 1000 * static_cast<std::uint64_t>(lanes) * page / page_tokens;
     plan.cache += static_cast<std::uint64_t>(Reader<Cpu>::cache_limits(c, lanes, limits).pages) * page;
-    plan.scratch += StepScratch<Cpu>::bytes(c, limits.rows, deltas) +
-                    4 * static_cast<std::uint64_t>((limits.rows + lanes) * c.d + lanes * Reader<Cpu>::logit_rows * c.v);
+    plan.scratch +=
+        StepScratch<Cpu>::bytes(c, limits.rows, deltas) +
+        4 * static_cast<std::uint64_t>((2 * limits.rows + lanes) * c.d + lanes * Reader<Cpu>::logit_rows * c.v);
   }
   return plan;
 }

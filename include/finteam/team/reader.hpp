@@ -61,6 +61,7 @@ class Reader {
         cache_(b, cache_limits(decoder.config(), lanes, limits), limits.memory),
         scratch_(b, decoder.config(), limits.rows, limits.memory, decoder.deltas()),
         hidden_(b.template tensor<float, 2>({limits.rows, decoder.config().d}, limits.memory)),
+        tapped_(b.template tensor<float, 2>({limits.rows, decoder.config().d}, limits.memory)),
         states_(b.template tensor<float, 2>({lanes, decoder.config().d}, limits.memory)),
         lanes_(static_cast<std::size_t>(lanes)) {
     const auto rows = static_cast<std::size_t>(limits.rows);
@@ -100,11 +101,13 @@ class Reader {
     return at(lane).sequence == none ? 0 : cache_.length(at(lane).sequence);
   }
 
-  /// Appends each reading to its lane, in steps of at most `rows` rows that lanes share; each(lane, hidden [t, d]) sees
-  /// the states of every step. Returns the interrupt's code if it came; all must then start again.
+  /// Appends each reading to its lane, in steps of at most `rows` rows that lanes share; each(lane, states [t, d]) sees
+  /// the states of every step: after the final norm, or after `layer` blocks. Returns the interrupt's code if it came;
+  /// all must then start again.
   template <class Each>
   [[nodiscard]] std::optional<Code> read(B& b, std::span<const Reading> readings, const Interrupt& interrupt,
-                                         Each&& each) {
+                                         Each&& each, std::optional<index_t> layer = {}) {
+    layer_ = layer && *layer < decoder_->config().layers ? layer : std::nullopt;
     rows_.clear();
     pieces_.clear();
     for (const Reading& reading : readings) {
@@ -118,6 +121,22 @@ class Reader {
       }
     }
     return rows_.empty() ? std::nullopt : flush(b, interrupt, each);
+  }
+
+  /// each(embeddings [t, d]) sees the input embeddings of the ids, in pieces, as they are read in a lane, or, for
+  /// none, as the base has them; nothing is read.
+  template <class Each>
+  void embeddings(B& b, std::optional<index_t> lane, std::span<const std::int32_t> ids, Each&& each) {
+    while (!ids.empty()) {
+      const auto part = ids.first(std::min(ids.size(), static_cast<std::size_t>(scratch_.rows())));
+      rows_.clear();
+      for (const std::int32_t id : part) rows_.push_back({.token = id, .route = lane ? route_of(*lane) : nullptr});
+      const auto y = tapped_.view().rows(0, static_cast<index_t>(part.size()));
+      decoder_->embeddings(b, rows_, scratch_, y);
+      each(MatrixView<const float, typename B::Space>(y));
+      ids = ids.subspan(part.size());
+    }
+    rows_.clear();
   }
 
   /// The state of the last token that a lane has read. [d]
@@ -151,6 +170,7 @@ class Reader {
   [[nodiscard]] std::optional<Code> score(B& b, std::span<const index_t> lanes, const LabelTokens& labels,
                                           const Interrupt& interrupt, MatrixView<float, typename B::Space> logits,
                                           Scores&& scores) {
+    layer_.reset();
     this->logits(b, lanes, logits.rows(0, this->lanes()));
     for (const index_t lane : lanes) {
       const auto first = std::span<const float>(logits.row(lane).span());
@@ -208,7 +228,8 @@ class Reader {
     if (const auto code = step(b, interrupt)) return code;
     for (const Piece& piece : pieces_) {
       b.copy(hidden_.view().rows(piece.first + piece.count - 1, 1), states_.view().rows(piece.lane, 1));
-      each(piece.lane, MatrixView<const float, typename B::Space>(hidden_.view().rows(piece.first, piece.count)));
+      const auto seen = (layer_ ? tapped_ : hidden_).view().rows(piece.first, piece.count);
+      each(piece.lane, MatrixView<const float, typename B::Space>(seen));
     }
     rows_.clear();
     pieces_.clear();
@@ -261,8 +282,10 @@ class Reader {
   }
 
   [[nodiscard]] std::optional<Code> step(B& b, const Interrupt& interrupt) {
-    return decoder_->forward(b, cache_, rows_, scratch_, hidden_.view().rows(0, static_cast<index_t>(rows_.size())),
-                             interrupt);
+    const auto t = static_cast<index_t>(rows_.size());
+    std::optional<Tap<typename B::Space>> tap;
+    if (layer_) tap = {*layer_, tapped_.view().rows(0, t)};
+    return decoder_->forward(b, cache_, rows_, scratch_, hidden_.view().rows(0, t), interrupt, tap);
   }
 
   using States = decltype(std::declval<B&>().template tensor<float, 2>({}, nullptr));
@@ -271,7 +294,9 @@ class Reader {
   KvCache<B> cache_;
   StepScratch<B> scratch_;
   States hidden_;  // of the last step's rows, [rows, d]
+  States tapped_;  // the same rows after layer_ blocks
   States states_;  // of the last token of each lane, [lanes, d]
+  std::optional<index_t> layer_;
   std::vector<Lane> lanes_;
   std::vector<Row> rows_;
   std::vector<Piece> pieces_;

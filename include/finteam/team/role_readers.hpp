@@ -60,11 +60,12 @@ class RoleReaders {
     return true;
   }
 
-  /// Each of those roles (which rise) reads what it has not read of `tokens`; each(role, hidden [t, d]) sees the states
-  /// of what is read. Returns the interrupt's code if it came; all must then start again.
+  /// Each of those roles (which rise) reads what it has not read of `tokens`; each(role, states [t, d]) sees the states
+  /// of what is read, after `layer` blocks if that is given. Returns the interrupt's code if it came; all must then
+  /// start again.
   template <class Each>
   [[nodiscard]] std::optional<Code> read(B& b, std::span<const index_t> roles, std::span<const std::int32_t> tokens,
-                                         const Interrupt& interrupt, Each&& each) {
+                                         const Interrupt& interrupt, Each&& each, std::optional<index_t> layer = {}) {
     std::optional<Code> code;
     each_reader(roles, [&](std::size_t first_role, std::span<const index_t> some) {
       readings_.clear();
@@ -73,12 +74,22 @@ class RoleReaders {
         if (!unread.empty()) readings_.push_back({place(role).lane, unread});
       }
       if (code || readings_.empty()) return;
-      code = reader(some.front()).read(b, readings_, interrupt, [&](index_t lane, auto hidden) {
-        each(static_cast<index_t>(first_role) + lane, hidden);
-      });
+      code = reader(some.front())
+                 .read(
+                     b, readings_, interrupt,
+                     [&](index_t lane, auto hidden) { each(static_cast<index_t>(first_role) + lane, hidden); }, layer);
     });
     return code;
   }
+
+  /// As Reader::embeddings, for a role or, with none, for the base.
+  template <class Each>
+  void embeddings(B& b, std::optional<index_t> role, std::span<const std::int32_t> ids, Each&& each) {
+    if (!role) return readers_.front().embeddings(b, {}, ids, each);
+    reader(*role).embeddings(b, place(*role).lane, ids, each);
+  }
+  /// Whether two roles are lanes of one decoder.
+  [[nodiscard]] bool together(index_t a, index_t b) const noexcept { return place(a).reader == place(b).reader; }
 
   /// logits[role,:] of the token after what each of those roles (which rise) has read. logits [count(), v], overwritten
   /// in those rows.

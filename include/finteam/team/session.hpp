@@ -3,7 +3,6 @@
 #pragma once
 
 #include <finteam/backend/fp_environment.hpp>
-#include <finteam/mix/gate.hpp>
 #include <finteam/team/draft_length.hpp>
 #include <finteam/team/generation.hpp>
 #include <finteam/team/role_readers.hpp>
@@ -34,6 +33,8 @@ class Session {
         readers_(b_, team, limits_),
         logits_(
             b_.template tensor<float, 3>({readers_.count(), Reader<B>::logit_rows, team.vocab_size()}, limits_.memory)),
+        mixed_(static_cast<std::size_t>(team.vocab_size())),
+        gate_(team.gate() ? &*team.gate() : nullptr, static_cast<index_t>(team.roles().size()), team.widest_hidden()),
         sampler_(team.vocab_size()),
         stream_(team.tokenizer()) {
     reserve();
@@ -73,6 +74,15 @@ class Session {
   template <class OnText>
   const Generation& complete(std::string_view text, OnText&& on_text, const GenerateOptions& options = {});
 
+  /// For a gate by performance: each role's loss at an outcome that is now known, such as -log p of the label that came
+  /// true. Every role's, be it asleep or not. Throws Error(unsupported) for another gate, Error(invalid_argument) for
+  /// losses that are not finite, or not one for each role.
+  void report(std::span<const double> losses) { performance().observe(losses); }
+  /// What was reported so far, as n numbers: restored, the same reports give the same weights, bit for bit.
+  [[nodiscard]] std::span<const double> gate_state() { return performance().log_weights(); }
+  /// Error(invalid_argument) for what gate_state() never was.
+  void restore_gate(std::span<const double> state) { performance().restore(state); }
+
   /// The team that answers.
   [[nodiscard]] const Team<B>& team() const noexcept { return *team_; }
   /// The limits in force, the defaults filled in.
@@ -94,23 +104,55 @@ class Session {
   void tokenize_text(std::string_view text);
   /// Throws Error(limit_exceeded) unless ids_ and `more` tokens fit.
   void require_room(index_t more) const;
-  /// The gate reads ids_ and sets weights_, asked_ and answering_. Afterwards the role that it reads has read ids_.
+  /// The gate reads ids_ and sets weights_, asked_ and answering_. Afterwards the roles that it reads have read ids_.
   [[nodiscard]] std::optional<Code> weigh(Wake wake, const Interrupt& interrupt);
-  /// Sets asked_ and answering_ by weights_.
+  /// The gate sees what is new in ids_, the role whose states it reads having read it.
+  [[nodiscard]] std::optional<Code> show_gate(const Interrupt& interrupt);
+  /// Every role reads ids_, and the gate sees how likely it is to each.
+  [[nodiscard]] std::optional<Code> show_likelihoods(const Interrupt& interrupt);
+  /// The gate sees how likely a token is to each role. rows [count, v]: their logits of it.
+  void show_token(MatrixView<const float> rows, std::int32_t id);
+  /// A gate by token sees what is new in ids_ and weighs anew. Afterwards who answers has read ids_.
+  [[nodiscard]] std::optional<Code> follow(Wake wake, const Interrupt& interrupt);
+  /// Sets weights_ from what the gate has seen, asked_ and answering_. Error(malformed) if they are not finite.
   void choose_roles(Wake wake);
+  [[nodiscard]] const GateSettings* settings() const noexcept {
+    return team_->gate() ? &team_->gate()->settings : nullptr;
+  }
+  [[nodiscard]] RunningPerformance& performance() {
+    if (settings() == nullptr || settings()->reads != GateReads::performance) {
+      throw Error(Code::unsupported, "gate", "one that reads performance", "another");
+    }
+    return gate_.performance();
+  }
+  [[nodiscard]] bool by_token() const noexcept { return settings() != nullptr && settings()->per_token; }
+  [[nodiscard]] bool by_likelihood() const noexcept {
+    return settings() != nullptr && settings()->reads == GateReads::likelihood;
+  }
   /// Every role of asked_ reads what it has not read of ids_.
   [[nodiscard]] std::optional<Code> catch_up(const Interrupt& interrupt);
+  /// Tokens of every role that are read at once where each one's logits are wanted: they must fit one step.
+  [[nodiscard]] index_t score_rows() const noexcept {
+    return std::min(Reader<B>::logit_rows, std::max<index_t>(limits_.rows / readers_.count(), 1));
+  }
+  /// Those roles read on until the first `tokens` of ids_; logit_rows(i) are then those after the i-th that was new.
+  [[nodiscard]] std::optional<Code> read_with_logits(std::span<const index_t> roles, index_t tokens,
+                                                     const Interrupt& interrupt);
   /// Every role of asked_ reads ids_[first … first + t); adds log p of ids_[first + 1 … first + t] to score_. t ≤
-  /// logit_rows.
+  /// score_rows().
   [[nodiscard]] std::optional<Code> score_chunk(index_t first, index_t t, const Interrupt& interrupt);
+  /// The same with a gate by token: a token at a time, as generate would.
+  [[nodiscard]] std::optional<Code> score_by_token(const Ask& ask);
+  /// Adds log p of a token, of the logits in rows [count, v], to score_.
+  void add_score(MatrixView<float> rows, std::int32_t id);
 
   /// Checks a generation's options and empties generation_.
   void begin_text(const GenerateOptions& options);
   /// Generates what follows ids_; on_text runs in the host's floating-point environment.
   template <class OnText>
   const Generation& write(const FpEnvironment& environment, OnText& on_text, const GenerateOptions& options);
-  /// log p of the team's next token, of the answering roles' logits in row i of each. rows [count, v], destroyed.
-  VectorView<float> mix(MatrixView<float> rows);
+  /// log p of the team's next token into mixed_, of the answering roles' logits. rows [count, v], destroyed.
+  void mix(MatrixView<float> rows);
   /// The answering roles' logits after token i of those that were last read: [count, v].
   [[nodiscard]] MatrixView<float> logit_rows(index_t i) {
     const auto all = logits_.view();
@@ -120,13 +162,17 @@ class Session {
   [[nodiscard]] std::optional<Code> guess(const GenerateOptions& options);
   [[nodiscard]] std::optional<Code> write_ahead(index_t most, const GenerateOptions& options);
   void look_up(index_t most);
-  /// Every answering role reads ids_ and draft_; logit_rows(i) are then those after the last of ids_ and i of draft_.
-  [[nodiscard]] std::optional<Code> read_ahead(const Interrupt& interrupt);
+  /// Every role of asked_ reads ids_, and those that answer draft_; logit_rows(i) are then those after the last of ids_
+  /// and i of draft_.
+  [[nodiscard]] std::optional<Code> read_ahead(Wake wake, const Interrupt& interrupt);
   /// So many guesses were kept; what was read of the others is forgotten.
   void end_round(index_t kept);
   /// Chooses the next token from logit_rows(i) and adds it to generation_ and ids_.
   std::int32_t sample(index_t i, const Sampling& sampling);
 
+  /// The weights of an answer by a gate by token: their mean over its tokens.
+  void begin_weights(Roles& roles);
+  void name_mean_weights(Roles& roles, index_t tokens) const;
   void name_roles(Roles& roles, Wake wake) const {
     for (std::size_t k = 0; k < roles.size(); ++k) {
       roles[k].weight = weights_[k];
@@ -155,6 +201,8 @@ class Session {
   Tokenizer::Scratch text_scratch_;
   RoleReaders<B> readers_;
   decltype(std::declval<B&>().template tensor<float, 3>({}, nullptr)) logits_;  // [roles and base, logit_rows, v]
+  std::vector<float> mixed_;                                                    // log p of the next token, [v]
+  RoleGate gate_;
   Sampler sampler_;
   TextStream stream_;
   std::vector<std::int32_t> ids_;
@@ -162,15 +210,17 @@ class Session {
   std::vector<double> weights_;             // by role, after top-k; Σ = 1
   std::vector<float> route_;                // the same for the base's lane
   std::vector<index_t> asked_, answering_;  // roles that read (with the base, if it does); that the answer is mixed of
-  std::vector<double> feature_;             // what the gate reads, [d]
-  std::vector<double> label_probability_;   // [roles, labels]
-  std::vector<double> base_scores_;         // by label: of the base's lane, if it answers
-  std::vector<std::string> spare_labels_;   // strings that keep their capacity while a view has fewer labels
+  std::vector<index_t> reading_, everyone_;
+  std::vector<double> weight_sums_;        // of a gate by token: Σ over the tokens of an answer, by role
+  std::size_t shown_ = 0;                  // tokens of ids_ that the gate has seen
+  std::vector<double> label_probability_;  // [roles, labels]
+  std::vector<double> base_scores_;        // by label: of the base's lane, if it answers
+  std::vector<std::string> spare_labels_;  // strings that keep their capacity while a view has fewer labels
   std::string content_;
   View view_;
   Score score_;
   Generation generation_;
-  std::vector<std::int32_t> draft_;
+  std::vector<std::int32_t> draft_, forced_;
   DraftLength draft_length_;
   std::vector<float> absent_logits_;
 };

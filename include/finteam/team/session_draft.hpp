@@ -14,7 +14,8 @@ template <Backend B>
 std::optional<Code> Session<B>::guess(const GenerateOptions& options) {
   draft_.clear();
   const auto unread = static_cast<index_t>(ids_.size()) - readers_.length(answering_.front());
-  if (options.draft == Draft::none || unread != 1) return std::nullopt;  // the prompt's own step is not shared
+  if (options.draft == Draft::none || by_token() || unread != 1)
+    return std::nullopt;  // the prompt's own step is not shared
   const auto m = static_cast<index_t>(answering_.size());
   const auto left = std::min(limits_.tokens - static_cast<index_t>(ids_.size()),
                              options.max_tokens - static_cast<index_t>(generation_.ids.size()) - 1);
@@ -51,7 +52,7 @@ std::optional<Code> Session<B>::write_ahead(index_t most, const GenerateOptions&
     for (const std::int32_t id : team_->absent_ids()) {
       absent_logits_.push_back(std::exchange(own(id), -std::numeric_limits<float>::infinity()));
     }
-    draft_.push_back(sampler_.sample(own, static_cast<std::int64_t>(ids_.size()), options.sampling));
+    draft_.push_back(sampler_.sample(own, static_cast<std::int64_t>(ids_.size()), options.sampling, ids_));
     for (std::size_t j = 0; j < absent_logits_.size(); ++j) own(team_->absent_ids()[j]) = absent_logits_[j];
     ids_.push_back(draft_.back());
   }
@@ -74,10 +75,10 @@ void Session<B>::look_up(index_t most) {
 }
 
 template <Backend B>
-std::optional<Code> Session<B>::read_ahead(const Interrupt& interrupt) {
+std::optional<Code> Session<B>::read_ahead(Wake wake, const Interrupt& interrupt) {
   if (draft_.empty()) {
-    if (const auto code = catch_up(interrupt)) return code;
-    readers_.logits(b_, answering_, logit_rows(0));
+    if (const auto code = by_token() ? follow(wake, interrupt) : catch_up(interrupt)) return code;
+    readers_.logits(b_, asked_, logit_rows(0));
     return std::nullopt;
   }
   ids_.insert(ids_.end(), draft_.begin(), draft_.end());

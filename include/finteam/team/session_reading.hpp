@@ -4,6 +4,8 @@
 
 #include <finteam/team/session.hpp>
 
+#include <numeric>
+
 namespace finteam::inline FINTEAM_ABI {
 
 template <Backend B>
@@ -18,8 +20,11 @@ void Session<B>::reserve() {
   route_.assign(n, 0.0F);
   asked_.reserve(n + 1);
   answering_.reserve(n + 1);
+  reading_.reserve(n + 1);
+  everyone_.resize(n);
+  std::iota(everyone_.begin(), everyone_.end(), index_t{0});
   base_scores_.reserve(labels);
-  feature_.reserve(static_cast<std::size_t>(team_->widest_hidden()));
+  weight_sums_.assign(n, 0.0);
   label_probability_.reserve(n * labels);
   content_.reserve(static_cast<std::size_t>(limits_.text_bytes));
   spare_labels_.resize(labels);
@@ -38,6 +43,7 @@ void Session<B>::reserve() {
     }
   }
   generation_.ids.reserve(tokens);
+  forced_.reserve(ids_.capacity());
   draft_.reserve(static_cast<std::size_t>(Reader<B>::logit_rows));
   absent_logits_.reserve(team_->absent_ids().size());
   generation_.text.reserve(tokens * std::min<std::size_t>(stream_.max_piece_bytes(), 256));
@@ -68,32 +74,76 @@ void Session<B>::require_room(index_t more) const {
 template <Backend B>
 std::optional<Code> Session<B>::weigh(Wake wake, const Interrupt& interrupt) {
   readers_.start();
-  const auto& gate = team_->gate();
-  if (!gate) {
-    weights_.assign(1, 1.0);
-    choose_roles(wake);
-    return std::nullopt;
-  }
-  const auto of = static_cast<index_t>(gate->of);
-  if (of == static_cast<index_t>(weights_.size())) readers_.route(of, {});  // the base alone, whatever it answered last
-  feature_.assign(static_cast<std::size_t>(readers_.decoder(of).config().d), 0.0);
-  const auto code = readers_.read(b_, {&of, 1}, ids_, interrupt, [&](index_t, MatrixView<const float> hidden) {
-    for (index_t t = 0; t < hidden.extent(0); ++t) {
-      for (std::size_t i = 0; i < feature_.size(); ++i) feature_[i] += static_cast<double>(hidden(t, i));
-    }
-  });
-  if (code) return code;
-  for (double& f : feature_) f /= static_cast<double>(ids_.size());
-  linear_scores(gate->weight.view(), gate->bias.view().span(), feature_, weights_);
-  require_finite(weights_, who(of));
-  softmax(weights_, gate->temperature);
-  keep_top_k(weights_, gate->top_k);
+  gate_.start();
+  shown_ = 0;
+  asked_.clear();
+  if (const auto code = by_likelihood() ? show_likelihoods(interrupt) : show_gate(interrupt)) return code;
   choose_roles(wake);
+  if (team_->mix_in() == MixIn::deltas) readers_.forget(answering_.front());  // the gate may have read it without them
   return std::nullopt;
 }
 
 template <Backend B>
+std::optional<Code> Session<B>::show_gate(const Interrupt& interrupt) {
+  if (settings() == nullptr || !settings()->is_linear()) return std::nullopt;
+  const auto of = static_cast<index_t>(settings()->of);
+  const bool base = settings()->of == weights_.size();
+  const auto see = [&](MatrixView<const float> states) {
+    gate_.see(states);
+    shown_ += static_cast<std::size_t>(states.extent(0));
+  };
+  if (settings()->reads == GateReads::mean_embedding) {
+    const auto unseen = std::span<const std::int32_t>(ids_).subspan(shown_);
+    readers_.embeddings(b_, base ? std::nullopt : std::optional(of), unseen, see);
+    return std::nullopt;
+  }
+  if (base) readers_.route(of, {});  // the base alone, whatever it answered last
+  // Roles on one decoder go on together; one on a decoder of its own waits until the gate has chosen.
+  reading_.assign(1, of);
+  for (const index_t role : asked_) {
+    if (role != of && readers_.together(role, of)) reading_.push_back(role);
+  }
+  std::sort(reading_.begin(), reading_.end());
+  const auto each = [&](index_t role, MatrixView<const float> states) {
+    if (role == of) see(states);
+  };
+  return readers_.read(b_, reading_, ids_, interrupt, each, settings()->layer);
+}
+
+template <Backend B>
+std::optional<Code> Session<B>::show_likelihoods(const Interrupt& interrupt) {
+  const auto tokens = static_cast<index_t>(ids_.size()), chunk = score_rows();
+  for (index_t first = 0; first < tokens; first += chunk) {
+    const index_t t = std::min(chunk, tokens - first);
+    if (const auto code = read_with_logits(everyone_, first + t, interrupt)) return code;
+    for (index_t i = 0; i < t && first + i + 1 < tokens; ++i) {
+      show_token(logit_rows(i), ids_[static_cast<std::size_t>(first + i + 1)]);
+    }
+  }
+  return std::nullopt;
+}
+
+template <Backend B>
+void Session<B>::show_token(MatrixView<const float> rows, std::int32_t id) {
+  for (const index_t k : everyone_) {
+    const auto logits = rows.row(k).span();
+    gate_.see(k, static_cast<double>(logits[static_cast<std::size_t>(id)]) - log_sum_exp(logits));
+  }
+}
+
+template <Backend B>
+std::optional<Code> Session<B>::follow(Wake wake, const Interrupt& interrupt) {
+  if (const auto code = show_gate(interrupt)) return code;
+  choose_roles(by_likelihood() ? Wake::all : wake);
+  for (std::size_t k = 0; k < weights_.size(); ++k) weight_sums_[k] += weights_[k];
+  return catch_up(interrupt);
+}
+
+template <Backend B>
 void Session<B>::choose_roles(Wake wake) {
+  gate_.weigh(weights_);
+  const bool states = settings() != nullptr && settings()->reads_states();
+  require_finite(weights_, states ? who(static_cast<index_t>(settings()->of)) : std::string("gate"));
   const bool inside = team_->mix_in() == MixIn::deltas;
   const auto base = static_cast<index_t>(weights_.size());
   asked_.clear();
@@ -107,7 +157,6 @@ void Session<B>::choose_roles(Wake wake) {
   answering_.push_back(base);
   asked_.push_back(base);
   for (std::size_t k = 0; k < weights_.size(); ++k) route_[k] = static_cast<float>(weights_[k]);
-  readers_.forget(base);  // the gate may have read it without them
   readers_.route(base, route_);
 }
 

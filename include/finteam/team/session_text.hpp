@@ -8,14 +8,15 @@
 namespace finteam::inline FINTEAM_ABI {
 
 template <Backend B>
-VectorView<float> Session<B>::mix(MatrixView<float> rows) {
+void Session<B>::mix(MatrixView<float> rows) {
   const auto n = static_cast<index_t>(weights_.size());
   if (team_->mix_in() == MixIn::deltas) {
-    log_softmax(rows.row(n).span());
-    return rows.row(n);
+    const auto base = rows.row(n).span();
+    std::copy(base.begin(), base.end(), mixed_.begin());
+    log_softmax(mixed_);
+  } else {
+    mix_next_token(team_->mix_in(), weights_, rows.rows(0, n), mixed_);
   }
-  mix_next_token(team_->mix_in(), weights_, rows.rows(0, n), rows.row(0).span());
-  return rows.row(0);
 }
 
 template <Backend B>
@@ -71,6 +72,7 @@ const Generation& Session<B>::write(const FpEnvironment& environment, OnText& on
   };
 
   const auto finish_of = [](Code code) { return code == Code::deadline ? Finish::deadline : Finish::cancelled; };
+  begin_weights(out.roles);
   auto interrupted = weigh(Wake::chosen, options.interrupt);
   if (interrupted) weights_.assign(weights_.size(), 0.0);
   if (!interrupted) interrupted = catch_up(options.interrupt);
@@ -80,7 +82,7 @@ const Generation& Session<B>::write(const FpEnvironment& environment, OnText& on
   const index_t most = std::min(options.max_tokens, limits_.tokens - out.prompt_tokens);
   while (!end) {
     auto code = guess(options);
-    if (!code) code = read_ahead(options.interrupt);
+    if (!code) code = read_ahead(Wake::chosen, options.interrupt);
     if (code) end = finish_of(*code);
     index_t kept = 0;
     for (std::size_t i = 0; !end; ++i) {
@@ -100,6 +102,7 @@ const Generation& Session<B>::write(const FpEnvironment& environment, OnText& on
     }
     end_round(kept);
   }
+  if (by_token() && !interrupted) name_mean_weights(out.roles, static_cast<index_t>(out.ids.size()));
   if (*end != Finish::caller) stream_.finish(emit);
   out.finish = stream_.stopped() ? Finish::stop_string : *end;
   return out;
@@ -107,13 +110,18 @@ const Generation& Session<B>::write(const FpEnvironment& environment, OnText& on
 
 template <Backend B>
 std::int32_t Session<B>::sample(index_t i, const Sampling& sampling) {
-  const auto log_p = mix(logit_rows(i));
-  for (const std::int32_t id : team_->absent_ids()) log_p(id) = -std::numeric_limits<float>::infinity();
-  const double greatest = static_cast<double>(*std::max_element(log_p.data(), log_p.data() + log_p.size()));
+  const MatrixView<float> rows = logit_rows(i);
+  mix(rows);
+  for (const std::int32_t id : team_->absent_ids()) {
+    mixed_[static_cast<std::size_t>(id)] = -std::numeric_limits<float>::infinity();
+  }
+  const double greatest = static_cast<double>(*std::max_element(mixed_.begin(), mixed_.end()));
   require_finite({&greatest, 1}, "the next token");
-  const std::int32_t id = sampler_.sample(log_p, static_cast<std::int64_t>(ids_.size()), sampling);
+  const std::int32_t id = sampler_.sample({mixed_.data(), {static_cast<index_t>(mixed_.size())}},
+                                          static_cast<std::int64_t>(ids_.size()), sampling, ids_);
+  if (by_token() && by_likelihood()) show_token(rows, id);
   generation_.ids.push_back(id);
-  generation_.log_probability += static_cast<double>(log_p(id));
+  generation_.log_probability += static_cast<double>(mixed_[static_cast<std::size_t>(id)]);
   ids_.push_back(id);
   return id;
 }
@@ -125,19 +133,19 @@ const Score& Session<B>::score(std::string_view text, const Ask& ask) {
   tokenize_text(text);
   require_room(0);
   if (ids_.size() < 2) throw Error(Code::invalid_argument, "text", "at least two tokens", std::to_string(ids_.size()));
-  throw_if(weigh(ask.wake, ask.interrupt), "score");
-  name_roles(score_.roles, ask.wake);
   score_.log_probability = 0;
   score_.tokens = static_cast<index_t>(ids_.size()) - 1;
-  readers_.start();
   for (RoleView& role : score_.roles) role.scores.clear();
-  for (const index_t k : asked_) {
-    if (k < static_cast<index_t>(weights_.size())) score_.roles[static_cast<std::size_t>(k)].scores.assign(1, 0.0);
-  }
-  // what is read at once must fit one step, so that its logits lie in order
-  const index_t chunk = std::min(Reader<B>::logit_rows, std::max<index_t>(limits_.rows / readers_.count(), 1));
-  for (index_t first = 0; first < score_.tokens; first += chunk) {
-    throw_if(score_chunk(first, std::min(chunk, score_.tokens - first), ask.interrupt), "score");
+  if (by_token()) {
+    throw_if(score_by_token(ask), "score");
+  } else {
+    throw_if(weigh(ask.wake, ask.interrupt), "score");
+    name_roles(score_.roles, ask.wake);
+    readers_.start();
+    const index_t chunk = score_rows();
+    for (index_t first = 0; first < score_.tokens; first += chunk) {
+      throw_if(score_chunk(first, std::min(chunk, score_.tokens - first), ask.interrupt), "score");
+    }
   }
   for (const RoleView& role : score_.roles) require_finite(role.scores, "role " + detail::printable(role.name));
   require_finite({&score_.log_probability, 1}, "score");
@@ -145,24 +153,64 @@ const Score& Session<B>::score(std::string_view text, const Ask& ask) {
 }
 
 template <Backend B>
-std::optional<Code> Session<B>::score_chunk(index_t first, index_t t, const Interrupt& interrupt) {
-  const auto all = logits_.view();
-  const auto so_far = std::span<const std::int32_t>(ids_).first(static_cast<std::size_t>(first + t));
-  const auto code = readers_.read(b_, asked_, so_far, interrupt, [&](index_t k, MatrixView<const float> hidden) {
-    readers_.logits(b_, k, hidden, all.row(k).rows(0, hidden.extent(0)));
+std::optional<Code> Session<B>::read_with_logits(std::span<const index_t> roles, index_t tokens,
+                                                 const Interrupt& interrupt) {
+  const auto so_far = std::span<const std::int32_t>(ids_).first(static_cast<std::size_t>(tokens));
+  return readers_.read(b_, roles, so_far, interrupt, [&](index_t k, MatrixView<const float> hidden) {
+    readers_.logits(b_, k, hidden, logits_.view().row(k).rows(0, hidden.extent(0)));
   });
-  if (code) return code;
-  for (index_t i = 0; i < t; ++i) {
-    const auto id = static_cast<std::size_t>(ids_[static_cast<std::size_t>(first + i + 1)]);
-    const MatrixView<float> rows = logit_rows(i);
-    for (std::size_t k = 0; k < score_.roles.size(); ++k) {
-      if (score_.roles[k].scores.empty()) continue;
-      const auto row = std::span<const float>(rows.row(static_cast<index_t>(k)).span());
-      score_.roles[k].scores[0] += static_cast<double>(row[id]) - log_sum_exp(row);
-    }
-    score_.log_probability += static_cast<double>(mix(rows)(id));
-  }
+}
+
+template <Backend B>
+std::optional<Code> Session<B>::score_chunk(index_t first, index_t t, const Interrupt& interrupt) {
+  if (const auto code = read_with_logits(asked_, first + t, interrupt)) return code;
+  for (index_t i = 0; i < t; ++i) add_score(logit_rows(i), ids_[static_cast<std::size_t>(first + i + 1)]);
   return std::nullopt;
+}
+
+template <Backend B>
+std::optional<Code> Session<B>::score_by_token(const Ask& ask) {
+  draft_.clear();
+  forced_.assign(ids_.begin(), ids_.end());
+  ids_.resize(1);
+  begin_weights(score_.roles);
+  if (const auto code = weigh(ask.wake, ask.interrupt)) return code;
+  for (std::size_t i = 1; i < forced_.size(); ++i) {
+    if (const auto code = read_ahead(ask.wake, ask.interrupt)) return code;
+    const MatrixView<float> rows = logit_rows(0);
+    add_score(rows, forced_[i]);
+    if (by_likelihood()) show_token(rows, forced_[i]);  // as the mix has left them, as in sample()
+    ids_.push_back(forced_[i]);
+  }
+  name_mean_weights(score_.roles, score_.tokens);
+  return std::nullopt;
+}
+
+template <Backend B>
+void Session<B>::add_score(MatrixView<float> rows, std::int32_t id) {
+  for (const index_t k : asked_) {
+    if (k == static_cast<index_t>(weights_.size())) continue;  // the base
+    const auto row = std::span<const float>(rows.row(k).span());
+    auto& sum = score_.roles[static_cast<std::size_t>(k)].scores;
+    sum.resize(1);
+    sum[0] += static_cast<double>(row[static_cast<std::size_t>(id)]) - log_sum_exp(row);
+  }
+  mix(rows);
+  score_.log_probability += static_cast<double>(mixed_[static_cast<std::size_t>(id)]);
+}
+
+template <Backend B>
+void Session<B>::begin_weights(Roles& roles) {
+  std::fill(weight_sums_.begin(), weight_sums_.end(), 0.0);
+  for (RoleView& role : roles) role.awake = false;
+}
+
+template <Backend B>
+void Session<B>::name_mean_weights(Roles& roles, index_t tokens) const {
+  for (std::size_t k = 0; k < roles.size(); ++k) {
+    roles[k].weight = weight_sums_[k] / static_cast<double>(std::max<index_t>(tokens, 1));
+    roles[k].awake = roles[k].weight > 0;
+  }
 }
 
 }  // namespace finteam::inline FINTEAM_ABI

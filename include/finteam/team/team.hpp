@@ -7,6 +7,7 @@
 #include <finteam/expert/lora.hpp>
 #include <finteam/file/safetensors.hpp>
 #include <finteam/team/manifest.hpp>
+#include <finteam/team/role_gate.hpp>
 #include <finteam/text/chat.hpp>
 #include <finteam/text/tokenizer.hpp>
 
@@ -34,15 +35,6 @@ struct Role {
   std::string name;
   std::size_t model = 0;
   std::optional<index_t> expert{};
-};
-
-/// A linear gate over the prompt's mean hidden state in one role.
-struct LinearGate {
-  Tensor<float, 2> weight;  ///< [roles, d of that role]
-  Tensor<float, 1> bias;    ///< [roles]
-  std::size_t of = 0;       ///< the role; the number of roles: the base
-  index_t top_k = 1;
-  double temperature = 1.0;
 };
 
 namespace detail {
@@ -141,7 +133,7 @@ class Team {
   /// How a conversation becomes ids.
   [[nodiscard]] const ChatFormat& chat() const noexcept { return *chat_; }
   /// Nothing for a team of one.
-  [[nodiscard]] const std::optional<LinearGate>& gate() const noexcept { return gate_; }
+  [[nodiscard]] const std::optional<Gate>& gate() const noexcept { return gate_; }
   /// What `generate` and `score` mix.
   [[nodiscard]] MixIn mix_in() const noexcept { return manifest_.mix_in; }
   /// v: logits of every role; at least tokenizer().size().
@@ -184,7 +176,7 @@ class Team {
   std::vector<Role> roles_;
   std::optional<Tokenizer> tokenizer_;
   std::optional<ChatFormat> chat_;
-  std::optional<LinearGate> gate_;
+  std::optional<Gate> gate_;
   std::vector<std::int32_t> end_ids_, absent_ids_;
   index_t context_ = 0, widest_hidden_ = 0;
 };
@@ -262,10 +254,19 @@ void Team<B>::refuse_other_tokenizer(const std::filesystem::path& own, const std
 template <Backend B>
 void Team<B>::open_gate(const std::filesystem::path& folder, const std::string& where) {
   if (!manifest_.gate) return;
-  const Manifest::Gate& g = *manifest_.gate;
+  Gate gate{*manifest_.gate, {}, {}};
+  const GateSettings& g = gate.settings;
+  if (!g.is_linear()) {
+    gate_ = std::move(gate);
+    return;
+  }
+  const Config& read = models_[manifest_.base.empty() ? g.of : 0].decoder.config();
+  if (g.layer && *g.layer > read.layers) {
+    throw Error(Code::mismatch, where + ": gate.layer",
+                "at most the " + std::to_string(read.layers) + " layers of what it reads", std::to_string(*g.layer));
+  }
   const Safetensors file = Safetensors::open(folder / g.file);
-  const index_t n = static_cast<index_t>(roles_.size()),
-                d = models_[manifest_.base.empty() ? g.of : 0].decoder.config().d;
+  const index_t n = static_cast<index_t>(roles_.size()), d = read.d;
   const auto take = [&](std::string_view name, std::initializer_list<index_t> shape, float* out) {
     const RawTensor raw = file.tensor(name);
     if (!std::equal(raw.shape.begin(), raw.shape.end(), shape.begin(), shape.end())) {
@@ -280,7 +281,8 @@ void Team<B>::open_gate(const std::filesystem::path& folder, const std::string& 
       }
     }
   };
-  LinearGate gate{Tensor<float, 2>({n, d}), Tensor<float, 1>({n}), g.of, g.top_k, g.temperature};
+  gate.weight = Tensor<float, 2>({n, d});
+  gate.bias = Tensor<float, 1>({n});
   take("weight", {n, d}, gate.weight.data());
   take("bias", {n}, gate.bias.data());
   gate_ = std::move(gate);
