@@ -310,9 +310,25 @@ void AttentionBench::run(index_t rows) {
 struct Desk::Engine {
   Team<Cpu> team;
   Session<Cpu> session;
+  double bytes;
   Engine(const Run& run, const std::filesystem::path& folder, index_t tokens)
       : team(open_team(folder, open_options(run, true), Cpu(run.pool))),
-        session(team, {.tokens = tokens}, Cpu(run.pool)) {}
+        session(team, {.tokens = tokens}, Cpu(run.pool)),
+        bytes(awake_bytes(run, folder)) {}
+
+  /// The embedding is not read, unless it is the head as well.
+  [[nodiscard]] double awake_bytes(const Run& run, const std::filesystem::path& folder) {
+    const Plan planned = plan(folder, open_options(run, true));
+    const Config& c = team.decoder(0).config();
+    const double unread = c.tie_word_embeddings ? 0 : packed_bytes(c.v, c.d, run.options.weights);
+    double sum = planned.base > 0 ? static_cast<double>(planned.base) - unread : 0;
+    const Roles roles = session.complete("The", [](std::string_view) {}, {.max_tokens = 1}).roles;
+    for (std::size_t k = 0; k < roles.size(); ++k) {
+      if (!roles[k].awake) continue;
+      sum += static_cast<double>(planned.roles[k].weights) - (planned.base > 0 ? 0 : unread);
+    }
+    return sum;
+  }
 };
 
 Desk::Desk(const Run& run, const std::filesystem::path& folder, index_t tokens) {
@@ -324,10 +340,22 @@ Desk::~Desk() = default;
 
 const Config& Desk::config() const { return engine_->team.decoder(0).config(); }
 
-index_t Desk::generate(index_t tokens) {
-  const Generation& g = engine_->session.complete("The Committee", [](std::string_view) {}, {.max_tokens = tokens});
-  return static_cast<index_t>(g.ids.size());
+Desk::Text Desk::generate(index_t tokens, bool draft) {
+  const Generation& g = engine_->session.complete("The Committee", [](std::string_view) {},
+                                                  {.max_tokens = tokens,
+                                                   .sampling = {.temperature = 1, .seed = 1},
+                                                   .draft = draft ? Draft::favourite : Draft::none});
+  return {static_cast<index_t>(g.ids.size()), g.drafted, g.kept};
 }
+
+void Desk::read(index_t tokens) {
+  std::string text;
+  for (index_t i = 0; i < tokens; ++i) text += "a ";  // a token or two each
+  while (static_cast<index_t>(engine_->team.tokenizer().encode(text).size()) > tokens) text.resize(text.size() - 2);
+  (void)engine_->session.complete(text, [](std::string_view) {}, {.max_tokens = 1});
+}
+
+double Desk::bytes_per_token() const { return engine_->bytes; }
 
 Desk::Answer Desk::classify(std::string_view text) {
   const Task task{.instruction =
@@ -340,7 +368,7 @@ Desk::Answer Desk::classify(std::string_view text) {
   Answer answer{.prompt_tokens = view.prompt_tokens, .readers = 0};
   const auto& gate = engine_->team.gate();
   for (std::size_t k = 0; k < view.roles.size(); ++k) {
-    if (view.roles[k].awake || (gate && gate->of == k)) ++answer.readers;
+    if (view.roles[k].awake || (gate && gate->settings.of == k)) ++answer.readers;
   }
   return answer;
 }

@@ -106,8 +106,15 @@ class Desk {
  public:
   Desk(const Run& run, const std::filesystem::path& folder, index_t tokens);
   ~Desk();
-  /// Goes on from a few words, for so many tokens; how many came.
-  index_t generate(index_t tokens);
+  struct Text {
+    index_t tokens = 0, drafted = 0, kept = 0;
+  };
+  /// Goes on from a few words, for so many tokens; draft: the role that weighs most writes ahead.
+  Text generate(index_t tokens, bool draft = false);
+  /// Reads so many tokens and writes one.
+  void read(index_t tokens);
+  /// Bytes of weights that a token of the answer needs: of each awake role's decoder, or of the base and what they add.
+  [[nodiscard]] double bytes_per_token() const;
 
   struct Answer {
     index_t prompt_tokens = 0, readers = 0;  ///< readers: roles that read the prompt
