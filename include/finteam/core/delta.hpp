@@ -118,4 +118,27 @@ inline void quantise_delta(Format format, std::span<const float> d, float scale,
   }
 }
 
+/// Σ d², and Σ (d - d')² where d' is what quantise_delta makes of d.
+struct DeltaError {
+  double squares = 0;
+  double errors = 0;
+};
+[[nodiscard]] inline DeltaError delta_error(Format format, std::span<const float> d, float scale) noexcept {
+  std::array<double, 8> sums{};
+  for (std::size_t j = 0; j < d.size(); ++j) {
+    sums[j % 8] += static_cast<double>(d[j]) * static_cast<double>(d[j]);
+  }
+  DeltaError e;
+  for (const double sum : sums) e.squares += sum;
+  const double s = static_cast<double>(scale), n = static_cast<double>(d.size()), total = detail::above(d, -1).sum;
+  if (format == Format::int1) {
+    e.errors = e.squares + s * (n * s - 2 * total);
+  } else {
+    const auto [sum, outer] = detail::above(d, scale);
+    e.errors = e.squares + s * (s * (n / 4 + 2 * static_cast<double>(outer)) - total - 2 * sum);
+  }
+  e.errors = std::max(e.errors, 0.0);  // what cancels may leave less
+  return e;
+}
+
 }  // namespace finteam::inline FINTEAM_ABI
