@@ -99,11 +99,11 @@ class DeltaGroup {
   FINTEAM_INLINE static void add_panels(const std::byte* quads, const std::byte* scales, const std::byte* w,
                                         index_t stride, V (&sums)[Panels][Rows]) noexcept {
     Word exact[chains][Panels][Rows];
-    for (auto& chain : exact) {
-      for (auto& panel : chain) {
-        for (auto& sum : panel) sum = Word(0U);
-      }
-    }
+    simd::unroll<Panels>([&](std::size_t p) FINTEAM_INLINE {
+      simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
+        for (std::size_t c = 0; c < chains; ++c) exact[c][p][r] = Word(0U);
+      });
+    });
     simd::unroll<static_cast<std::size_t>(bits)>([&](std::size_t line) FINTEAM_INLINE {
       Word lines[Panels];
       simd::unroll<Panels>([&](std::size_t p) FINTEAM_INLINE {
@@ -131,9 +131,9 @@ class DeltaGroup {
   FINTEAM_INLINE static void add_column(const std::byte* quads, const std::byte* scales, const std::byte* column,
                                         std::size_t i, V (&sums)[Rows]) noexcept {
     Word exact[chains][Rows];
-    for (auto& chain : exact) {
-      for (auto& sum : chain) sum = Word(0U);
-    }
+    simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {  // a plain loop would be a call that sets memory
+      for (std::size_t c = 0; c < chains; ++c) exact[c][r] = Word(0U);
+    });
     simd::unroll<static_cast<std::size_t>(bits)>([&](std::size_t line) FINTEAM_INLINE {
       std::atomic_signal_fence(std::memory_order_seq_cst);  // or the next column's loads are shared, on the stack
       const auto* words = reinterpret_cast<const std::uint32_t*>(column + static_cast<index_t>(line) * line_bytes);
