@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -46,18 +47,19 @@ struct RawDelta {
 namespace detail {
 
 /// How many of |d| are above `least`, and their sum: in eight lanes, so that compilers have an order to vectorise in.
+/// At most 2^33 numbers.
 struct Above {
-  double sum = 0;
-  std::int64_t count = 0;
+  double sum = 0, count = 0;
 };
 [[nodiscard]] inline Above above(std::span<const float> d, float least) noexcept {
   std::array<double, 8> sums{};
-  std::array<std::int64_t, 8> counts{};
+  std::array<std::int32_t, 8> counts{};
+  // Floats as integers, whose order is the same but below zero; a mask and no branch: which are above is any guess.
+  const auto limit = std::bit_cast<std::int32_t>(least);
   const auto add = [&](std::size_t lane, float x) {
-    const float magnitude = std::abs(x);
-    const bool counted = magnitude > least;
-    sums[lane] += static_cast<double>(counted ? magnitude : 0.0F);
-    counts[lane] += counted ? 1 : 0;
+    const std::int32_t bits = std::bit_cast<std::int32_t>(x) & 0x7FFFFFFF, mask = bits > limit ? -1 : 0;
+    sums[lane] += static_cast<double>(std::bit_cast<float>(bits & mask));
+    counts[lane] -= mask;
   };
   const std::size_t whole = d.size() / 8 * 8;
   for (std::size_t j = 0; j < whole; j += 8) {
@@ -90,7 +92,7 @@ struct Above {
     for (int i = 0; i < 16 && scale != before; ++i) {
       const auto [sum, outer] = detail::above(d, scale);
       before = scale;
-      const double twice = total + sum + sum, squares = count + 8 * static_cast<double>(outer);  // 2 Σ c|d|, 4 Σ c²
+      const double twice = total + sum + sum, squares = count + 8 * outer;  // 2 Σ c|d|, 4 Σ c²
       scale = static_cast<float>((twice + twice) / squares);
       gain = twice * twice / squares;
     }
@@ -109,10 +111,10 @@ inline void quantise_delta(Format format, std::span<const float> d, float scale,
   for (std::size_t first = 0; first < d.size(); first += each) {
     unsigned byte = 0;
     for (std::size_t j = first; j < std::min(first + each, d.size()); ++j) {
-      const bool positive = d[j] > 0 || (d[j] == 0 && j % 2 != 0);
-      const bool outer = std::abs(d[j]) > scale;
-      const unsigned q = format == Format::int1 ? (positive ? 1U : 0U) : positive ? (outer ? 3U : 2U) : outer ? 0U : 1U;
-      byte |= q << (bits * (j - first));
+      // no branch: nothing here can be predicted
+      const unsigned above = d[j] > 0, zero = d[j] == 0, outer = std::abs(d[j]) > scale;
+      const unsigned positive = above | (zero & static_cast<unsigned>(j % 2));
+      byte |= (format == Format::int1 ? positive : 2 * positive + (positive == outer)) << (bits * (j - first));
     }
     *numbers++ = static_cast<std::byte>(byte);
   }
@@ -135,7 +137,7 @@ struct DeltaError {
     e.errors = e.squares + s * (n * s - 2 * total);
   } else {
     const auto [sum, outer] = detail::above(d, scale);
-    e.errors = e.squares + s * (s * (n / 4 + 2 * static_cast<double>(outer)) - total - 2 * sum);
+    e.errors = e.squares + s * (s * (n / 4 + 2 * outer) - total - 2 * sum);
   }
   e.errors = std::max(e.errors, 0.0);  // what cancels may leave less
   return e;
