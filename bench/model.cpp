@@ -29,8 +29,13 @@ Weights weights_of(const std::string& text) {
   return *std::find_if(all_weights.begin(), all_weights.end(), [&](Weights w) { return name(w) == text; });
 }
 
-/// Of a matrix that a file holds in bf16.
+constexpr std::array all_deltas = {Format::int1, Format::int2};
+
+/// Of a matrix that a file holds in bf16, or of a difference.
 Format format_of(const std::string& weights) {
+  for (const Format f : all_deltas) {
+    if (name(f) == weights) return f;
+  }
   const RawTensor bf16{nullptr, DType::bf16, {}};
   return finteam::format_of(weights_of(weights), {&bf16, 1});
 }
@@ -40,6 +45,11 @@ Format format_of(const std::string& weights) {
 std::vector<std::string> weight_formats() {
   std::vector<std::string> names;
   for (const Weights w : all_weights) names.emplace_back(name(w));
+  return names;
+}
+std::vector<std::string> delta_formats() {
+  std::vector<std::string> names;
+  for (const Format f : all_deltas) names.emplace_back(name(f));
   return names;
 }
 std::vector<std::string> cache_formats() {
@@ -234,7 +244,7 @@ struct ProductBench::Engine {
   std::size_t next = 0;
 };
 
-ProductBench::ProductBench(const Run& run, const Product& p, index_t most_rows) {
+ProductBench::ProductBench(const Run& run, const Product& p, const std::string& format, index_t most_rows) {
   std::vector<bf16> values(static_cast<std::size_t>(p.n * p.k));
   RandomValues(0.0F).fill(3, 0, values.data(), values.size());
   const index_t extents[] = {p.n, p.k};
@@ -245,10 +255,15 @@ ProductBench::ProductBench(const Run& run, const Product& p, index_t most_rows) 
                                             Tensor<float, 2>({most_rows, p.n}),
                                             Cpu::Input(most_rows, p.k, std::pmr::get_default_resource()),
                                             0});
-  const double bytes = packed_bytes(p.n, p.k, run.options.weights);
+  // a difference of any numbers: bits are bits
+  const std::vector<float> scales(static_cast<std::size_t>(p.n), 0.01F);
+  const Format f = format_of(format);
+  const RawDelta delta{raw.data, reinterpret_cast<const std::byte*>(scales.data()), p.n, p.n, p.k, f};
+  const double bytes = packed_bytes(p.n, p.k, format);
   for (double held = 0; held < cold_bytes(run); held += bytes) {
-    engine_->copies.push_back(
-        engine_->b.matrix({&raw, 1}, Join::stacked, weights_of(run.options.weights), huge_pages()));
+    engine_->copies.push_back(is_delta(f)
+                                  ? PackedMatrix(delta, huge_pages())
+                                  : engine_->b.matrix({&raw, 1}, Join::stacked, weights_of(format), huge_pages()));
   }
 }
 ProductBench::~ProductBench() = default;

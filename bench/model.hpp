@@ -17,14 +17,15 @@ namespace bench {
 
 // --- formats ---------------------------------------------------------------------------------------------------------
 
-/// What --weights and --cache may be, the default first.
+/// What --weights and --cache may be, the default first. What a difference to such weights may be kept as.
 std::vector<std::string> weight_formats();
 std::vector<std::string> cache_formats();
+std::vector<std::string> delta_formats();
 
 /// The instruction that products with these weights use.
 Peak peak_of(const std::string& weights);
 
-/// Bytes of a packed matrix [n, k].
+/// Bytes of a packed matrix [n, k], in a format of weights or differences.
 double packed_bytes(index_t n, index_t k, const std::string& weights);
 
 /// Bytes of a token's keys and values in one layer.
@@ -73,10 +74,10 @@ class Expert {
 /// holds.
 double cold_bytes(const Run& run);
 
-/// One product with random weights, in copies of which each comes from where the model's would.
+/// One product with random weights, or differences, in copies of which each comes from where the model's would.
 class ProductBench {
  public:
-  ProductBench(const Run& run, const Product& product, index_t most_rows);
+  ProductBench(const Run& run, const Product& product, const std::string& format, index_t most_rows);
   ~ProductBench();
   /// Multiplies `rows` rows by the next copy.
   void run(index_t rows);

@@ -56,6 +56,16 @@ class Reference {
     return w;
   }
 
+  /// The differences `parts`, stacked, each number as it counts. Throws Error(mismatch) unless they join.
+  [[nodiscard]] Matrix delta(std::span<const RawDelta> parts, std::pmr::memory_resource* memory) const {
+    const PackedMatrix shape(parts, memory);
+    Matrix w{.values = {}, .format = shape.format(), .n = shape.rows(), .k = shape.cols()};
+    for (const RawDelta& part : parts) {
+      for (index_t i = 0; i < part.n * part.k; ++i) w.values.push_back(part(i / part.k, i % part.k));
+    }
+    return w;
+  }
+
   [[nodiscard]] Input input(index_t, index_t, std::pmr::memory_resource*) const { return {}; }
 
   /// Throws Error(mismatch) unless raw is [n].
