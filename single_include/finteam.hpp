@@ -386,6 +386,363 @@ struct RawTensor {
 
 }  // namespace finteam::inline FINTEAM_ABI
 
+// ---- finteam/core/format.hpp ---------------------------------------------------------------------------------------
+// The formats that a weight can have in memory, their sizes, and what a group of quantised numbers means.
+// Not here: where a weight's bytes lie (packed.hpp), arithmetic (backend/cpu/).
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// What a checkpoint's matrices are kept as.
+enum class Weights : std::uint8_t {
+  stored,     ///< as the files have them (f16 as f32), with float activations: the accuracy that goldens are held to
+  bf16,       ///< bf16, with activations rounded to bf16; 2 bytes a weight
+  int8,       ///< 8 bits, a scale for every 32; 8.5 bits a weight; activations in 8 bits, a scale for every 32
+  int4,       ///< 4 bits, a scale for every 32; 4.5 bits a weight; activations as for int8
+  int4_zero,  ///< 4 bits, a scale and a zero point for every 32; 5 bits a weight; activations as for int8
+};
+
+/// How one matrix is stored, and how activations meet it.
+enum class Format : std::uint8_t {
+  f32,        ///< float, float activations
+  bf16_wide,  ///< bf16, float activations
+  bf16,       ///< bf16, activations rounded to bf16
+  int8,
+  int4,
+  int4_zero,
+  int1,  ///< a difference to another matrix: a bit a number, a scale for every output; activations as for int8
+  int2,  ///< the same with two bits
+};
+
+/// The format's name, for files and messages.
+[[nodiscard]] constexpr std::string_view name(Format f) noexcept {
+  constexpr std::array<std::string_view, 8> names{"f32",  "bf16_wide", "bf16", "int8",
+                                                  "int4", "int4_zero", "int1", "int2"};
+  return names[static_cast<std::size_t>(f)];
+}
+/// As name(Format), and "stored".
+[[nodiscard]] constexpr std::string_view name(Weights w) noexcept {
+  constexpr std::array<std::string_view, 5> names{"stored", "bf16", "int8", "int4", "int4_zero"};
+  return names[static_cast<std::size_t>(w)];
+}
+
+/// Integers, which meet activations in 8 bits.
+[[nodiscard]] constexpr bool is_quantised(Format f) noexcept { return f >= Format::int8; }
+/// Integers with a scale for every output, not for every group: what a difference (delta.hpp) is kept as.
+[[nodiscard]] constexpr bool is_delta(Format f) noexcept { return f >= Format::int1; }
+/// Bits of an integer.
+[[nodiscard]] constexpr index_t bits_of(Format f) noexcept {
+  return f == Format::int1 ? 1 : f == Format::int2 ? 2 : f == Format::int8 ? 8 : 4;
+}
+
+/// The format of a matrix that is made of `parts`: one, for one product reads them all.
+[[nodiscard]] inline Format format_of(Weights weights, std::span<const RawTensor> parts) noexcept {
+  if (weights != Weights::stored) return static_cast<Format>(static_cast<int>(weights) + 1);
+  const bool all = std::all_of(parts.begin(), parts.end(), [](const RawTensor& p) { return p.dtype == DType::bf16; });
+  return all ? Format::bf16_wide : Format::f32;
+}
+
+/// Inputs that share a scale, in weights and in activations.
+inline constexpr index_t group_inputs = 32;
+
+/// Up to 32 weights of one output: w[j] ≈ scale · (q[j] - zero). The scale is a bf16 number, the zero an integer.
+struct WeightGroup {
+  std::array<std::uint8_t, group_inputs> q{};
+  float scale = 0;
+  float zero = 0;
+
+  [[nodiscard]] float operator[](index_t j) const noexcept {
+    return scale * (static_cast<float>(q[static_cast<std::size_t>(j)]) - zero);
+  }
+};
+
+/// Up to 32 activations of one row: x[j] ≈ scale · q[j], |q[j]| ≤ 127.
+struct ActivationGroup {
+  std::array<std::int8_t, group_inputs> q{};
+  float scale = 0;
+};
+
+namespace detail {
+
+/// The nearest integer, ties to even; |x| < 2^22. (No call: this is the inner loop of loading.)
+[[nodiscard]] inline std::int32_t nearest(float x) noexcept {
+  return static_cast<std::int32_t>(std::bit_cast<std::uint32_t>(x + 0x1.8p23F) - 0x4B400000U);
+}
+
+/// Groups whose greatest magnitude is below this are zero: 127 divided by it must be finite.
+inline constexpr float least_magnitude = 1e-30F;
+
+/// 32 numbers; those that a short group lacks are 0.
+using GroupValues = std::array<float, group_inputs>;
+
+/// The integer nearest to x · inverse, which is finite. The bound on its bits changes nothing; it keeps compilers from
+/// fusing product and rounding, and unlike one on floats it does not keep them from vectorising.
+[[nodiscard]] inline std::int32_t nearest_product(float x, float inverse) noexcept {
+  const auto bits = std::bit_cast<std::int32_t>(x * inverse);
+  return nearest(std::bit_cast<float>(std::min(bits, std::int32_t{0x7F7FFFFF})));
+}
+
+/// What a group's numbers are rounded to: scale · q, q = least … most.
+struct Grid {
+  float scale = 0, inverse = 0;
+  std::int32_t least = 0, most = 0;
+};
+
+/// Σ (x/scale - q)² in units of 2^-16, where reach is halves/2 steps, 2^14 of x's units, and q the nearest integer that
+/// four bits have. In integers, so that the order of the sum is a compiler's choice.
+[[nodiscard]] inline std::int32_t squared_error(const std::array<std::int16_t, group_inputs>& x, std::int32_t halves,
+                                                std::int32_t least) noexcept {
+  const auto factor = static_cast<std::int16_t>(512 * halves), bottom = static_cast<std::int16_t>(256 * least),
+             top = static_cast<std::int16_t>(256 * (least + 15));
+  std::int32_t sum = 0;
+  for (const std::int16_t value : x) {
+    const auto at = static_cast<std::int16_t>((value * factor) >> 16);
+    const auto q = std::min(std::max(static_cast<std::int16_t>((at + 128) & ~255), bottom), top);
+    const auto error = static_cast<std::int16_t>(at - q);
+    sum += error * error;
+  }
+  return sum;
+}
+
+/// How many half steps of 4 bits the numbers x shall span: the least squared error of four, the first of equals.
+/// reach: the span from low, which is a whole number of them with a zero point, else -low.
+[[nodiscard]] inline std::int32_t best_halves(bool from_zero, float low, float reach, const GroupValues& x) noexcept {
+  std::array<std::int16_t, group_inputs> units;
+  for (std::size_t j = 0; j < x.size(); ++j) {
+    units[j] = static_cast<std::int16_t>(nearest_product(x[j], 16384 / reach));
+  }
+  const std::int32_t lowest = nearest_product(low, 16384 / reach);
+  constexpr std::array<std::int32_t, 4> offsets{0, 1, -1, -2};
+  std::int64_t best = std::numeric_limits<std::int64_t>::max();
+  for (std::size_t i = 0; i < offsets.size(); ++i) {
+    const std::int32_t halves = (from_zero ? 31 : 16) + offsets[i];
+    const std::int32_t least = from_zero ? std::max((lowest * halves + 16384) >> 15, -15) : -8;
+    const std::int64_t weighted = std::int64_t{squared_error(units, halves, least)} * ((1 << 20) / (halves * halves));
+    best = std::min(best, weighted * 4 + static_cast<std::int64_t>(i));
+  }
+  return (from_zero ? 31 : 16) + offsets[static_cast<std::size_t>(best % 4)];
+}
+
+/// The grid of an integer format over x, whose extrema are low ≤ 0 ≤ high.
+[[nodiscard]] inline Grid grid_of(Format format, float low, float high, const GroupValues& x) noexcept {
+  const bool from_zero = format == Format::int4_zero;
+  Grid grid{.least = -127, .most = 127};
+  if (format == Format::int8) {
+    grid.scale = std::max(-low, high) / 127;
+  } else {
+    // The number of the greatest magnitude is turned to be negative.
+    const float reach = from_zero ? high - low : -low > high ? -low : -high;
+    grid.scale = reach / (0.5F * static_cast<float>(best_halves(from_zero, low, reach, x)));
+  }
+  grid.scale = to_float(to_bf16(grid.scale));
+  grid.inverse = 1 / grid.scale;
+  if (format != Format::int8) {
+    grid.least = from_zero ? std::max(nearest_product(low, grid.inverse), -15) : -8;
+    grid.most = grid.least + 15;
+  }
+  return grid;
+}
+
+/// What the number q of an int1 or int2 matrix stands for, in units of its scale: -1, 1; or -1.5, -0.5, 0.5, 1.5.
+[[nodiscard]] constexpr float delta_level(Format format, unsigned q) noexcept {
+  return format == Format::int1 ? 2 * static_cast<float>(q) - 1 : static_cast<float>(q) - 1.5F;
+}
+
+}  // namespace detail
+
+/// The group that stands for `w` (at most 32 numbers; missing ones are 0) in an integer format. With m the number of
+/// the greatest magnitude: int8 has the scale |m| / 127; int4 that of m / -8, m / -8.5, m / -7.5 and m / -7 which has
+/// the least squared error, q - 8 clamped to [-8, 7]; int4_zero that of range / 15, / 15.5, / 16 and / 14.5, where 0
+/// and its range are representable. The scale is rounded to bf16 before the numbers are, so its rounding costs nothing.
+/// A number that is not finite makes the scale NaN.
+/// Source: Q4_0 and make_qx_quants, which tries scales about m / -8, of llama.cpp (ggml-quants.c).
+[[nodiscard]] inline WeightGroup quantise_weights(Format format, std::span<const float> w) noexcept {
+  detail::GroupValues x{};
+  std::copy_n(w.begin(), w.size(), x.begin());
+  // Floats in their order as integers, whose extrema are the same in any order: a compiler may find them in parallel.
+  std::int32_t low = 0, high = 0;
+  for (const float value : x) {
+    const auto bits = std::bit_cast<std::int32_t>(value);
+    const std::int32_t key = bits ^ ((bits >> 31) & 0x7FFFFFFF);
+    low = std::min(low, key);
+    high = std::max(high, key);
+  }
+  const float lowest = std::bit_cast<float>(low < 0 ? low ^ 0x7FFFFFFF : low), highest = std::bit_cast<float>(high);
+  const float none = format == Format::int8 ? 128.0F : 8.0F;
+  WeightGroup group{.scale = 0, .zero = none};
+  group.q.fill(static_cast<std::uint8_t>(none));
+  constexpr std::int32_t infinity = 0x7F800000;
+  if (low < -infinity || high >= infinity) {
+    group.scale = std::numeric_limits<float>::quiet_NaN();
+    return group;
+  }
+  if (std::max(-lowest, highest) < detail::least_magnitude) return group;
+
+  const detail::Grid grid = detail::grid_of(format, lowest, highest, x);
+  const std::int32_t zero = format == Format::int8 ? 128 : format == Format::int4 ? 8 : -grid.least;
+  group.scale = grid.scale;
+  group.zero = static_cast<float>(zero);
+  for (std::size_t j = 0; j < x.size(); ++j) {
+    const std::int32_t q = std::min(std::max(detail::nearest_product(x[j], grid.inverse), grid.least), grid.most);
+    group.q[j] = static_cast<std::uint8_t>(q + zero);
+  }
+  return group;
+}
+
+/// The group that stands for `x` (at most 32 numbers) against an integer format: scale = max|x| / 127, q to nearest.
+/// NaN makes the scale NaN.
+[[nodiscard]] inline ActivationGroup quantise_activations(std::span<const float> x) noexcept {
+  std::uint32_t bits = 0;
+  for (const float v : x) bits = std::max(bits, std::bit_cast<std::uint32_t>(v) & 0x7FFFFFFFU);
+  const float most = std::bit_cast<float>(bits);
+  ActivationGroup group;
+  if (most < detail::least_magnitude) return group;
+  const float inverse = 127.0F / most;
+  for (std::size_t j = 0; j < x.size(); ++j) {
+    const float q = std::min(std::max(x[j] * inverse, -127.0F), 127.0F);  // so no compiler fuses this product
+    group.q[j] = static_cast<std::int8_t>(detail::nearest(q));
+  }
+  group.scale = std::isfinite(most) ? most / 127.0F : std::numeric_limits<float>::quiet_NaN();
+  return group;
+}
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/core/delta.hpp ----------------------------------------------------------------------------------------
+// A low-bit difference of a fine-tuned matrix to the one that it came from: how a file holds it, and how it is rounded.
+// Not here: panels (packed.hpp), files (file/delta.hpp), the product, which is that of any other matrix.
+// Source: Liu et al. 2024 (BitDelta, arXiv 2402.10193), section 3.1: one bit, scale mean|d|. Two bits, and a scale for
+// every row, are ours.
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// Bytes of one row of k numbers, which a file begins at a byte of its own.
+[[nodiscard]] constexpr index_t delta_row_bytes(Format format, index_t k) noexcept {
+  return k / 8 * bits_of(format) + (k % 8 * bits_of(format) + 7) / 8;
+}
+
+/// A difference [n, k] as a file holds it: d[i,j] = scale(i) · level(q[i,j]), where q has the lowest bits first. In
+/// int1 the levels are -1, 1; in int2 -1.5, -0.5, 0.5, 1.5. Not owning.
+struct RawDelta {
+  const std::byte* numbers = nullptr;  ///< q: n rows of delta_row_bytes
+  const std::byte* scales = nullptr;   ///< float, perhaps not aligned
+  index_t scale_count = 0;             ///< n, or 1 for all rows
+  index_t n = 0;
+  index_t k = 0;
+  Format format = Format::int1;
+
+  [[nodiscard]] const std::byte* row(index_t i) const noexcept { return numbers + i * delta_row_bytes(format, k); }
+  [[nodiscard]] float scale(index_t i) const noexcept {
+    return load_element(scales, DType::f32, scale_count == 1 ? 0 : i);
+  }
+  /// d[i,j]
+  [[nodiscard]] float operator()(index_t i, index_t j) const noexcept {
+    const index_t bits = bits_of(format);
+    const auto byte = static_cast<unsigned>(row(i)[j * bits / 8]);
+    return scale(i) * detail::delta_level(format, byte >> (j * bits % 8) & ((1U << bits) - 1));
+  }
+};
+
+namespace detail {
+
+/// How many of |d| are above `least`, and their sum: in eight lanes, so that compilers have an order to vectorise in.
+/// At most 2^33 numbers.
+struct Above {
+  double sum = 0, count = 0;
+};
+[[nodiscard]] inline Above above(std::span<const float> d, float least) noexcept {
+  std::array<double, 8> sums{};
+  std::array<std::int32_t, 8> counts{};
+  // Floats as integers, whose order is the same but below zero; a mask and no branch: which are above is any guess.
+  const auto limit = std::bit_cast<std::int32_t>(least);
+  const auto add = [&](std::size_t lane, float x) {
+    const std::int32_t bits = std::bit_cast<std::int32_t>(x) & 0x7FFFFFFF, mask = bits > limit ? -1 : 0;
+    sums[lane] += static_cast<double>(std::bit_cast<float>(bits & mask));
+    counts[lane] -= mask;
+  };
+  const std::size_t whole = d.size() / 8 * 8;
+  for (std::size_t j = 0; j < whole; j += 8) {
+    for (std::size_t lane = 0; lane < 8; ++lane) add(lane, d[j + lane]);
+  }
+  for (std::size_t j = whole; j < d.size(); ++j) add(j % 8, d[j]);
+  Above all;
+  for (std::size_t lane = 0; lane < 8; ++lane) all.sum += sums[lane], all.count += counts[lane];
+  return all;
+}
+
+}  // namespace detail
+
+/// The scale with which d is rounded with the least squared error. int1: mean|d|. int2: the better of two fixed points
+/// of Lloyd's iteration, s = Σ c·|d| / Σ c² with c = 1.5 where |d| > s, else 0.5, which begins at mean|d| and 2
+/// mean|d|. Not finite if a number is not. The same bits whatever the compiler. Source: Lloyd 1982.
+[[nodiscard]] inline float fit_delta_scale(Format format, std::span<const float> d) noexcept {
+  if (d.empty()) return 0;
+  const double total = detail::above(d, -1).sum, count = static_cast<double>(d.size());
+  for (const float x : d) {
+    if (!(std::abs(x) <= std::numeric_limits<float>::max())) return std::numeric_limits<float>::quiet_NaN();
+  }
+  const double mean = total / count;
+  if (format == Format::int1) return static_cast<float>(mean);
+  float best = 0;
+  double most = 0;
+  for (const double start : {mean, mean + mean}) {
+    float scale = static_cast<float>(start), before = 0;
+    double gain = 0;
+    for (int i = 0; i < 16 && scale != before; ++i) {
+      const auto [sum, outer] = detail::above(d, scale);
+      before = scale;
+      const double twice = total + sum + sum, squares = count + 8 * outer;  // 2 Σ c|d|, 4 Σ c²
+      scale = static_cast<float>((twice + twice) / squares);
+      gain = twice * twice / squares;
+    }
+    if (gain > most) {
+      most = gain;
+      best = scale;
+    }
+  }
+  return best;
+}
+
+/// numbers = d to the nearest levels of `scale`; delta_row_bytes, overwritten. Zeros take turns above and below, so
+/// that what did not change adds up to nothing.
+inline void quantise_delta(Format format, std::span<const float> d, float scale, std::byte* numbers) noexcept {
+  const std::size_t bits = static_cast<std::size_t>(bits_of(format)), each = 8 / bits;
+  for (std::size_t first = 0; first < d.size(); first += each) {
+    unsigned byte = 0;
+    for (std::size_t j = first; j < std::min(first + each, d.size()); ++j) {
+      // no branch: nothing here can be predicted
+      const unsigned above = d[j] > 0, zero = d[j] == 0, outer = std::abs(d[j]) > scale;
+      const unsigned positive = above | (zero & static_cast<unsigned>(j % 2));
+      byte |= (format == Format::int1 ? positive : 2 * positive + (positive == outer)) << (bits * (j - first));
+    }
+    *numbers++ = static_cast<std::byte>(byte);
+  }
+}
+
+/// Σ d², and Σ (d - d')² where d' is what quantise_delta makes of d.
+struct DeltaError {
+  double squares = 0;
+  double errors = 0;
+};
+[[nodiscard]] inline DeltaError delta_error(Format format, std::span<const float> d, float scale) noexcept {
+  std::array<double, 8> sums{};
+  for (std::size_t j = 0; j < d.size(); ++j) {
+    sums[j % 8] += static_cast<double>(d[j]) * static_cast<double>(d[j]);
+  }
+  DeltaError e;
+  for (const double sum : sums) e.squares += sum;
+  const double s = static_cast<double>(scale), n = static_cast<double>(d.size()), total = detail::above(d, -1).sum;
+  if (format == Format::int1) {
+    e.errors = e.squares + s * (n * s - 2 * total);
+  } else {
+    const auto [sum, outer] = detail::above(d, scale);
+    e.errors = e.squares + s * (s * (n / 4 + 2 * outer) - total - 2 * sum);
+  }
+  e.errors = std::max(e.errors, 0.0);  // what cancels may leave less
+  return e;
+}
+
+}  // namespace finteam::inline FINTEAM_ABI
+
 // ---- finteam/core/eigen.hpp ----------------------------------------------------------------------------------------
 // Views as Eigen maps, for a host that computes with logits, hidden states and gates. Reads and writes the same memory.
 // Not for the decoder: Eigen keeps statics, and starts OpenMP under -fopenmp.
@@ -585,213 +942,6 @@ class Tensor {
 
 }  // namespace finteam::inline FINTEAM_ABI
 
-// ---- finteam/core/format.hpp ---------------------------------------------------------------------------------------
-// The formats that a weight can have in memory, their sizes, and what a group of quantised numbers means.
-// Not here: where a weight's bytes lie (packed.hpp), arithmetic (backend/cpu/).
-
-namespace finteam::inline FINTEAM_ABI {
-
-/// What a checkpoint's matrices are kept as.
-enum class Weights : std::uint8_t {
-  stored,     ///< as the files have them (f16 as f32), with float activations: the accuracy that goldens are held to
-  bf16,       ///< bf16, with activations rounded to bf16; 2 bytes a weight
-  int8,       ///< 8 bits, a scale for every 32; 8.5 bits a weight; activations in 8 bits, a scale for every 32
-  int4,       ///< 4 bits, a scale for every 32; 4.5 bits a weight; activations as for int8
-  int4_zero,  ///< 4 bits, a scale and a zero point for every 32; 5 bits a weight; activations as for int8
-};
-
-/// How one matrix is stored, and how activations meet it.
-enum class Format : std::uint8_t {
-  f32,        ///< float, float activations
-  bf16_wide,  ///< bf16, float activations
-  bf16,       ///< bf16, activations rounded to bf16
-  int8,
-  int4,
-  int4_zero,
-};
-
-/// The format's name, for files and messages.
-[[nodiscard]] constexpr std::string_view name(Format f) noexcept {
-  constexpr std::array<std::string_view, 6> names{"f32", "bf16_wide", "bf16", "int8", "int4", "int4_zero"};
-  return names[static_cast<std::size_t>(f)];
-}
-/// As name(Format), and "stored".
-[[nodiscard]] constexpr std::string_view name(Weights w) noexcept {
-  constexpr std::array<std::string_view, 5> names{"stored", "bf16", "int8", "int4", "int4_zero"};
-  return names[static_cast<std::size_t>(w)];
-}
-
-/// Integers with a scale for every group.
-[[nodiscard]] constexpr bool is_quantised(Format f) noexcept { return f >= Format::int8; }
-
-/// The format of a matrix that is made of `parts`: one, for one product reads them all.
-[[nodiscard]] inline Format format_of(Weights weights, std::span<const RawTensor> parts) noexcept {
-  if (weights != Weights::stored) return static_cast<Format>(static_cast<int>(weights) + 1);
-  const bool all = std::all_of(parts.begin(), parts.end(), [](const RawTensor& p) { return p.dtype == DType::bf16; });
-  return all ? Format::bf16_wide : Format::f32;
-}
-
-/// Inputs that share a scale, in weights and in activations.
-inline constexpr index_t group_inputs = 32;
-
-/// Up to 32 weights of one output: w[j] ≈ scale · (q[j] - zero). The scale is a bf16 number, the zero an integer.
-struct WeightGroup {
-  std::array<std::uint8_t, group_inputs> q{};
-  float scale = 0;
-  float zero = 0;
-
-  [[nodiscard]] float operator[](index_t j) const noexcept {
-    return scale * (static_cast<float>(q[static_cast<std::size_t>(j)]) - zero);
-  }
-};
-
-/// Up to 32 activations of one row: x[j] ≈ scale · q[j], |q[j]| ≤ 127.
-struct ActivationGroup {
-  std::array<std::int8_t, group_inputs> q{};
-  float scale = 0;
-};
-
-namespace detail {
-
-/// The nearest integer, ties to even; |x| < 2^22. (No call: this is the inner loop of loading.)
-[[nodiscard]] inline std::int32_t nearest(float x) noexcept {
-  return static_cast<std::int32_t>(std::bit_cast<std::uint32_t>(x + 0x1.8p23F) - 0x4B400000U);
-}
-
-/// Groups whose greatest magnitude is below this are zero: 127 divided by it must be finite.
-inline constexpr float least_magnitude = 1e-30F;
-
-/// 32 numbers; those that a short group lacks are 0.
-using GroupValues = std::array<float, group_inputs>;
-
-/// The integer nearest to x · inverse, which is finite. The bound on its bits changes nothing; it keeps compilers from
-/// fusing product and rounding, and unlike one on floats it does not keep them from vectorising.
-[[nodiscard]] inline std::int32_t nearest_product(float x, float inverse) noexcept {
-  const auto bits = std::bit_cast<std::int32_t>(x * inverse);
-  return nearest(std::bit_cast<float>(std::min(bits, std::int32_t{0x7F7FFFFF})));
-}
-
-/// What a group's numbers are rounded to: scale · q, q = least … most.
-struct Grid {
-  float scale = 0, inverse = 0;
-  std::int32_t least = 0, most = 0;
-};
-
-/// Σ (x/scale - q)² in units of 2^-16, where reach is halves/2 steps, 2^14 of x's units, and q the nearest integer that
-/// four bits have. In integers, so that the order of the sum is a compiler's choice.
-[[nodiscard]] inline std::int32_t squared_error(const std::array<std::int16_t, group_inputs>& x, std::int32_t halves,
-                                                std::int32_t least) noexcept {
-  const auto factor = static_cast<std::int16_t>(512 * halves), bottom = static_cast<std::int16_t>(256 * least),
-             top = static_cast<std::int16_t>(256 * (least + 15));
-  std::int32_t sum = 0;
-  for (const std::int16_t value : x) {
-    const auto at = static_cast<std::int16_t>((value * factor) >> 16);
-    const auto q = std::min(std::max(static_cast<std::int16_t>((at + 128) & ~255), bottom), top);
-    const auto error = static_cast<std::int16_t>(at - q);
-    sum += error * error;
-  }
-  return sum;
-}
-
-/// How many half steps of 4 bits the numbers x shall span: the least squared error of four, the first of equals.
-/// reach: the span from low, which is a whole number of them with a zero point, else -low.
-[[nodiscard]] inline std::int32_t best_halves(bool from_zero, float low, float reach, const GroupValues& x) noexcept {
-  std::array<std::int16_t, group_inputs> units;
-  for (std::size_t j = 0; j < x.size(); ++j) {
-    units[j] = static_cast<std::int16_t>(nearest_product(x[j], 16384 / reach));
-  }
-  const std::int32_t lowest = nearest_product(low, 16384 / reach);
-  constexpr std::array<std::int32_t, 4> offsets{0, 1, -1, -2};
-  std::int64_t best = std::numeric_limits<std::int64_t>::max();
-  for (std::size_t i = 0; i < offsets.size(); ++i) {
-    const std::int32_t halves = (from_zero ? 31 : 16) + offsets[i];
-    const std::int32_t least = from_zero ? std::max((lowest * halves + 16384) >> 15, -15) : -8;
-    const std::int64_t weighted = std::int64_t{squared_error(units, halves, least)} * ((1 << 20) / (halves * halves));
-    best = std::min(best, weighted * 4 + static_cast<std::int64_t>(i));
-  }
-  return (from_zero ? 31 : 16) + offsets[static_cast<std::size_t>(best % 4)];
-}
-
-/// The grid of an integer format over x, whose extrema are low ≤ 0 ≤ high.
-[[nodiscard]] inline Grid grid_of(Format format, float low, float high, const GroupValues& x) noexcept {
-  const bool from_zero = format == Format::int4_zero;
-  Grid grid{.least = -127, .most = 127};
-  if (format == Format::int8) {
-    grid.scale = std::max(-low, high) / 127;
-  } else {
-    // The number of the greatest magnitude is turned to be negative.
-    const float reach = from_zero ? high - low : -low > high ? -low : -high;
-    grid.scale = reach / (0.5F * static_cast<float>(best_halves(from_zero, low, reach, x)));
-  }
-  grid.scale = to_float(to_bf16(grid.scale));
-  grid.inverse = 1 / grid.scale;
-  if (format != Format::int8) {
-    grid.least = from_zero ? std::max(nearest_product(low, grid.inverse), -15) : -8;
-    grid.most = grid.least + 15;
-  }
-  return grid;
-}
-
-}  // namespace detail
-
-/// The group that stands for `w` (at most 32 numbers; missing ones are 0) in an integer format. With m the number of
-/// the greatest magnitude: int8 has the scale |m| / 127; int4 that of m / -8, m / -8.5, m / -7.5 and m / -7 which has
-/// the least squared error, q - 8 clamped to [-8, 7]; int4_zero that of range / 15, / 15.5, / 16 and / 14.5, where 0
-/// and its range are representable. The scale is rounded to bf16 before the numbers are, so its rounding costs nothing.
-/// A number that is not finite makes the scale NaN.
-/// Source: Q4_0 and make_qx_quants, which tries scales about m / -8, of llama.cpp (ggml-quants.c).
-[[nodiscard]] inline WeightGroup quantise_weights(Format format, std::span<const float> w) noexcept {
-  detail::GroupValues x{};
-  std::copy_n(w.begin(), w.size(), x.begin());
-  // Floats in their order as integers, whose extrema are the same in any order: a compiler may find them in parallel.
-  std::int32_t low = 0, high = 0;
-  for (const float value : x) {
-    const auto bits = std::bit_cast<std::int32_t>(value);
-    const std::int32_t key = bits ^ ((bits >> 31) & 0x7FFFFFFF);
-    low = std::min(low, key);
-    high = std::max(high, key);
-  }
-  const float lowest = std::bit_cast<float>(low < 0 ? low ^ 0x7FFFFFFF : low), highest = std::bit_cast<float>(high);
-  const float none = format == Format::int8 ? 128.0F : 8.0F;
-  WeightGroup group{.scale = 0, .zero = none};
-  group.q.fill(static_cast<std::uint8_t>(none));
-  constexpr std::int32_t infinity = 0x7F800000;
-  if (low < -infinity || high >= infinity) {
-    group.scale = std::numeric_limits<float>::quiet_NaN();
-    return group;
-  }
-  if (std::max(-lowest, highest) < detail::least_magnitude) return group;
-
-  const detail::Grid grid = detail::grid_of(format, lowest, highest, x);
-  const std::int32_t zero = format == Format::int8 ? 128 : format == Format::int4 ? 8 : -grid.least;
-  group.scale = grid.scale;
-  group.zero = static_cast<float>(zero);
-  for (std::size_t j = 0; j < x.size(); ++j) {
-    const std::int32_t q = std::min(std::max(detail::nearest_product(x[j], grid.inverse), grid.least), grid.most);
-    group.q[j] = static_cast<std::uint8_t>(q + zero);
-  }
-  return group;
-}
-
-/// The group that stands for `x` (at most 32 numbers) against an integer format: scale = max|x| / 127, q to nearest.
-/// NaN makes the scale NaN.
-[[nodiscard]] inline ActivationGroup quantise_activations(std::span<const float> x) noexcept {
-  std::uint32_t bits = 0;
-  for (const float v : x) bits = std::max(bits, std::bit_cast<std::uint32_t>(v) & 0x7FFFFFFFU);
-  const float most = std::bit_cast<float>(bits);
-  ActivationGroup group;
-  if (most < detail::least_magnitude) return group;
-  const float inverse = 127.0F / most;
-  for (std::size_t j = 0; j < x.size(); ++j) {
-    const float q = std::min(std::max(x[j] * inverse, -127.0F), 127.0F);  // so no compiler fuses this product
-    group.q[j] = static_cast<std::int8_t>(detail::nearest(q));
-  }
-  group.scale = std::isfinite(most) ? most / 127.0F : std::numeric_limits<float>::quiet_NaN();
-  return group;
-}
-
-}  // namespace finteam::inline FINTEAM_ABI
-
 // ---- finteam/core/panel.hpp ----------------------------------------------------------------------------------------
 // The panel layout of law 3: a weight [n, k] in panels of 16 outputs, with k running inside a panel. One layout serves
 // the matrix-vector kernel, the matrix-matrix kernel and the look-up of a row. Not here: arithmetic
@@ -803,6 +953,9 @@ struct Grid {
 // int4             the same with [2][4][16][4] bytes: the low half of byte j of quad i is input 4i + j of its group of
 //                  32, the high half input 4(i + 4) + j; q + 8
 // int4_zero        int4, with zero points [2][16] bf16 after the scales
+// int1, int2       scales [16] float, then blocks of 64 inputs: b bits a number in [2][b][16][4] bytes; the lowest b
+// bits
+//                  of byte j of line i are input 4 · 8/b · i + j of their group of 32, the next ones 4 inputs further
 // Whatever lies beyond n and k counts as zero. A panel starts at a multiple of 64 bytes.
 
 namespace finteam::inline FINTEAM_ABI {
@@ -818,12 +971,15 @@ inline constexpr index_t block_inputs = 2 * group_inputs;
 
 /// Bytes of the 64 inputs of 16 outputs in an integer format.
 [[nodiscard]] constexpr index_t block_bytes(Format f) noexcept {
-  return f == Format::int8 ? 1088 : f == Format::int4 ? 576 : 640;
+  return 2 * panel_outputs * 4 * bits_of(f) + (is_delta(f) ? 0 : f == Format::int4_zero ? 128 : 64);
 }
+
+/// Bytes before a panel's first block: the scales of its outputs, where they have one each.
+[[nodiscard]] constexpr index_t panel_head_bytes(Format f) noexcept { return is_delta(f) ? panel_outputs * 4 : 0; }
 
 /// Bytes of 16 outputs of k inputs; a multiple of 64.
 [[nodiscard]] constexpr index_t panel_bytes(Format f, index_t k) noexcept {
-  if (is_quantised(f)) return (k + block_inputs - 1) / block_inputs * block_bytes(f);
+  if (is_quantised(f)) return panel_head_bytes(f) + (k + block_inputs - 1) / block_inputs * block_bytes(f);
   return (f == Format::f32 ? k : (k + 1) / 2) * (panel_outputs * 4);
 }
 
@@ -872,10 +1028,60 @@ inline void pack_floats(Format format, std::byte* to, index_t lane, const float*
   }
 }
 
+/// x with the bits of `mask`, places that have the bit `low` and not the bit `high`, in the place of those that lie
+/// high - low further up, and those in theirs.
+[[nodiscard]] constexpr std::uint64_t swap_bits(std::uint64_t x, int high, int low, std::uint64_t mask) noexcept {
+  const std::uint64_t changed = (x ^ x >> (high - low)) & mask;
+  return x ^ changed ^ changed << (high - low);
+}
+
+/// Both groups' words of one output in int1: from the bits of 64 inputs in their order. In the order of a word's
+/// places, bits 4i + j become 8j + i.
+[[nodiscard]] constexpr std::uint64_t word_of_bits(std::uint64_t x) noexcept {
+  x = swap_bits(x, 16, 2, 0x0000CCCC0000CCCCU);
+  x = swap_bits(x, 8, 1, 0x00AA00AA00AA00AAU);
+  x = swap_bits(x, 4, 2, 0x0C0C0C0C0C0C0C0CU);
+  return swap_bits(x, 2, 1, 0x2222222222222222U);
+}
+/// Two lines' words of one output in int2: from the pairs of bits of 32 inputs in their order. Pairs 4i + j of a word
+/// become 4j + i.
+[[nodiscard]] constexpr std::uint64_t word_of_pairs(std::uint64_t x) noexcept {
+  x = swap_bits(x, 16, 4, 0x0000F0F00000F0F0U);
+  return swap_bits(x, 8, 2, 0x00CC00CC00CC00CCU);
+}
+
+/// Row `lane` of the panel of an int1 or int2 matrix, from k numbers as RawDelta has them, and the row's scale.
+inline void pack_delta_row(Format format, std::byte* to, index_t lane, const std::byte* from, index_t k,
+                           float scale) noexcept {
+  std::memcpy(to + lane * 4, &scale, 4);
+  to += panel_head_bytes(format) + lane * 4;
+  const index_t inputs = 64 / bits_of(format);  // of a word
+  for (index_t j = 0; j < k; j += inputs, from += 8, to += 2 * panel_outputs * 4) {
+    const index_t bits = std::min(inputs, k - j) * bits_of(format);
+    std::uint64_t x = 0;
+    std::memcpy(&x, from, static_cast<std::size_t>((bits + 7) / 8));
+    if (bits < 64) x &= (std::uint64_t{1} << bits) - 1;
+    x = format == Format::int1 ? word_of_bits(x) : word_of_pairs(x);
+    const auto low = static_cast<std::uint32_t>(x), high = static_cast<std::uint32_t>(x >> 32);
+    std::memcpy(to, &low, 4);
+    std::memcpy(to + panel_outputs * 4, &high, 4);
+  }
+}
+
+/// Element j of row `lane` of such a panel.
+[[nodiscard]] inline float delta_element(Format format, const std::byte* panel, index_t lane, index_t j) noexcept {
+  const index_t bits = bits_of(format), inputs = 32 / bits;  // of a line
+  const std::byte* line = panel + panel_head_bytes(format) + j / inputs * (panel_outputs * 4);
+  const auto byte = static_cast<unsigned>(line[lane * 4 + j % 4]);
+  const unsigned q = byte >> (bits * (j % inputs / 4)) & ((1U << bits) - 1);
+  return delta_level(format, q) * load_element(panel, DType::f32, lane);
+}
+
 /// Element j of row `lane` of a panel.
 [[nodiscard]] inline float panel_element(Format format, const std::byte* panel, index_t lane, index_t j) noexcept {
   if (format == Format::f32) return load_element(panel, DType::f32, j * panel_outputs + lane);
   if (!is_quantised(format)) return load_element(panel, DType::bf16, (j / 2 * panel_outputs + lane) * 2 + j % 2);
+  if (is_delta(format)) return delta_element(format, panel, lane, j);
   const bool four_bits = format != Format::int8;
   const index_t quad_bytes = panel_outputs * 4, group_bytes = quad_bytes * (four_bits ? 4 : 8);
   const std::byte* block = panel + j / block_inputs * block_bytes(format);
@@ -914,9 +1120,20 @@ class PackedMatrix {
 
   /// Room for the matrix that `parts` make together; every panel must then be packed. For packing on many threads.
   /// Throws Error(mismatch) unless all parts are [n, k] with one k (paired: two of one shape), Error(limit_exceeded)
-  /// if the size overflows.
+  /// if the size overflows, Error(invalid_argument) for a format that only differences have.
   PackedMatrix(std::span<const RawTensor> parts, Join join, Format format, std::pmr::memory_resource* memory)
       : PackedMatrix(shape_of(parts, join), join, format) {
+    if (is_delta(format)) {
+      throw Error(Code::invalid_argument, "matrix", "a format that weights are rounded to", std::string(name(format)));
+    }
+    buffer_ = Buffer(bytes(), memory);
+    data_ = buffer_.data();
+  }
+
+  /// Room for the stacked matrix that the differences `parts` make together; every panel must then be packed.
+  /// Throws Error(mismatch) unless all have one k and one format, Error(limit_exceeded) if the size overflows.
+  PackedMatrix(std::span<const RawDelta> parts, std::pmr::memory_resource* memory)
+      : PackedMatrix(shape_of(parts), Join::stacked, parts[0].format) {
     buffer_ = Buffer(bytes(), memory);
     data_ = buffer_.data();
   }
@@ -946,11 +1163,31 @@ class PackedMatrix {
     return {rows, parts[0].shape[1]};
   }
 
+  /// Throws Error(mismatch) as above.
+  [[nodiscard]] static std::array<index_t, 2> shape_of(std::span<const RawDelta> parts) {
+    index_t rows = 0;
+    for (const RawDelta& part : parts) {
+      if (part.k != parts[0].k || part.format != parts[0].format || !is_delta(part.format)) {
+        throw Error(Code::mismatch, "matrix",
+                    "differences of " + std::to_string(parts[0].k) + " inputs in int1 or int2",
+                    std::to_string(part.k) + " inputs in " + std::string(name(part.format)));
+      }
+      rows = part.n < 0 ? part.n : rows + part.n;
+    }
+    return {rows, parts[0].k};
+  }
+
   /// Packs one tensor on the calling thread.
   explicit PackedMatrix(const RawTensor& raw, Weights weights = Weights::stored,
                         std::pmr::memory_resource* memory = std::pmr::get_default_resource())
       : PackedMatrix({&raw, 1}, Join::stacked, format_of(weights, {&raw, 1}), memory) {
     for (index_t i = 0; i < panels(); ++i) pack(i, {&raw, 1});
+  }
+
+  /// Packs one difference on the calling thread.
+  explicit PackedMatrix(const RawDelta& raw, std::pmr::memory_resource* memory = std::pmr::get_default_resource())
+      : PackedMatrix(std::span(&raw, 1), memory) {
+    for (index_t i = 0; i < panels(); ++i) pack(i, std::span(&raw, 1));
   }
 
   /// n: outputs of a product (paired: of each of the two).
@@ -994,6 +1231,19 @@ class PackedMatrix {
       for (index_t lane = 0; lane < lanes; ++lane) {
         pack_piece(to, lane, rows[static_cast<std::size_t>(lane)], j, std::min(piece, cols_ - j));
       }
+    }
+  }
+
+  /// The same out of differences.
+  void pack(index_t i, std::span<const RawDelta> parts) noexcept {
+    std::byte* to = buffer_.data() + i * panel_bytes();
+    const index_t first = i * panel_outputs, lanes = std::min(panel_outputs, rows_ - first);
+    if (lanes < panel_outputs || cols_ % block_inputs != 0) std::fill_n(to, panel_bytes(), std::byte{0});
+    for (index_t lane = 0; lane < lanes; ++lane) {
+      std::size_t part = 0;
+      index_t at = first + lane;
+      while (at >= parts[part].n) at -= parts[part++].n;
+      detail::pack_delta_row(format_, to, lane, parts[part].row(at), cols_, parts[part].scale(at));
     }
   }
 
@@ -1222,6 +1472,26 @@ struct Chosen {
   [[nodiscard]] index_t count(index_t t) const noexcept { return rows.empty() ? t : static_cast<index_t>(rows.size()); }
 };
 
+/// What a norm scales the rows of a step by: one vector for all, or for some rows an expert's own.
+template <class Space>
+struct RowScales {
+  VectorView<const float, Space> shared;   ///< [d]
+  MatrixView<const float, Space> own{};    ///< [experts, d], or no rows
+  std::span<const std::int32_t> expert{};  ///< by row: whose own it is, or -1; empty: nobody's
+
+  RowScales(VectorView<const float, Space> scale) noexcept : shared(scale) {}
+  RowScales(VectorView<float, Space> scale) noexcept : shared(scale) {}
+  RowScales(VectorView<const float, Space> scale, MatrixView<const float, Space> owns,
+            std::span<const std::int32_t> experts) noexcept
+      : shared(scale), own(owns), expert(experts) {}
+
+  /// The scale of a row. [d]
+  [[nodiscard]] const float* of(index_t row) const noexcept requires(std::is_same_v<Space, Host>) {
+    const std::int32_t k = expert.empty() || own.extent(0) == 0 ? -1 : expert[static_cast<std::size_t>(row)];
+    return k < 0 ? shared.data() : &own(k, 0);
+  }
+};
+
 /// One layer of a paged cache: the pages of each head, one after the other. Zero bytes when it is made.
 template <class Space>
 struct CacheLayer {
@@ -1275,15 +1545,17 @@ template <class B>
 concept Backend = requires(B& b, const typename B::Matrix& w, typename B::Input& input, const RawTensor& raw,
                            std::span<const RawTensor> parts, std::span<const std::int32_t> tokens,
                            std::span<const Site> sites, MatrixView<const float, typename B::Space> x,
-                           MatrixView<float, typename B::Space> y, VectorView<const float, typename B::Space> vector,
-                           TensorView<const float, 3, typename B::Space> x3, TensorView<float, 3, typename B::Space> y3,
-                           CacheLayer<typename B::Space> cache, const Chosen& chosen,
-                           std::pmr::memory_resource* memory) {
+                           MatrixView<float, typename B::Space> y, const RowScales<typename B::Space>& scales,
+                           std::span<const RawDelta> deltas, TensorView<const float, 3, typename B::Space> x3,
+                           TensorView<float, 3, typename B::Space> y3, CacheLayer<typename B::Space> cache,
+                           const Chosen& chosen, std::pmr::memory_resource* memory) {
   typename B::Space;
 
   /// A weight out of a file's tensors, which one product reads together: stacked [Σ n_i, k], or a pair of [n, k].
   /// May keep a pointer to raw.data, which must then outlive it.
   { b.matrix(parts, Join::stacked, Weights::stored, memory) } -> std::same_as<typename B::Matrix>;
+  /// A low-bit difference to a stacked matrix, out of a file's parts, for products only.
+  { b.delta(deltas, memory) } -> std::same_as<typename B::Matrix>;
   { w.rows() } -> std::convertible_to<index_t>;
   { w.cols() } -> std::convertible_to<index_t>;
   /// A vector (a norm's scale) from a file's tensor, as float.
@@ -1302,14 +1574,14 @@ concept Backend = requires(B& b, const typename B::Matrix& w, typename B::Input&
   /// y = x, of the same extents.
   b.copy(x, y);
 
-  /// y[t,i] = x[t,i] · s[i] / sqrt(mean_i x[t,i]² + eps). x [t, d], s [d], y [t, d], overwritten; y may be x.
-  /// Source: Zhang & Sennrich 2019, eq. 4.
-  b.rms_norm(x, vector, 1e-5F, y);
+  /// y[t,i] = x[t,i] · s[t,i] / sqrt(mean_i x[t,i]² + eps), s[t,:] the row's scale. x [t, d], y [t, d], overwritten; y
+  /// may be x. Source: Zhang & Sennrich 2019, eq. 4.
+  b.rms_norm(x, scales, 1e-5F, y);
 
   /// input = the chosen rows of x, as products with matrices of w's format read it. x [t, k]. Weights do not count.
   b.prepare(x, w, input, chosen);
   /// input = the chosen rows of rms_norm(x) for such products.
-  b.prepare_normed(x, vector, 1e-5F, w, input, chosen);
+  b.prepare_normed(x, scales, 1e-5F, w, input, chosen);
 
   /// y[row(r),i] (+)= factor(r) · Σ_j input[r,j] · w[i,j]. w [n, k], stacked, r: the rows that input was prepared for,
   /// y [t, n].
@@ -2164,20 +2436,48 @@ FINTEAM_INLINE inline xsimd::batch<std::uint32_t, Arch> add_dots(const xsimd::ba
   return c;
 }
 
+/// exact[r] += Σ_4 bytes · x[r], rows of Quad bytes at x: four signed bytes, or two pairs of 16 bits. With four bytes
+/// and no dot product of them, in two sums of 16 bits.
+template <class Arch, index_t Quad, std::size_t Rows>
+FINTEAM_INLINE inline void add_bytes(const typename Lanes<Arch>::Bits& bytes, const std::byte* x,
+                                     typename Lanes<Arch>::Bits (&exact)[Rows]) noexcept {
+  using Word = typename Lanes<Arch>::Bits;
+  const Word mask(0x00FF00FFU), even = bytes & mask, odd = shift_right<8>(bytes) & mask;
+  unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
+    const std::byte* at = x + static_cast<index_t>(r) * Quad;
+    if constexpr (has_byte_dot<Arch>) {
+      exact[r] = add_dots<Arch>(bytes, Word(word(at)), exact[r]);
+    } else if constexpr (Quad == 4) {
+      exact[r] = dot8<Arch>(bytes, Word(word(at)), exact[r]);
+    } else {
+      exact[r] = dot16<Arch>(even, Word(word(at)), exact[r]);
+      exact[r] = dot16<Arch>(odd, Word(word(at + 4)), exact[r]);
+    }
+  });
+}
+
+/// A register's words at p, loaded once: GCC 12 would load them anew for every use, which costs more than keeping them.
+template <class Arch>
+FINTEAM_INLINE inline xsimd::batch<std::uint32_t, Arch> load_once(const std::byte* p) noexcept {
+  using Batch = xsimd::batch<std::uint32_t, Arch>;
+  const Batch words = Batch::load_unaligned(reinterpret_cast<const std::uint32_t*>(p));
+#if defined(__AVX512F__)
+  if constexpr (Batch::size == 16) {
+    const __m512i all = words;
+    return Batch(opaque(all));
+  }
+#endif
+  return words;
+}
+
 /// Four signed bytes for each of sixteen outputs, ready for `dot_unsigned`.
 template <class Arch, bool = has_byte_dot<Arch>>
 struct SignedQuads {
   Ints<Arch> bytes;
 
   FINTEAM_INLINE static SignedQuads load(const std::byte* p) noexcept {
-    SignedQuads made{Ints<Arch>::load(p)};
-#if defined(__AVX512VNNI__)
-    if constexpr (Ints<Arch>::parts == 1) {  // once: GCC 12 would load it for every row anew
-      const __m512i bytes = made.bytes.part[0];
-      made.bytes.part[0] = opaque(bytes);
-    }
-#endif
-    return made;
+    if constexpr (Ints<Arch>::parts == 1) return {{{load_once<Arch>(p)}}};
+    return {Ints<Arch>::load(p)};
   }
 };
 
@@ -2248,10 +2548,11 @@ FINTEAM_INLINE inline Ints<Arch> pack_bf16(const Lanes<Arch>& a, const Lanes<Arc
 //
 // float formats        [k][rows]
 // bf16 with a dot      [k/2][rows][2]
-// integer formats      blocks of 64: [16 quads][rows], scales [2][rows] float, offsets [2][rows]
+// integer formats      blocks of 64: [16 quads][rows], scales [2][rows] float, offsets [2][rows] int32, sums [2][rows]
+//                      float
 //
-// A quad is four activations (input_quad_bytes). An offset is what corrects for unsigned weights: -128 or -8 times the
-// sum of the group's numbers (int32), or that sum itself (float) where the weight has a zero point.
+// A quad is four activations (input_quad_bytes). Sums are those of a group's numbers; offsets, -128 or -8 times as
+// much, correct for the unsigned weights of int8 or int4. All but int8 have the same input.
 
 namespace finteam::inline FINTEAM_ABI {
 namespace detail {
@@ -2300,10 +2601,16 @@ template <class Arch>
   return format != Format::int8 && simd::has_byte_pairs<Arch> ? 4 : simd::quad_bytes<Arch>;
 }
 
+/// Bytes of one row's block of 64 inputs in an integer format.
+template <class Arch>
+[[nodiscard]] constexpr index_t input_block_bytes(Format format) noexcept {
+  return 16 * input_quad_bytes<Arch>(format) + 24;
+}
+
 /// Bytes of one row of k elements in a tile.
 template <class Arch>
 [[nodiscard]] constexpr index_t input_row_bytes(Format format, index_t k) noexcept {
-  if (is_quantised(format)) return (k + block_inputs - 1) / block_inputs * (16 * input_quad_bytes<Arch>(format) + 16);
+  if (is_quantised(format)) return (k + block_inputs - 1) / block_inputs * input_block_bytes<Arch>(format);
   return (k + 1) / 2 * (format == Format::bf16 && simd::has_bf16_dot<Arch> ? 4 : 8);
 }
 
@@ -2372,14 +2679,14 @@ class TileRow {
     const auto sum = static_cast<std::int32_t>(simd::sum((low - magic) + (high - magic)));
 
     const index_t half = j / group_inputs % 2, quad = input_quad_bytes<Arch>(format), quads = 16 * quad * rows_;
-    std::byte* block = tile_ + j / block_inputs * (quads + 16 * rows_);
+    std::byte* block = tile_ + j / block_inputs * input_block_bytes<Arch>(format) * rows_;
     write_quads(low, high, quad, block + 8 * half * quad * rows_);
     const float scale = none ? 0.0F : std::isfinite(most) ? most / 127.0F : std::numeric_limits<float>::quiet_NaN();
-    const std::uint32_t offset = format == Format::int4_zero
-                                     ? std::bit_cast<std::uint32_t>(static_cast<float>(sum))
-                                     : static_cast<std::uint32_t>(sum * (format == Format::int8 ? -128 : -8));
+    const float exact = static_cast<float>(sum);
+    const std::int32_t offset = sum * (format == Format::int8 ? -128 : -8);
     std::memcpy(block + quads + (half * rows_ + r_) * 4, &scale, 4);
     std::memcpy(block + quads + ((2 + half) * rows_ + r_) * 4, &offset, 4);
+    std::memcpy(block + quads + ((4 + half) * rows_ + r_) * 4, &exact, 4);
   }
 
   void write_quads(const V& low, const V& high, index_t quad_bytes, std::byte* to) const noexcept {
@@ -2429,6 +2736,15 @@ class CpuInput {
   /// The tile that begins with row t.
   [[nodiscard]] const std::byte* tile(index_t t) const noexcept { return buffer_.data() + t * row_bytes_; }
 
+  /// Whether products with matrices of that format read what was written: those for which it was written do, and a
+  /// difference reads what its base of 8 or 4 bits reads, 8 bits only where activations of both have as many bytes.
+  [[nodiscard]] bool serves(Format format) const noexcept {
+    const bool shared =
+        is_quantised(format_) && (is_delta(format) || (format_ != Format::int8 && format != Format::int8));
+    return format == format_ || (shared && is_quantised(format) &&
+                                 detail::input_quad_bytes<Arch>(format) == detail::input_quad_bytes<Arch>(format_));
+  }
+
   /// Bytes that rows of k elements may need, in any format.
   [[nodiscard]] static std::size_t bytes(index_t rows, index_t k) {
     // 4 bytes an element in the float formats, less in the others once k fills its last block
@@ -2441,6 +2757,7 @@ class CpuInput {
     using Rows = detail::TileShape<Arch>;
     using TileRow = detail::TileRow<Arch>;
     rows_ = t;
+    format_ = format;
     row_bytes_ = detail::input_row_bytes<Arch>(format, k);
     const auto tile = [&](index_t first, index_t size) {
       std::array<float, Rows::most> scales;
@@ -2466,6 +2783,7 @@ class CpuInput {
 
  private:
   index_t rows_ = 0, row_bytes_ = 0;
+  Format format_ = Format::f32;
   Buffer buffer_;
 };
 
@@ -2633,6 +2951,161 @@ class ValueTile {
 }  // namespace detail
 }  // namespace finteam::inline FINTEAM_ABI
 
+// ---- finteam/backend/cpu/delta.hpp ---------------------------------------------------------------------------------
+// What the kernel of every product (tile.hpp) does with a group of 32 inputs of a low-bit difference: bits become
+// bytes, bytes become exact sums. The numbers q are 0 … 2^b - 1; what they stand for follows from the sum of the
+// activations, Σ (2q - 1)·x = 2 Σ q·x - Σ x for one bit, 4 Σ (q - 1.5)·x = 4 Σ q·x - 6 Σ x for two. Not here: loops
+// over k.
+
+namespace finteam::inline FINTEAM_ABI {
+namespace detail {
+
+/// The groups of an int1 or int2 tile: Rows rows of an input, Panels panels.
+template <class Arch, Format F, std::size_t Rows, std::size_t Panels>
+class DeltaGroup {
+ public:
+  using V = simd::Lanes<Arch>;
+
+  /// sums[p][r] += Σ x[r,j] · level(q[i,j]) in the units of the scale (two bits: of a fourth of it), j in group `Half`
+  /// of the block at x and w.
+  template <index_t Half>
+  FINTEAM_INLINE static void add(const std::byte* x, const std::byte* w, index_t stride,
+                                 V (&sums)[Panels][Rows]) noexcept {
+    const std::byte *quads = x + Half * 8 * quad * rows, *scales = x + (16 * quad + 4 * Half) * rows;
+    w += Half * line_bytes * bits;
+    if constexpr (simd::has_byte_dot<Arch> && V::parts == 1) {
+      add_panels(quads, scales, w, stride, sums);
+    } else {
+      simd::unroll<Panels>([&](std::size_t p) FINTEAM_INLINE {
+        simd::unroll<V::parts>([&](std::size_t i) FINTEAM_INLINE {
+          const std::byte* column = w + static_cast<index_t>(p) * stride + static_cast<index_t>(i * V::width) * 4;
+          add_column(quads, scales, column, i, sums[p]);
+        });
+      });
+    }
+  }
+
+  /// sums[p][r] *= the scales of the outputs, at the beginning of each panel.
+  FINTEAM_INLINE static void scale_rows(const std::byte* scales, index_t stride, V (&sums)[Panels][Rows]) noexcept {
+    simd::unroll<Panels>([&](std::size_t p) FINTEAM_INLINE {
+      const V of_outputs = V::load(reinterpret_cast<const float*>(scales + static_cast<index_t>(p) * stride)) *
+                           V::broadcast(F == Format::int1 ? 1.0F : 0.25F);
+      simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE { sums[p][r] = sums[p][r] * of_outputs; });
+    });
+  }
+
+ private:
+  using Word = typename V::Bits;
+  using Batch = typename V::Batch;
+  static constexpr auto rows = static_cast<index_t>(Rows);
+  static constexpr index_t quad = input_quad_bytes<Arch>(F), line_bytes = panel_outputs * 4;
+  static constexpr int bits = static_cast<int>(bits_of(F));
+  static constexpr std::size_t fields = 8 / bits;
+  /// Every other field stays where it is, 2^bits times as great, and has a sum of its own: half the shifts, and no
+  /// chain of sums waits for itself. Where there are registers for both.
+  static constexpr std::size_t chains = Rows * V::parts <= 4 ? 2 : 1;
+  static constexpr bool sums_in_16_bits = quad == 4 && !simd::has_byte_dot<Arch>;
+  static_assert(8 * 2 * 3 * 127 * (1 << bits) < 1 << 15);
+
+  /// f(field, chain, the bytes of N lines): all fields of the lines.
+  template <std::size_t N, class G>
+  FINTEAM_INLINE static void each_field(const Word (&lines)[N], G&& g) noexcept {
+    [&]<std::size_t... I>(std::index_sequence<I...>) FINTEAM_INLINE { (field<I>(lines, g), ...); }
+    (std::make_index_sequence<fields>{});
+  }
+  template <std::size_t I, std::size_t N, class G>
+  FINTEAM_INLINE static void field(const Word (&lines)[N], G&& g) noexcept {
+    constexpr std::size_t chain = I % chains;
+    constexpr int shift = static_cast<int>(I - chain) * bits;
+    const Word mask(0x01010101U * ((1U << bits) - 1) << static_cast<int>(chain) * bits);
+    Word bytes[N];
+    simd::unroll<N>([&](std::size_t n) FINTEAM_INLINE {
+      if constexpr (shift == 0) {
+        bytes[n] = lines[n] & mask;
+      } else {
+        bytes[n] = simd::shift_right<shift>(lines[n]) & mask;
+      }
+    });
+    g(I, chain, bytes);
+  }
+
+  /// 2^bits Σ q·x out of the chains' sums.
+  FINTEAM_INLINE static Word joined(const Word& even, [[maybe_unused]] const Word& odd) noexcept {
+    if constexpr (chains == 2) return simd::shift_left<bits>(even) + odd;
+    return simd::shift_left<bits>(even);
+  }
+
+  /// sum += (exact - 2^bits · mean level · Σ x) · the row's scale; both are exact in float. The row's scale lies at
+  /// `scale`.
+  FINTEAM_INLINE static Batch scaled(const Word& exact, const std::byte* scale, const Batch& sum) noexcept {
+    const Batch of_group(std::bit_cast<float>(simd::word(scale))),
+        of_row(std::bit_cast<float>(simd::word(scale + 16 * rows))), mean(F == Format::int1 ? -1.0F : -6.0F);
+    return simd::fmadd(simd::fmadd(mean, of_row, simd::to_float<Arch>(exact)), of_group, sum);
+  }
+
+  /// All panels together.
+  FINTEAM_INLINE static void add_panels(const std::byte* quads, const std::byte* scales, const std::byte* w,
+                                        index_t stride, V (&sums)[Panels][Rows]) noexcept {
+    Word exact[chains][Panels][Rows];
+    simd::unroll<Panels>([&](std::size_t p) FINTEAM_INLINE {
+      simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
+        for (std::size_t c = 0; c < chains; ++c) exact[c][p][r] = Word(0U);
+      });
+    });
+    simd::unroll<static_cast<std::size_t>(bits)>([&](std::size_t line) FINTEAM_INLINE {
+      Word lines[Panels];
+      simd::unroll<Panels>([&](std::size_t p) FINTEAM_INLINE {
+        const std::byte* at = w + static_cast<index_t>(p) * stride + static_cast<index_t>(line) * line_bytes;
+        lines[p] = simd::load_once<Arch>(at);
+      });
+      each_field(lines, [&](std::size_t field, std::size_t chain, const Word(&bytes)[Panels]) FINTEAM_INLINE {
+        simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
+          const Word row(simd::word(quads + static_cast<index_t>((line * fields + field) * Rows + r) * quad));
+          simd::unroll<Panels>([&](std::size_t p) FINTEAM_INLINE {
+            exact[chain][p][r] = simd::add_dots<Arch>(bytes[p], row, exact[chain][p][r]);
+          });
+        });
+      });
+    });
+    simd::unroll<Panels>([&](std::size_t p) FINTEAM_INLINE {
+      simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
+        sums[p][r].part[0] =
+            scaled(joined(exact[0][p][r], exact[chains - 1][p][r]), scales + 4 * r, sums[p][r].part[0]);
+      });
+    });
+  }
+
+  /// One register of outputs, where a dot product is several instructions: part i of a panel.
+  FINTEAM_INLINE static void add_column(const std::byte* quads, const std::byte* scales, const std::byte* column,
+                                        std::size_t i, V (&sums)[Rows]) noexcept {
+    Word exact[chains][Rows];
+    simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {  // a plain loop would be a call that sets memory
+      for (std::size_t c = 0; c < chains; ++c) exact[c][r] = Word(0U);
+    });
+    simd::unroll<static_cast<std::size_t>(bits)>([&](std::size_t line) FINTEAM_INLINE {
+      std::atomic_signal_fence(std::memory_order_seq_cst);  // or the next column's loads are shared, on the stack
+      const auto* words = reinterpret_cast<const std::uint32_t*>(column + static_cast<index_t>(line) * line_bytes);
+      const Word lines[1] = {Word::load_unaligned(words)};
+      each_field(lines, [&](std::size_t field, std::size_t chain, const Word(&bytes)[1]) FINTEAM_INLINE {
+        simd::add_bytes<Arch, quad>(bytes[0], quads + static_cast<index_t>((line * fields + field) * Rows) * quad,
+                                    exact[chain]);
+      });
+    });
+    simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
+      Word sum = exact[0][r], odd = exact[chains - 1][r];
+      if constexpr (sums_in_16_bits) {
+        const Word none(0U), ones(0x00010001U);
+        sum = simd::dot16<Arch>(sum, ones, none);
+        if constexpr (chains == 2) odd = simd::dot16<Arch>(odd, ones, none);
+      }
+      sums[r].part[i] = scaled(joined(sum, odd), scales + 4 * r, sums[r].part[i]);
+    });
+  }
+};
+
+}  // namespace detail
+}  // namespace finteam::inline FINTEAM_ABI
+
 // ---- finteam/backend/cpu/tile.hpp ----------------------------------------------------------------------------------
 // The one kernel of every product: a few rows of an input against one or two panels, sums in registers.
 // The order of every sum (law 3): one accumulator for each output, taken in increasing k; for the integer formats an
@@ -2665,6 +3138,8 @@ class Tile {
                                     Ahead& ahead) noexcept {
     Tile tile;
     each([&](std::size_t p, std::size_t r) FINTEAM_INLINE { tile.sums_[p][r] = V::zero(); });
+    [[maybe_unused]] const std::byte* const scales = w;
+    w += panel_head_bytes(F);
     for (index_t j = 0; j < k;) {
       const index_t end = std::min(k, j + Ahead::elements(F));
       ahead.fetch();
@@ -2684,6 +3159,7 @@ class Tile {
         for (; j < end; j += 2, w += step, x += (dot_pairs ? 4 : 8) * rows) tile.add_pairs(x, w, stride);
       }
     }
+    if constexpr (is_delta(F)) Delta::scale_rows(scales, stride, tile.sums_);
     each([&](std::size_t p, std::size_t r) FINTEAM_INLINE { tile.sums_[p][r].store(sums + (p * Rows + r) * 16); });
   }
 
@@ -2694,7 +3170,8 @@ class Tile {
   static constexpr auto rows = static_cast<index_t>(Rows);
   static constexpr bool dot_pairs = F == Format::bf16 && simd::has_bf16_dot<Arch>;
   static constexpr index_t quad = input_quad_bytes<Arch>(F);
-  static constexpr index_t x_block = (16 * quad + 16) * rows;
+  using Delta = DeltaGroup<Arch, F, Rows, Panels>;
+  static constexpr index_t x_block = input_block_bytes<Arch>(F) * rows;
   static constexpr index_t step = (is_quantised(F) ? block_bytes(F) : 64) * Interleaved;
 
   template <class G>
@@ -2754,7 +3231,9 @@ class Tile {
   /// Group `Half` of a block: 32 elements of every row.
   template <index_t Half>
   FINTEAM_INLINE void add_group(const std::byte* x, const std::byte* w, index_t stride) noexcept {
-    if constexpr (simd::has_byte_dot<Arch> && simd::Lanes<Arch>::parts == 1) {
+    if constexpr (is_delta(F)) {
+      Delta::template add<Half>(x, w, stride, sums_);
+    } else if constexpr (simd::has_byte_dot<Arch> && simd::Lanes<Arch>::parts == 1) {
       add_dots<Half>(x, w, stride);
     } else {
       each_panel([&](std::size_t p) FINTEAM_INLINE {
@@ -2815,7 +3294,7 @@ class Tile {
       if constexpr (F == Format::int4_zero) zeros = V::zero() - simd::load_bf16<Arch>(at + 64);
       simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
         V sum = simd::to_float<Arch>(exact[p][r]);
-        if constexpr (F == Format::int4_zero) sum = simd::fmadd(zeros, number(x + (8 + 4 * Half) * rows + 4 * r), sum);
+        if constexpr (F == Format::int4_zero) sum = simd::fmadd(zeros, number(x + (16 + 4 * Half) * rows + 4 * r), sum);
         sums_[p][r] = simd::fmadd(sum, scales * number(x + 4 * Half * rows + 4 * r), sums_[p][r]);
       });
     });
@@ -2835,11 +3314,12 @@ class Tile {
       std::atomic_signal_fence(std::memory_order_seq_cst);  // or the next column's loads are shared, on the stack
       const Word bytes = Word::load_unaligned(reinterpret_cast<const std::uint32_t*>(column + 64 * line));
       if constexpr (F == Format::int8) {
-        add_bytes(bytes, quads + static_cast<index_t>(line * Rows) * quad, exact);
+        simd::add_bytes<Arch, quad>(bytes, quads + static_cast<index_t>(line * Rows) * quad, exact);
       } else {
         const Word mask(0x0F0F0F0FU);
-        add_bytes(bytes & mask, quads + static_cast<index_t>(line * Rows) * quad, exact);
-        add_bytes(simd::shift_right<4>(bytes) & mask, quads + static_cast<index_t>((line + 4) * Rows) * quad, exact);
+        simd::add_bytes<Arch, quad>(bytes & mask, quads + static_cast<index_t>(line * Rows) * quad, exact);
+        simd::add_bytes<Arch, quad>(simd::shift_right<4>(bytes) & mask,
+                                    quads + static_cast<index_t>((line + 4) * Rows) * quad, exact);
       }
     });
     const auto of_weights = simd::load_bf16<Arch>(w + 2 * group_bytes + 32 * Half).part[i];
@@ -2854,26 +3334,10 @@ class Tile {
       auto sum = simd::to_float<Arch>(exact[r]);
       if constexpr (F == Format::int4_zero) {
         const auto zeros = V::zero().part[i] - simd::load_bf16<Arch>(w + 2 * group_bytes + 32 * Half + 64).part[i];
-        sum = simd::fmadd(zeros, number(8), sum);
+        sum = simd::fmadd(zeros, number(16), sum);
       }
       auto& total = sums_[p][r].part[i];
       total = simd::fmadd(sum, of_weights * number(0), total);
-    });
-  }
-
-  /// exact[r] += Σ_4 bytes · x[r]
-  FINTEAM_INLINE static void add_bytes(const Word& bytes, const std::byte* x, Word (&exact)[Rows]) noexcept {
-    const Word mask(0x00FF00FFU), even = bytes & mask, odd = simd::shift_right<8>(bytes) & mask;
-    simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
-      const std::byte* at = x + static_cast<index_t>(r) * quad;
-      if constexpr (simd::has_byte_dot<Arch>) {
-        exact[r] = simd::add_dots<Arch>(bytes, Word(simd::word(at)), exact[r]);
-      } else if constexpr (quad == 4) {
-        exact[r] = simd::dot8<Arch>(bytes, Word(simd::word(at)), exact[r]);
-      } else {
-        exact[r] = simd::dot16<Arch>(even, Word(simd::word(at)), exact[r]);
-        exact[r] = simd::dot16<Arch>(odd, Word(simd::word(at + 4)), exact[r]);
-      }
     });
   }
 
@@ -3182,6 +3646,8 @@ class MatmulJob {
       case Format::int8: return pairs<Format::int8>(first, last);
       case Format::int4: return pairs<Format::int4>(first, last);
       case Format::int4_zero: return pairs<Format::int4_zero>(first, last);
+      case Format::int1: return pairs<Format::int1>(first, last);
+      case Format::int2: return pairs<Format::int2>(first, last);
     }
   }
 
@@ -3327,10 +3793,14 @@ class BasicCpu {
   [[nodiscard]] PackedMatrix matrix(std::span<const RawTensor> parts, Join join, Weights weights,
                                     std::pmr::memory_resource* memory) const {
     PackedMatrix w(parts, join, format_of(weights, parts), memory);
-    const index_t size = detail::chunk_size(executor_, w.panels(), w.cols() * panel_outputs);
-    detail::for_chunks(executor_, w.panels(), size, [&](index_t first, index_t last) {
-      for (index_t i = first; i < last; ++i) w.pack(i, parts);
-    });
+    pack(w, parts);
+    return w;
+  }
+
+  /// A difference of few bits, packed in the same way. Errors as PackedMatrix.
+  [[nodiscard]] PackedMatrix delta(std::span<const RawDelta> parts, std::pmr::memory_resource* memory) const {
+    PackedMatrix w(parts, memory);
+    pack(w, parts);
     return w;
   }
 
@@ -3360,9 +3830,9 @@ class BasicCpu {
   void copy(MatrixView<const float> x, MatrixView<float> y) const { detail::copy(x, y); }
 
   /// y[t,i] = x[t,i] · s[i] / sqrt(mean_i x[t,i]² + eps)
-  void rms_norm(MatrixView<const float> x, VectorView<const float> s, float eps, MatrixView<float> y) const {
+  void rms_norm(MatrixView<const float> x, const RowScales<Host>& s, float eps, MatrixView<float> y) const {
     for_rows(x.extent(0), 2 * x.extent(1),
-             [&](index_t t) { detail::rms_norm_row<Arch>(&x(t, 0), s.data(), eps, x.extent(1), &y(t, 0)); });
+             [&](index_t t) { detail::rms_norm_row<Arch>(&x(t, 0), s.of(t), eps, x.extent(1), &y(t, 0)); });
   }
 
   /// input = x[row(t),:], as products with w's format read it.
@@ -3374,7 +3844,7 @@ class BasicCpu {
   }
 
   /// input = rms_norm(x)[row(t),:]
-  void prepare_normed(MatrixView<const float> x, VectorView<const float> s, float eps, const PackedMatrix& w,
+  void prepare_normed(MatrixView<const float> x, const RowScales<Host>& s, float eps, const PackedMatrix& w,
                       Input& input, const Chosen& chosen = {}) const {
     const index_t k = x.extent(1);
     input.write(
@@ -3382,7 +3852,7 @@ class BasicCpu {
         [&, eps, k](index_t t) { return detail::rms_norm_scale<Arch>(&x(chosen.row(t), 0), eps, k); },
         [&, k](index_t t, float scale, index_t j) {
           return detail::load_row<Arch>(&x(chosen.row(t), 0), j, k) * detail::simd::Lanes<Arch>::broadcast(scale) *
-                 detail::load_row<Arch>(s.data(), j, k);
+                 detail::load_row<Arch>(s.of(chosen.row(t)), j, k);
         });
   }
 
@@ -3431,6 +3901,14 @@ class BasicCpu {
   }
 
  private:
+  template <class Part>
+  void pack(PackedMatrix& w, std::span<const Part> parts) const {
+    const index_t size = detail::chunk_size(executor_, w.panels(), w.cols() * panel_outputs);
+    detail::for_chunks(executor_, w.panels(), size, [&](index_t first, index_t last) {
+      for (index_t i = first; i < last; ++i) w.pack(i, parts);
+    });
+  }
+
   /// f(i) for every i in [0, count), in chunks that are worth a thread.
   template <class F>
   void for_rows(index_t count, index_t work_per_row, F&& f) const {
@@ -3500,6 +3978,16 @@ class Reference {
     return w;
   }
 
+  /// The differences `parts`, stacked, each number as it counts. Throws Error(mismatch) unless they join.
+  [[nodiscard]] Matrix delta(std::span<const RawDelta> parts, std::pmr::memory_resource* memory) const {
+    const PackedMatrix shape(parts, memory);
+    Matrix w{.values = {}, .format = shape.format(), .n = shape.rows(), .k = shape.cols()};
+    for (const RawDelta& part : parts) {
+      for (index_t i = 0; i < part.n * part.k; ++i) w.values.push_back(part(i / part.k, i % part.k));
+    }
+    return w;
+  }
+
   [[nodiscard]] Input input(index_t, index_t, std::pmr::memory_resource*) const { return {}; }
 
   /// Throws Error(mismatch) unless raw is [n].
@@ -3525,7 +4013,7 @@ class Reference {
   void copy(MatrixView<const float> x, MatrixView<float> y) const { detail::copy(x, y); }
 
   /// y[t,i] = x[t,i] · s[i] / sqrt(mean_i x[t,i]² + eps)
-  void rms_norm(MatrixView<const float> x, VectorView<const float> s, float eps, MatrixView<float> y) const {
+  void rms_norm(MatrixView<const float> x, const RowScales<Host>& s, float eps, MatrixView<float> y) const {
     const FpEnvironment environment;
     for (index_t t = 0; t < x.extent(0); ++t) {
       double squares = 0;
@@ -3535,7 +4023,7 @@ class Reference {
       }
       const double scale = 1 / std::sqrt(squares / static_cast<double>(x.extent(1)) + static_cast<double>(eps));
       for (index_t i = 0; i < x.extent(1); ++i) {
-        y(t, i) = static_cast<float>(static_cast<double>(x(t, i)) * scale * static_cast<double>(s(i)));
+        y(t, i) = static_cast<float>(static_cast<double>(x(t, i)) * scale * static_cast<double>(s.of(t)[i]));
       }
     }
   }
@@ -3553,7 +4041,7 @@ class Reference {
   }
 
   /// input = rms_norm(x)[row(t),:]
-  void prepare_normed(MatrixView<const float> x, VectorView<const float> s, float eps, const Matrix& w, Input& input,
+  void prepare_normed(MatrixView<const float> x, const RowScales<Host>& s, float eps, const Matrix& w, Input& input,
                       const Chosen& chosen = {}) const {
     std::vector<float> y(static_cast<std::size_t>(x.size()));
     const MatrixView<float> normed(y.data(), x.extents());
@@ -5818,10 +6306,11 @@ template <Backend B>
 struct DeltaScratch {
   template <std::size_t R>
   using Tensor = decltype(std::declval<B&>().template tensor<float, R>({}, nullptr));
-  std::vector<Chosen> experts;  ///< by expert: the rows of this step that it is added to, at what weight
-  typename B::Input input;      ///< up to t rows of the widest k
-  Tensor<2> inner;              ///< [t, most Σ r]
-  Tensor<2> plus;               ///< [t, 2f]: what is added before SwiGLU
+  std::vector<Chosen> experts;            ///< by expert: the rows of this step that it is added to, at what weight
+  std::vector<std::int32_t> row_experts;  ///< by row: whose norms it has, or -1; empty where nobody has any
+  typename B::Input input;                ///< up to t rows of the widest k
+  Tensor<2> inner;                        ///< [t, most Σ r]
+  Tensor<2> plus;                         ///< [t, 2f]: what is added before SwiGLU
 };
 
 /// y[t,:] += Σ_k weight[t,k] · delta_k(x[t,:]), k over s.experts. deltas: by expert, or none; prepare(w, input, chosen)
@@ -5896,7 +6385,7 @@ template <class T, class Space>
 template <Backend B>
 void attention(B& b, const AttentionWeights<B>& w, std::span<const Site> sites, CacheLayer<typename B::Space> cache,
                AttentionScratch<B>& s, typename B::Input& input, DeltaScratch<B>& delta,
-               VectorView<const float, typename B::Space> norm, float eps, MatrixView<float, typename B::Space> x) {
+               const RowScales<typename B::Space>& norm, float eps, MatrixView<float, typename B::Space> x) {
   const index_t t = x.extent(0), h = s.y.extent(1), g = (s.qkv.extent(1) - h) / 2;
   const auto qkv = s.qkv.view().rows(0, t), y = s.y.view().rows(0, t);
   b.prepare_normed(x, norm, eps, w.qkv_proj, input);
@@ -5941,7 +6430,7 @@ struct FeedForwardScratch {
 /// Source: Shazeer 2020, eq. 6.
 template <Backend B>
 void feed_forward(B& b, const FeedForwardWeights<B>& w, FeedForwardScratch<B>& s, typename B::Input& input,
-                  DeltaScratch<B>& delta, VectorView<const float, typename B::Space> norm, float eps,
+                  DeltaScratch<B>& delta, const RowScales<typename B::Space>& norm, float eps,
                   MatrixView<float, typename B::Space> x) {
   const auto y = s.y.view().rows(0, x.extent(0));
   MatrixView<float, typename B::Space> plus;
@@ -5972,12 +6461,24 @@ namespace finteam::inline FINTEAM_ABI {
 template <Backend B>
 using Scale = decltype(std::declval<B&>().vector(std::declval<const RawTensor&>(), nullptr));
 
+/// A norm's scale, and where experts on a shared base have their own, those of all.
+template <Backend B>
+struct NormWeights {
+  Scale<B> scale;                                                             ///< [d]
+  decltype(std::declval<B&>().template tensor<float, 2>({}, nullptr)) own{};  ///< [experts, d], or no rows
+
+  /// For rows of those experts (-1: the base).
+  [[nodiscard]] RowScales<typename B::Space> of(std::span<const std::int32_t> experts) const noexcept {
+    return {scale.view(), own.view(), experts};
+  }
+};
+
 /// One block of a decoder.
 template <Backend B>
 struct BlockWeights {
-  Scale<B> input_norm;  ///< [d]
+  NormWeights<B> input_norm;
   AttentionWeights<B> attention;
-  Scale<B> post_attention_norm;  ///< [d]
+  NormWeights<B> post_attention_norm;
   FeedForwardWeights<B> feed_forward;
 };
 
@@ -5992,7 +6493,7 @@ template <Backend B>
 struct DecoderWeights {
   typename B::Matrix embed_tokens;  ///< [v, d]
   std::vector<BlockWeights<B>> blocks;
-  Scale<B> norm;                                 ///< [d]
+  NormWeights<B> norm;
   std::vector<typename B::Matrix> own_lm_head;   ///< [v, d], none or one
   std::optional<Safetensors> packed;             ///< the file that the matrices lie in, if they do
   std::vector<LinearDelta<B>> lm_head_deltas{};  ///< by expert, or empty
@@ -6015,12 +6516,12 @@ template <Backend B, class Matrix, class Vector>
   DecoderWeights<B> w{.embed_tokens = matrix(), .blocks = {}, .norm = {}, .own_lm_head = {}, .packed = {}};
   w.blocks.reserve(static_cast<std::size_t>(config.layers));
   for (index_t l = 0; l < config.layers; ++l) {
-    w.blocks.push_back({.input_norm = vector(),
+    w.blocks.push_back({.input_norm = {vector()},
                         .attention = {.qkv_proj = matrix(), .o_proj = matrix()},
-                        .post_attention_norm = vector(),
+                        .post_attention_norm = {vector()},
                         .feed_forward = {.gate_up_proj = matrix(), .down_proj = matrix()}});
   }
-  w.norm = vector();
+  w.norm.scale = vector();
   if (!config.tie_word_embeddings) w.own_lm_head.push_back(matrix());
   return w;
 }
@@ -6097,9 +6598,262 @@ struct BlockScratch {
 template <Backend B>
 void block(B& b, const BlockWeights<B>& w, float eps, std::span<const Site> sites, CacheLayer<typename B::Space> cache,
            BlockScratch<B>& s, MatrixView<float, typename B::Space> x) {
-  attention<B>(b, w.attention, sites, cache, s.attention, s.input, s.delta, w.input_norm.view(), eps, x);
-  feed_forward<B>(b, w.feed_forward, s.feed_forward, s.input, s.delta, w.post_attention_norm.view(), eps, x);
+  attention<B>(b, w.attention, sites, cache, s.attention, s.input, s.delta, w.input_norm.of(s.delta.row_experts), eps,
+               x);
+  feed_forward<B>(b, w.feed_forward, s.feed_forward, s.input, s.delta, w.post_attention_norm.of(s.delta.row_experts),
+                  eps, x);
 }
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/file/delta.hpp ----------------------------------------------------------------------------------------
+// A fine-tuned checkpoint as its difference to a base, in a folder of its own:
+//   delta_config.json   {"finteam_delta": 1, "bits": 1 | 2, "scales": "row" | "matrix", "base_header_hash": "…",
+//                        "base_hash": "…"}
+//   delta.safetensors   for a matrix NAME [n, k] of the base  NAME.delta        U8 [n, bytes of k numbers]
+//   (core/delta.hpp)
+//                                                             NAME.delta_scale  F32 [n], or [1]
+//                       for a tensor that is kept in full     NAME, of the base's shape
+//                       and in its metadata "finteam_delta": "1", "base_hash"
+// What it does not hold is the base's. Not here: writing one (delta_writer.hpp), which tensors a model needs.
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// XXH64 of the names, types and shapes of a checkpoint's tensors, whichever files they lie in. Reads no data.
+/// Errors as Checkpoint::find.
+[[nodiscard]] std::string header_hash(const Checkpoint& checkpoint);
+/// The same, and of all bytes, which are read tensor by tensor: about 10 GB/s from memory.
+[[nodiscard]] std::string contents_hash(const Checkpoint& checkpoint);
+
+/// How a base is known to be the one that a difference was taken to.
+enum class BaseCheck : std::uint8_t {
+  headers,   ///< by the names, types and shapes of its tensors
+  contents,  ///< by all its bytes, which are read
+};
+
+/// How many scales a matrix has.
+enum class DeltaScales : std::uint8_t {
+  row,     ///< one for every output
+  matrix,  ///< one
+};
+
+/// What delta_config.json says.
+struct DeltaConfig {
+  static constexpr int version = 1;
+
+  Format format = Format::int1;
+  DeltaScales scales = DeltaScales::row;
+  std::string base_header_hash, base_hash;  ///< 16 hexadecimal digits
+
+  /// Reads one. Error(unsupported): another version, bits or word, or a key that is not known; else as JsonView.
+  [[nodiscard]] static DeltaConfig read(const JsonView& json);
+  /// As the file has it.
+  [[nodiscard]] Json json() const;
+};
+
+namespace detail {
+
+inline constexpr std::string_view delta_suffix = ".delta", delta_scale_suffix = ".delta_scale";
+
+[[nodiscard]] inline std::string hash_text(std::uint64_t hash) {
+  std::string s;
+  for (int shift = 60; shift >= 0; shift -= 4) s += "0123456789abcdef"[hash >> shift & 15U];
+  return s;
+}
+
+/// The hash of a line for every tensor, in the order of their names.
+template <class More>
+[[nodiscard]] std::string hash_of_tensors(const Checkpoint& checkpoint, More&& more) {
+  std::string lines;
+  for (const std::string_view name : checkpoint.names()) {
+    const RawTensor raw = checkpoint.tensor(name);
+    lines += std::string(name) + ' ' + std::string(FINTEAM_ABI::name(raw.dtype)) + ' ' + shape_string(raw.shape) +
+             more(name, raw) + '\n';
+  }
+  return hash_text(xxh64(std::as_bytes(std::span(lines.data(), lines.size()))));
+}
+
+/// A tensor's bytes in its file.
+[[nodiscard]] inline std::span<const std::byte> data_of(const RawTensor& raw) noexcept {
+  return {raw.data, static_cast<std::size_t>(raw.size()) * FINTEAM_ABI::bytes_of(raw.dtype)};
+}
+
+}  // namespace detail
+
+inline std::string header_hash(const Checkpoint& checkpoint) {
+  return detail::hash_of_tensors(checkpoint, [](std::string_view, const RawTensor&) { return std::string(); });
+}
+
+inline std::string contents_hash(const Checkpoint& checkpoint) {
+  const auto hash = detail::hash_of_tensors(checkpoint, [&](std::string_view name, const RawTensor& raw) {
+    const std::uint64_t bytes = xxh64(detail::data_of(raw));
+    checkpoint.release(name);
+    return ' ' + detail::hash_text(bytes);
+  });
+  checkpoint.release();
+  return hash;
+}
+
+inline DeltaConfig DeltaConfig::read(const JsonView& json) {
+  const JsonView number = json.at("finteam_delta");
+  if (number.as_int(0, 1'000'000) != version) number.refuse("version 1", Code::unsupported);
+  detail::only_keys(json, {"finteam_delta", "bits", "scales", "base_header_hash", "base_hash"});
+  DeltaConfig c;
+  const JsonView bits = json.at("bits"), scales = json.at("scales");
+  const std::int64_t count = bits.as_int(0, 64);
+  if (count != 1 && count != 2) bits.refuse("1 or 2", Code::unsupported);
+  c.format = count == 1 ? Format::int1 : Format::int2;
+  const std::string& word = scales.as_string();
+  if (word != "row" && word != "matrix") scales.refuse("\"row\" or \"matrix\"", Code::unsupported);
+  c.scales = word == "row" ? DeltaScales::row : DeltaScales::matrix;
+  const auto hash = [&](std::string_view key) {
+    const JsonView text = json.at(key);
+    const std::string& digits = text.as_string();
+    if (digits.size() != 16 || digits.find_first_not_of("0123456789abcdef") != std::string::npos) {
+      text.refuse("16 hexadecimal digits");
+    }
+    return digits;
+  };
+  c.base_header_hash = hash("base_header_hash");
+  c.base_hash = hash("base_hash");
+  return c;
+}
+
+inline Json DeltaConfig::json() const {
+  return {{"finteam_delta", version},
+          {"bits", bits_of(format)},
+          {"scales", scales == DeltaScales::row ? "row" : "matrix"},
+          {"base_header_hash", base_header_hash},
+          {"base_hash", base_hash}};
+}
+
+/// The difference in a folder, mapped and checked against its base. Immutable; moves, and what it gave out stays good
+/// when it does.
+class DeltaCheckpoint {
+ public:
+  /// Opens `folder`. Error(mismatch): the base is another, by its headers or, where asked for, its contents (`check`);
+  /// a tensor that the base does not have, or not in that shape; numbers or scales of another type or shape, or one
+  /// without the other. Error(malformed): a broken file, a scale that is negative or not finite, or a tensor that is
+  /// there in full and as a difference. Else as DeltaConfig::read, Safetensors::open and find.
+  [[nodiscard]] static DeltaCheckpoint open(const std::filesystem::path& folder, const Checkpoint& base,
+                                            BaseCheck check = BaseCheck::headers) {
+    const auto path = folder / "delta_config.json";
+    const JsonFile json = JsonFile::open(path, JsonLimits{.depth = 4, .values = 100});
+    DeltaCheckpoint self(DeltaConfig::read(json.root()), Safetensors::open(folder / "delta.safetensors"));
+    self.check_metadata();
+    require_base(json.where() + ": base_header_hash", self.config_.base_header_hash, base, header_hash(base));
+    if (check == BaseCheck::contents) {
+      require_base(json.where() + ": base_hash", self.config_.base_hash, base, contents_hash(base));
+    }
+    for (const std::string_view name : self.file_.names()) self.keep(name, base);
+    return self;
+  }
+
+  [[nodiscard]] const DeltaConfig& config() const noexcept { return config_; }
+
+  /// The difference to the base's matrix `name`, or null if there is none.
+  [[nodiscard]] const RawDelta* find(std::string_view name) const {
+    const auto found = deltas_.find(name);
+    return found != deltas_.end() ? &found->second : nullptr;
+  }
+  /// What stands in the place of the base's tensor `name`, of its shape, or null.
+  [[nodiscard]] const RawTensor* find_whole(std::string_view name) const {
+    const auto found = whole_.find(name);
+    return found != whole_.end() ? &found->second : nullptr;
+  }
+
+  /// By the base's names: all differences, and all tensors that are there in full.
+  [[nodiscard]] const std::map<std::string, RawDelta, std::less<>>& deltas() const noexcept { return deltas_; }
+  [[nodiscard]] const std::map<std::string, RawTensor, std::less<>>& whole() const noexcept { return whole_; }
+
+  /// The file that holds them.
+  [[nodiscard]] const Safetensors& file() const noexcept { return file_; }
+
+ private:
+  DeltaCheckpoint(DeltaConfig config, Safetensors file) : config_(std::move(config)), file_(std::move(file)) {}
+
+  void check_metadata() const {
+    const auto require = [&](std::string_view key, const std::string& value) {
+      const auto found = file_.metadata().find(key);
+      if (found != file_.metadata().end() && found->second == value) return;
+      throw Error(Code::mismatch, file_.where() + ": __metadata__." + std::string(key),
+                  value + ", as delta_config.json",
+                  found != file_.metadata().end() ? detail::in_quotes(found->second) : "none");
+    };
+    require("finteam_delta", std::to_string(DeltaConfig::version));
+    require("base_hash", config_.base_hash);
+  }
+
+  static void require_base(const std::string& where, const std::string& hash, const Checkpoint& base,
+                           const std::string& found) {
+    if (hash == found) return;
+    throw Error(Code::mismatch, where, "the base that the difference was taken to, with hash " + hash,
+                base.where() + " with hash " + found);
+  }
+
+  [[nodiscard]] std::string named(std::string_view name) const {
+    return file_.where() + ": " + detail::printable(name);
+  }
+
+  void keep(std::string_view name, const Checkpoint& base) {
+    if (name.ends_with(detail::delta_suffix)) {
+      keep_delta(name.substr(0, name.size() - detail::delta_suffix.size()), base);
+    } else if (name.ends_with(detail::delta_scale_suffix)) {
+      const auto of = std::string(name.substr(0, name.size() - detail::delta_scale_suffix.size()));
+      if (file_.contains(of + std::string(detail::delta_suffix))) return;
+      throw Error(Code::mismatch, named(name), "scales beside the numbers of a difference", "no such numbers");
+    } else {
+      const RawTensor raw = file_.tensor(name);
+      const RawTensor replaced = in_base(name, name, base);
+      if (!std::ranges::equal(raw.shape, replaced.shape)) {
+        throw Error(Code::mismatch, named(name), detail::shape_string(replaced.shape) + ", as in " + base.where(),
+                    detail::shape_string(raw.shape));
+      }
+      whole_.emplace(name, raw);
+    }
+  }
+
+  [[nodiscard]] RawTensor in_base(std::string_view name, std::string_view stored, const Checkpoint& base) const {
+    if (const RawTensor* const raw = base.find(name)) return *raw;
+    throw Error(Code::mismatch, named(stored), "a tensor of " + base.where(), "none of that name");
+  }
+
+  void keep_delta(std::string_view name, const Checkpoint& base) {
+    const std::string numbers = std::string(name) + std::string(detail::delta_suffix),
+                      scales = std::string(name) + std::string(detail::delta_scale_suffix);
+    const RawTensor of = in_base(name, numbers, base);
+    if (of.shape.size() != 2) {
+      throw Error(Code::mismatch, named(numbers), "a difference to a matrix", detail::shape_string(of.shape));
+    }
+    if (file_.contains(name)) {
+      throw Error(Code::malformed, named(name), "a tensor in full or a difference", "both");
+    }
+    RawDelta delta{.n = of.shape[0], .k = of.shape[1], .format = config_.format};
+    delta.scale_count = config_.scales == DeltaScales::row ? delta.n : 1;
+    delta.numbers = part(numbers, "U8", std::array{delta.n, delta_row_bytes(delta.format, delta.k)});
+    delta.scales = part(scales, "F32", std::array{delta.scale_count});
+    for (index_t i = 0; i < delta.scale_count; ++i) {
+      const float scale = load_element(delta.scales, DType::f32, i);
+      if (scale >= 0 && std::isfinite(scale)) continue;
+      throw Error(Code::malformed, named(scales), "finite scales that are not negative", std::to_string(scale));
+    }
+    deltas_.emplace(name, delta);
+  }
+
+  template <std::size_t Rank>
+  [[nodiscard]] const std::byte* part(const std::string& name, std::string_view type,
+                                      const std::array<index_t, Rank>& shape) const {
+    const auto bytes = file_.bytes(name, type, shape);
+    if (bytes) return bytes->data();
+    throw Error(Code::mismatch, named(name), std::string(type) + ' ' + detail::shape_string(shape),
+                file_.contains(name) ? "another type or shape" : "none of that name");
+  }
+
+  DeltaConfig config_;
+  Safetensors file_;
+  std::map<std::string, RawDelta, std::less<>> deltas_;
+  std::map<std::string, RawTensor, std::less<>> whole_;
+};
 
 }  // namespace finteam::inline FINTEAM_ABI
 
@@ -6120,8 +6874,9 @@ struct LowRankPair {
 /// What an expert adds to one entry of the weight table. Empty: nothing.
 struct DeltaSource {
   std::vector<LowRankPair> pairs{};
+  std::vector<RawDelta> whole{};  ///< one for each part of the entry, or none
 
-  [[nodiscard]] bool empty() const noexcept { return pairs.empty(); }
+  [[nodiscard]] bool empty() const noexcept { return pairs.empty() && whole.empty(); }
   /// Σ r.
   [[nodiscard]] index_t rank() const noexcept {
     index_t sum = 0;
@@ -6132,10 +6887,27 @@ struct DeltaSource {
 
 /// An expert of a shared base.
 struct ExpertSource {
-  Safetensors file;                                ///< that the tensors lie in
-  std::vector<DeltaSource> deltas;                 ///< by entry of delta_table
-  std::optional<RawTensor> embed_tokens, lm_head;  ///< [v, d], in place of the base's
+  std::vector<DeltaSource> deltas{};                   ///< by entry of delta_table
+  std::optional<RawTensor> embed_tokens{}, lm_head{};  ///< [v, d], in place of the base's
+  std::vector<std::optional<RawTensor>> norms{};       ///< in place of the base's, by entry of norm_names; or empty
+  std::optional<Safetensors> file{};                   ///< that the tensors lie in
+  std::optional<DeltaCheckpoint> delta_file{};         ///< or this
+
+  /// Whether it is more than what it adds.
+  [[nodiscard]] bool has_own() const noexcept { return embed_tokens || lm_head || has_norms(); }
+  [[nodiscard]] bool has_norms() const noexcept {
+    return std::any_of(norms.begin(), norms.end(), [](const auto& norm) { return norm.has_value(); });
+  }
 };
+
+/// The vectors of the weight table: two norms a block, and the last.
+[[nodiscard]] inline std::vector<std::string> norm_names(const Config& config) {
+  std::vector<std::string> names;
+  for (const WeightEntry& w : weight_table(config)) {
+    if (w.k == 0) names.push_back(w.parts.front().name);
+  }
+  return names;
+}
 
 /// The entries of the weight table that can be added to: its matrices but the embedding, lm_head last, tied or not.
 [[nodiscard]] inline std::vector<WeightEntry> delta_table(Config config) {
@@ -6159,11 +6931,13 @@ struct DeltaShape {
   index_t experts = 0;
   index_t rank = 0;            ///< the most inner rows of a product: Σ r of the pairs that read the same x
   bool before_swiglu = false;  ///< one adds to gate_proj or up_proj
+  bool own_norms = false;      ///< one has norms of its own
 
   [[nodiscard]] static DeltaShape of(std::span<const ExpertSource> experts, const Config& config) {
     DeltaShape shape{.experts = static_cast<index_t>(experts.size())};
     const std::vector<WeightEntry> table = delta_table(config);
     for (const ExpertSource& expert : experts) {
+      shape.own_norms |= expert.has_norms();
       for (std::size_t i = 0; i < table.size(); ++i) {
         shape.rank = std::max(shape.rank, expert.deltas[i].rank());
         shape.before_swiglu |= table[i].join == Join::paired && !expert.deltas[i].empty();
@@ -6188,7 +6962,8 @@ namespace detail {
 template <Backend B>
 [[nodiscard]] LinearDelta<B> load_delta(B& backend, const DeltaSource& source, const OpenOptions& options) {
   LinearDelta<B> delta;
-  if (source.empty()) return delta;
+  if (!source.whole.empty()) delta.whole.push_back(backend.delta(source.whole, options.memory));
+  if (source.pairs.empty()) return delta;
   std::vector<RawTensor> a;
   index_t inner = 0;
   for (const LowRankPair& pair : source.pairs) {
@@ -6215,6 +6990,18 @@ template <Backend B>
   return places;
 }
 
+/// The norms of a decoder, in the order of norm_names.
+template <Backend B>
+[[nodiscard]] std::vector<NormWeights<B>*> norm_places(DecoderWeights<B>& w) {
+  std::vector<NormWeights<B>*> places;
+  for (BlockWeights<B>& block : w.blocks) {
+    places.push_back(&block.input_norm);
+    places.push_back(&block.post_attention_norm);
+  }
+  places.push_back(&w.norm);
+  return places;
+}
+
 }  // namespace detail
 
 /// Bytes in memory that an expert takes besides its base.
@@ -6226,7 +7013,10 @@ template <Backend B>
   };
   std::uint64_t sum = 0;
   for (const DeltaSource& delta : expert.deltas) {
-    if (delta.empty()) continue;
+    if (!delta.whole.empty()) {
+      sum += PackedMatrix(PackedMatrix::shape_of(delta.whole), Join::stacked, delta.whole[0].format, nullptr).bytes();
+    }
+    if (delta.pairs.empty()) continue;
     std::vector<RawTensor> a;
     for (const LowRankPair& pair : delta.pairs) {
       a.push_back(pair.a);
@@ -6239,6 +7029,7 @@ template <Backend B>
   };
   own(expert.embed_tokens, llama_names.embed_tokens);
   own(expert.lm_head, llama_names.lm_head);
+  if (expert.has_norms()) sum += static_cast<std::uint64_t>(4 * (2 * config.layers + 1) * config.d);
   return sum;
 }
 
@@ -6264,6 +7055,24 @@ void load_experts(B& backend, std::span<const ExpertSource> experts, const Confi
     load(expert.embed_tokens, llama_names.embed_tokens, own.embed_tokens);
     load(expert.lm_head, llama_names.lm_head, own.lm_head);
     w.own.push_back(std::move(own));
+  }
+  const auto norms = detail::norm_places(w);
+  for (std::size_t i = 0; i < norms.size(); ++i) {
+    const auto has = [i](const ExpertSource& expert) { return !expert.norms.empty() && expert.norms[i]; };
+    if (std::none_of(experts.begin(), experts.end(), has)) continue;
+    norms[i]->own = backend.template tensor<float, 2>({static_cast<index_t>(experts.size()), config.d}, options.memory);
+    for (std::size_t k = 0; k < experts.size(); ++k) {
+      const auto row = [&](VectorView<const float, typename B::Space> from) {
+        backend.copy(MatrixView<const float, typename B::Space>(from.data(), {1, config.d}),
+                     norms[i]->own.view().rows(static_cast<index_t>(k), 1));
+      };
+      if (has(experts[k])) {
+        const auto own = backend.vector(*experts[k].norms[i], options.memory);
+        row(own.view());
+      } else {
+        row(std::as_const(norms[i]->scale).view());
+      }
+    }
   }
 }
 
@@ -6349,13 +7158,17 @@ class StepScratch {
                              .sine = b.template tensor<float, 2>({rows, c.e / 2}, memory)},
                .feed_forward = {.y = b.template tensor<float, 2>({rows, c.f}, memory)},
                .delta = {.experts = std::vector<Chosen>(static_cast<std::size_t>(deltas.experts)),
+                         .row_experts = {},
                          .input = b.input(deltas.experts == 0 ? 0 : rows, delta_inputs(c, deltas), memory),
                          .inner = b.template tensor<float, 2>({rows, deltas.rank}, memory),
                          .plus = b.template tensor<float, 2>({deltas.before_swiglu ? rows : 0, 2 * c.f}, memory)}},
-        routed_(static_cast<std::size_t>(deltas.experts)) {
+        routed_(static_cast<std::size_t>(deltas.experts)),
+        own_norms_(deltas.own_norms) {
     const auto most = static_cast<std::size_t>(rows);
     tokens_.reserve(most);
     sites_.reserve(most);
+    base_rows_.reserve(most);
+    block_.delta.row_experts.reserve(own_norms_ ? most : 0);
     for (Routed& expert : routed_) {
       expert.rows.reserve(most);
       expert.weight.reserve(most);
@@ -6401,6 +7214,13 @@ class StepScratch {
       }
       block_.delta.experts[k] = {expert.rows, expert.weight};
     }
+    if (!own_norms_) return;
+    block_.delta.row_experts.assign(t, -1);
+    for (std::size_t k = 0; k < routed_.size(); ++k) {
+      for (const std::int32_t i : routed_[k].rows) {
+        block_.delta.row_experts[static_cast<std::size_t>(i)] = static_cast<std::int32_t>(k);
+      }
+    }
   }
 
   index_t rows_;
@@ -6409,6 +7229,8 @@ class StepScratch {
   std::vector<std::int32_t> tokens_;
   std::vector<Site> sites_;
   std::vector<Routed> routed_;  // by expert
+  bool own_norms_;
+  std::vector<std::int32_t> base_rows_;
 };
 
 /// Where a step's states are also wanted: after so many blocks, before any final norm (transformers'
@@ -6467,7 +7289,7 @@ class Decoder {
       block<B>(b, w_.blocks[l], eps_, s.sites_, cache.layer(static_cast<index_t>(l)), s.block_, x);
       tapped(l + 1);
     }
-    b.rms_norm(x, w_.norm.view(), eps_, hidden);
+    b.rms_norm(x, w_.norm.of(s.block_.delta.row_experts), eps_, hidden);
     return std::nullopt;
   }
 
@@ -6489,10 +7311,12 @@ class Decoder {
       b.prepare(hidden, w, s.block_.input, chosen);
       b.matmul(s.block_.input, w, Write::overwrite, logits, chosen);
     };
-    head(w_.lm_head(), {.rows = only});
-    for (std::size_t k = 0; k < w_.own.size(); ++k) {
-      const Chosen chosen{.rows = s.routed_[k].rows};
-      if (!w_.own[k].lm_head.empty() && !chosen.rows.empty()) head(w_.own[k].lm_head.front(), chosen);
+    const bool own_heads =
+        std::any_of(w_.own.begin(), w_.own.end(), [](const auto& own) { return !own.lm_head.empty(); });
+    if (!own_heads) {
+      head(w_.lm_head(), {.rows = only});
+    } else {
+      heads(routes, only, s, head, hidden.extent(0));
     }
     add_deltas<B>(
         b, w_.lm_head_deltas, s.block_.delta,
@@ -6506,6 +7330,27 @@ class Decoder {
         eps_(static_cast<float>(config.rms_norm_eps)),
         frequency_(rope_frequencies(config)),
         w_(std::move(weights)) {}
+
+  /// head(matrix, rows) for the rows of each expert with a head of its own, and for the others with the base's.
+  template <class Head>
+  void heads(std::span<const float* const> routes, std::span<const std::int32_t> only, StepScratch<B>& s, Head&& head,
+             index_t t) const {
+    s.base_rows_.clear();
+    if (only.empty()) {
+      for (index_t i = 0; i < t; ++i) s.base_rows_.push_back(static_cast<std::int32_t>(i));
+    } else {
+      s.base_rows_.assign(only.begin(), only.end());
+    }
+    for (std::size_t k = 0; k < w_.own.size(); ++k) {
+      if (w_.own[k].lm_head.empty() || s.routed_[k].rows.empty()) continue;
+      head(w_.own[k].lm_head.front(), {.rows = s.routed_[k].rows});
+      std::erase_if(s.base_rows_, [&](std::int32_t i) {
+        const float* route = routes.empty() ? nullptr : routes[static_cast<std::size_t>(i)];
+        return route != nullptr && route[k] != 0;
+      });
+    }
+    if (!s.base_rows_.empty()) head(w_.lm_head(), {.rows = s.base_rows_});
+  }
 
   /// x[t,:] = embed_tokens[token,:], the base's or the row's expert's own.
   void embed(B& b, std::span<const Row> rows, StepScratch<B>& s, MatrixView<float, typename B::Space> x) const {
@@ -6525,6 +7370,190 @@ class Decoder {
   std::vector<float> frequency_;  // [e/2]
   DecoderWeights<B> w_;
 };
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/file/delta_writer.hpp ---------------------------------------------------------------------------------
+// Writes what delta.hpp reads: a fine-tuned checkpoint as its difference to a base, a tensor at a time.
+// Not here: which tensors are matrices of a model's blocks; the caller says.
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// What becomes of a tensor of a fine-tuned checkpoint.
+enum class DeltaPart : std::uint8_t {
+  low_bit,  ///< its difference to the base's in few bits; a matrix
+  whole,    ///< kept as it is, unless it is the base's
+  base,     ///< the base's is taken for it
+};
+
+/// A matrix that was written as a difference, and how far that is off.
+struct WrittenDelta {
+  std::string name;
+  DeltaError error;
+};
+
+/// How a difference is taken.
+struct DeltaOptions {
+  Format format = Format::int1;
+  DeltaScales scales = DeltaScales::row;
+  /// What becomes of the tensor of that name.
+  std::function<DeltaPart(std::string_view name)> part = [](std::string_view) { return DeltaPart::whole; };
+  /// Called after every difference. May be empty.
+  std::function<void(const WrittenDelta&)> written{};
+};
+
+namespace detail {
+
+/// The difference of one pair of tensors [n, k], and its rounding. Buffers are kept for the next.
+class DeltaRounding {
+ public:
+  DeltaRounding(Format format, DeltaScales scales) : format_(format), of_matrix_(scales == DeltaScales::matrix) {}
+
+  /// False if a number is not finite.
+  [[nodiscard]] bool run(const RawTensor& base, const RawTensor& tuned) {
+    const index_t n = base.shape[0], k = base.shape[1];
+    difference(base, tuned);
+    const auto row_bytes = static_cast<std::size_t>(delta_row_bytes(format_, k));
+    numbers_.assign(static_cast<std::size_t>(n) * row_bytes, std::byte{0});
+    scales_.clear();
+    error_ = {};
+    if (of_matrix_) scales_.push_back(fit_delta_scale(format_, d_));
+    for (index_t i = 0; i < n; ++i) {
+      const auto row = std::span(d_).subspan(static_cast<std::size_t>(i * k), static_cast<std::size_t>(k));
+      if (!of_matrix_) scales_.push_back(fit_delta_scale(format_, row));
+      if (!std::isfinite(scales_.back())) return false;
+      quantise_delta(format_, row, scales_.back(), numbers_.data() + static_cast<std::size_t>(i) * row_bytes);
+      const DeltaError error = delta_error(format_, row, scales_.back());
+      error_.squares += error.squares;
+      error_.errors += error.errors;
+    }
+    return true;
+  }
+
+  [[nodiscard]] std::span<const std::byte> numbers() const noexcept { return numbers_; }
+  [[nodiscard]] std::span<const std::byte> scales() const noexcept { return std::as_bytes(std::span(scales_)); }
+  [[nodiscard]] const DeltaError& error() const noexcept { return error_; }
+
+ private:
+  /// d_ = tuned - base, in float
+  void difference(const RawTensor& base, const RawTensor& tuned) {
+    constexpr index_t piece = 4096;
+    d_.resize(static_cast<std::size_t>(base.size()));
+    std::array<float, piece> from;
+    for (index_t j = 0; j < base.size(); j += piece) {
+      const index_t count = std::min(piece, base.size() - j);
+      float* const d = d_.data() + j;
+      load_elements(base.data, base.dtype, j, count, from.data());
+      load_elements(tuned.data, tuned.dtype, j, count, d);
+      for (index_t i = 0; i < count; ++i) d[i] -= from[static_cast<std::size_t>(i)];
+    }
+  }
+
+  Format format_;
+  bool of_matrix_;
+  std::vector<float> d_, scales_;
+  std::vector<std::byte> numbers_;
+  DeltaError error_;
+};
+
+/// Error(mismatch) unless the tensor is one.
+inline void require_matrix(const RawTensor& raw, const std::string& where) {
+  if (raw.shape.size() != 2) throw Error(Code::mismatch, where, "a matrix", shape_string(raw.shape));
+}
+
+/// Whether two tensors hold the same numbers.
+[[nodiscard]] inline bool same_numbers(const RawTensor& a, const RawTensor& b) noexcept {
+  if (a.dtype == b.dtype) return std::memcmp(a.data, b.data, data_of(a).size()) == 0;
+  for (index_t i = 0; i < a.size(); ++i) {
+    if (a[i] != b[i]) return false;
+  }
+  return true;
+}
+
+/// The names of a pair's tensors, in order. A checkpoint may lack the old `rotary_emb.inv_freq`, which repeats the
+/// config. Error(mismatch): a tensor that only one of them has, or in another shape.
+[[nodiscard]] inline std::vector<std::string_view> paired_names(const Checkpoint& base, const Checkpoint& tuned) {
+  std::vector<std::string_view> names;
+  const auto repeats_config = [](std::string_view name) { return name.ends_with("rotary_emb.inv_freq"); };
+  for (const std::string_view name : base.names()) {
+    if (!repeats_config(name) && !tuned.contains(name)) {
+      throw Error(Code::mismatch, tuned.where(name), "a tensor, as in " + base.where(), "none of that name");
+    }
+  }
+  for (const std::string_view name : tuned.names()) {
+    if (repeats_config(name)) continue;
+    if (!base.contains(name)) {
+      throw Error(Code::mismatch, tuned.where(name), "a tensor that " + base.where() + " has too", "one of its own");
+    }
+    (void)tuned.tensor(name, base.tensor(name).shape);
+    names.push_back(name);
+  }
+  return names;
+}
+
+}  // namespace detail
+
+/// Writes delta.safetensors and delta_config.json into `folder`, which is made if it is not there. The base is read
+/// twice (its hash comes first), the fine-tuned one once and, for tensors kept whole, twice; memory is 5 bytes for
+/// every number of the largest matrix. Error(mismatch): a tensor that only one of the checkpoints has, or in another
+/// shape, or a low_bit tensor that is no matrix. Error(malformed): a number that is not finite.
+/// Error(invalid_argument): a format that is none of a difference. Else as Checkpoint::find and FileWriter.
+inline void write_delta(const Checkpoint& base, const Checkpoint& tuned, const std::filesystem::path& folder,
+                        const DeltaOptions& options) {
+  if (!is_delta(options.format)) {
+    throw Error(Code::invalid_argument, "format", "int1 or int2", std::string(name(options.format)));
+  }
+  std::vector<std::string_view> low_bit, whole;
+  std::vector<TensorEntry> entries;
+  for (const std::string_view name : detail::paired_names(base, tuned)) {
+    const RawTensor raw = tuned.tensor(name);
+    const DeltaPart part = options.part(name);
+    if (part == DeltaPart::whole && !detail::same_numbers(raw, base.tensor(name))) whole.push_back(name);
+    if (part != DeltaPart::low_bit) {
+      base.release(name);
+      tuned.release(name);
+      continue;
+    }
+    detail::require_matrix(raw, tuned.where(name));
+    const index_t n = raw.shape[0], row_bytes = delta_row_bytes(options.format, raw.shape[1]);
+    low_bit.push_back(name);
+    entries.push_back({std::string(name) + std::string(detail::delta_suffix), "U8", {n, row_bytes}});
+    entries.push_back({std::string(name) + std::string(detail::delta_scale_suffix),
+                       "F32",
+                       {options.scales == DeltaScales::row ? n : 1}});
+  }
+  for (const std::string_view name : whole) {
+    const RawTensor raw = tuned.tensor(name);
+    entries.push_back({std::string(name), FINTEAM_ABI::name(raw.dtype), {raw.shape.begin(), raw.shape.end()}});
+  }
+
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  if (error) throw Error(Code::system, folder.string(), "a folder that can be written", error.message());
+  const DeltaConfig config{options.format, options.scales, header_hash(base), contents_hash(base)};
+  FileWriter file(folder / "delta.safetensors");
+  file.write(safetensors_header(
+      entries, {{"finteam_delta", std::to_string(DeltaConfig::version)}, {"base_hash", config.base_hash}}));
+  detail::DeltaRounding rounding(options.format, options.scales);
+  for (const std::string_view name : low_bit) {
+    if (!rounding.run(base.tensor(name), tuned.tensor(name))) {
+      throw Error(Code::malformed, tuned.where(name), "a finite difference to " + base.where(), "one that is not");
+    }
+    file.write(rounding.numbers());
+    file.write(rounding.scales());
+    base.release(name);
+    tuned.release(name);
+    if (options.written) options.written({std::string(name), rounding.error()});
+  }
+  for (const std::string_view name : whole) {
+    file.write(detail::data_of(tuned.tensor(name)));
+    tuned.release(name);
+  }
+  file.commit();
+  FileWriter text(folder / "delta_config.json");
+  text.write(config.json().dump(2) + '\n');
+  text.commit();
+}
 
 }  // namespace finteam::inline FINTEAM_ABI
 
@@ -9889,7 +10918,58 @@ class LoraFile {
     throw Error(Code::unsupported, json.where() + ": modules_to_save",
                 "lm_head besides embed_tokens, which the base ties", "embed_tokens alone");
   }
-  return {file.finish(), std::move(deltas), embed_tokens, lm_head};
+  ExpertSource expert{.deltas = std::move(deltas), .embed_tokens = embed_tokens, .lm_head = lm_head};
+  expert.file = file.finish();
+  return expert;
+}
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/expert/low_bit.hpp ------------------------------------------------------------------------------------
+// A fine-tuned checkpoint as a low-bit difference to a shared base (tools/make_delta), as an expert on that base.
+// Not here: the files' form (file/delta.hpp).
+
+namespace finteam::inline FINTEAM_ABI {
+namespace detail {
+
+/// The differences to the parts of an entry: all of them, or none. Throws Error(unsupported) for some.
+[[nodiscard]] inline DeltaSource low_bit_delta(const DeltaCheckpoint& delta, const WeightEntry& entry) {
+  DeltaSource source;
+  for (const auto& part : entry.parts) {
+    if (const RawDelta* const raw = delta.find(part.name)) source.whole.push_back(*raw);
+  }
+  if (source.whole.empty() || source.whole.size() == entry.parts.size()) return source;
+  throw Error(Code::unsupported, delta.file().where() + ": " + entry.parts.front().name,
+              "differences to all matrices that one product reads, or to none", "to some of them");
+}
+
+}  // namespace detail
+
+/// The difference in `folder` to a base of that config. Errors as DeltaCheckpoint::open, and Error(unsupported) for a
+/// tensor that the decoder has no place for.
+[[nodiscard]] inline ExpertSource open_low_bit(const std::filesystem::path& folder, const Checkpoint& base,
+                                               const Config& config, BaseCheck check = BaseCheck::headers) {
+  ExpertSource expert;
+  DeltaCheckpoint delta = DeltaCheckpoint::open(folder, base, check);
+  std::size_t known = 0;
+  for (const WeightEntry& entry : delta_table(config)) {
+    expert.deltas.push_back(detail::low_bit_delta(delta, entry));
+    known += expert.deltas.back().whole.size();
+  }
+  const auto whole = [&](std::string_view name) -> std::optional<RawTensor> {
+    const RawTensor* const raw = delta.find_whole(name);
+    known += raw != nullptr ? 1 : 0;
+    return raw != nullptr ? std::optional(*raw) : std::nullopt;
+  };
+  expert.embed_tokens = whole(llama_names.embed_tokens);
+  expert.lm_head = config.tie_word_embeddings ? expert.embed_tokens : whole(llama_names.lm_head);
+  for (const std::string& name : norm_names(config)) expert.norms.push_back(whole(name));
+  if (known != delta.deltas().size() + delta.whole().size()) {
+    throw Error(Code::unsupported, delta.file().where(),
+                "linear layers and norms of blocks, embed_tokens and lm_head only", "others");
+  }
+  expert.delta_file = std::move(delta);
+  return expert;
 }
 
 }  // namespace finteam::inline FINTEAM_ABI
@@ -10479,8 +11559,20 @@ struct TeamFiles {
   }
 };
 
+/// An adapter or a difference, whichever is in `folder`, to a base of that config.
+[[nodiscard]] inline ExpertSource open_expert(const std::filesystem::path& folder, const Checkpoint& base,
+                                              const Config& config, const OpenOptions& options) {
+  if (is_there(folder / "adapter_config.json")) return open_lora(folder, base, config);
+  if (!is_there(folder / "delta_config.json")) {
+    throw Error(Code::not_found, folder.string(),
+                "adapter_config.json (LoRA) or delta_config.json (a low-bit difference)", "neither");
+  }
+  return open_low_bit(folder, base, config,
+                      options.verify == Verify::contents ? BaseCheck::contents : BaseCheck::headers);
+}
+
 /// Errors as open_team.
-[[nodiscard]] inline TeamFiles open_team_files(const std::filesystem::path& folder) {
+[[nodiscard]] inline TeamFiles open_team_files(const std::filesystem::path& folder, const OpenOptions& options) {
   TeamFiles files;
   files.where = folder.string();
   if (is_there(folder / "team.json")) {
@@ -10496,11 +11588,12 @@ struct TeamFiles {
     files.configs.push_back(read_config(folder / m.base));
     files.checkpoints.push_back(Checkpoint::open(folder / m.base));
     for (const auto& role : m.roles) {
-      files.experts.push_back(open_lora(folder / role.path, files.checkpoints.front(), files.configs.front()));
+      files.experts.push_back(
+          open_expert(folder / role.path, files.checkpoints.front(), files.configs.front(), options));
       const ExpertSource& expert = files.experts.back();
-      if (m.mix_in == MixIn::deltas && (expert.embed_tokens || expert.lm_head)) {
+      if (m.mix_in == MixIn::deltas && expert.has_own()) {
         throw Error(Code::unsupported, files.where + ": role " + printable(role.name),
-                    "nothing but deltas, which mix_in sums", "whole matrices (modules_to_save)");
+                    "nothing but deltas, which mix_in sums", "tensors of its own in place of the base's");
       }
     }
     return files;
@@ -10603,7 +11696,7 @@ template <Backend B = Cpu>
 
 template <Backend B>
 Team<B>::Team(const std::filesystem::path& folder, const OpenOptions& options, B backend) {
-  detail::TeamFiles files = detail::open_team_files(folder);
+  detail::TeamFiles files = detail::open_team_files(folder, options);
   manifest_ = std::move(files.manifest);
   std::uint64_t total = 0, done = 0;
   for (const Checkpoint& checkpoint : files.checkpoints) total += checkpoint.bytes();
@@ -11859,7 +12952,7 @@ namespace detail {
 /// headers is read, and nothing large allocated. Errors as open_team and Session, as far as those files tell.
 [[nodiscard]] inline Plan plan(const std::filesystem::path& folder, const OpenOptions& options = {},
                                const SessionLimits& session = {}) {
-  const detail::TeamFiles files = detail::open_team_files(folder);
+  const detail::TeamFiles files = detail::open_team_files(folder, options);
   const SessionLimits limits = detail::checked(session, files.context());
   Plan plan;
   const index_t lanes = files.manifest.lanes();

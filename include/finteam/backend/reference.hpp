@@ -91,7 +91,7 @@ class Reference {
   void copy(MatrixView<const float> x, MatrixView<float> y) const { detail::copy(x, y); }
 
   /// y[t,i] = x[t,i] · s[i] / sqrt(mean_i x[t,i]² + eps)
-  void rms_norm(MatrixView<const float> x, VectorView<const float> s, float eps, MatrixView<float> y) const {
+  void rms_norm(MatrixView<const float> x, const RowScales<Host>& s, float eps, MatrixView<float> y) const {
     const FpEnvironment environment;
     for (index_t t = 0; t < x.extent(0); ++t) {
       double squares = 0;
@@ -101,7 +101,7 @@ class Reference {
       }
       const double scale = 1 / std::sqrt(squares / static_cast<double>(x.extent(1)) + static_cast<double>(eps));
       for (index_t i = 0; i < x.extent(1); ++i) {
-        y(t, i) = static_cast<float>(static_cast<double>(x(t, i)) * scale * static_cast<double>(s(i)));
+        y(t, i) = static_cast<float>(static_cast<double>(x(t, i)) * scale * static_cast<double>(s.of(t)[i]));
       }
     }
   }
@@ -119,7 +119,7 @@ class Reference {
   }
 
   /// input = rms_norm(x)[row(t),:]
-  void prepare_normed(MatrixView<const float> x, VectorView<const float> s, float eps, const Matrix& w, Input& input,
+  void prepare_normed(MatrixView<const float> x, const RowScales<Host>& s, float eps, const Matrix& w, Input& input,
                       const Chosen& chosen = {}) const {
     std::vector<float> y(static_cast<std::size_t>(x.size()));
     const MatrixView<float> normed(y.data(), x.extents());

@@ -69,6 +69,20 @@ class PackedMatrix {
     return {rows, parts[0].shape[1]};
   }
 
+  /// Throws Error(mismatch) as above.
+  [[nodiscard]] static std::array<index_t, 2> shape_of(std::span<const RawDelta> parts) {
+    index_t rows = 0;
+    for (const RawDelta& part : parts) {
+      if (part.k != parts[0].k || part.format != parts[0].format || !is_delta(part.format)) {
+        throw Error(Code::mismatch, "matrix",
+                    "differences of " + std::to_string(parts[0].k) + " inputs in int1 or int2",
+                    std::to_string(part.k) + " inputs in " + std::string(name(part.format)));
+      }
+      rows = part.n < 0 ? part.n : rows + part.n;
+    }
+    return {rows, parts[0].k};
+  }
+
   /// Packs one tensor on the calling thread.
   explicit PackedMatrix(const RawTensor& raw, Weights weights = Weights::stored,
                         std::pmr::memory_resource* memory = std::pmr::get_default_resource())
@@ -140,20 +154,6 @@ class PackedMatrix {
   }
 
  private:
-  /// Throws Error(mismatch) as above.
-  [[nodiscard]] static std::array<index_t, 2> shape_of(std::span<const RawDelta> parts) {
-    index_t rows = 0;
-    for (const RawDelta& part : parts) {
-      if (part.k != parts[0].k || part.format != parts[0].format || !is_delta(part.format)) {
-        throw Error(Code::mismatch, "matrix",
-                    "differences of " + std::to_string(parts[0].k) + " inputs in int1 or int2",
-                    std::to_string(part.k) + " inputs in " + std::string(name(part.format)));
-      }
-      rows = part.n < 0 ? part.n : rows + part.n;
-    }
-    return {rows, parts[0].k};
-  }
-
   PackedMatrix(std::array<index_t, 2> shape, Join join, Format format)
       : rows_(shape[0]), cols_(shape[1]), format_(format), join_(join) {
     std::uint64_t b = 0;

@@ -38,13 +38,17 @@ class StepScratch {
                              .sine = b.template tensor<float, 2>({rows, c.e / 2}, memory)},
                .feed_forward = {.y = b.template tensor<float, 2>({rows, c.f}, memory)},
                .delta = {.experts = std::vector<Chosen>(static_cast<std::size_t>(deltas.experts)),
+                         .row_experts = {},
                          .input = b.input(deltas.experts == 0 ? 0 : rows, delta_inputs(c, deltas), memory),
                          .inner = b.template tensor<float, 2>({rows, deltas.rank}, memory),
                          .plus = b.template tensor<float, 2>({deltas.before_swiglu ? rows : 0, 2 * c.f}, memory)}},
-        routed_(static_cast<std::size_t>(deltas.experts)) {
+        routed_(static_cast<std::size_t>(deltas.experts)),
+        own_norms_(deltas.own_norms) {
     const auto most = static_cast<std::size_t>(rows);
     tokens_.reserve(most);
     sites_.reserve(most);
+    base_rows_.reserve(most);
+    block_.delta.row_experts.reserve(own_norms_ ? most : 0);
     for (Routed& expert : routed_) {
       expert.rows.reserve(most);
       expert.weight.reserve(most);
@@ -90,6 +94,13 @@ class StepScratch {
       }
       block_.delta.experts[k] = {expert.rows, expert.weight};
     }
+    if (!own_norms_) return;
+    block_.delta.row_experts.assign(t, -1);
+    for (std::size_t k = 0; k < routed_.size(); ++k) {
+      for (const std::int32_t i : routed_[k].rows) {
+        block_.delta.row_experts[static_cast<std::size_t>(i)] = static_cast<std::int32_t>(k);
+      }
+    }
   }
 
   index_t rows_;
@@ -98,6 +109,8 @@ class StepScratch {
   std::vector<std::int32_t> tokens_;
   std::vector<Site> sites_;
   std::vector<Routed> routed_;  // by expert
+  bool own_norms_;
+  std::vector<std::int32_t> base_rows_;
 };
 
 /// Where a step's states are also wanted: after so many blocks, before any final norm (transformers'
@@ -156,7 +169,7 @@ class Decoder {
       block<B>(b, w_.blocks[l], eps_, s.sites_, cache.layer(static_cast<index_t>(l)), s.block_, x);
       tapped(l + 1);
     }
-    b.rms_norm(x, w_.norm.view(), eps_, hidden);
+    b.rms_norm(x, w_.norm.of(s.block_.delta.row_experts), eps_, hidden);
     return std::nullopt;
   }
 
@@ -178,10 +191,12 @@ class Decoder {
       b.prepare(hidden, w, s.block_.input, chosen);
       b.matmul(s.block_.input, w, Write::overwrite, logits, chosen);
     };
-    head(w_.lm_head(), {.rows = only});
-    for (std::size_t k = 0; k < w_.own.size(); ++k) {
-      const Chosen chosen{.rows = s.routed_[k].rows};
-      if (!w_.own[k].lm_head.empty() && !chosen.rows.empty()) head(w_.own[k].lm_head.front(), chosen);
+    const bool own_heads =
+        std::any_of(w_.own.begin(), w_.own.end(), [](const auto& own) { return !own.lm_head.empty(); });
+    if (!own_heads) {
+      head(w_.lm_head(), {.rows = only});
+    } else {
+      heads(routes, only, s, head, hidden.extent(0));
     }
     add_deltas<B>(
         b, w_.lm_head_deltas, s.block_.delta,
@@ -195,6 +210,27 @@ class Decoder {
         eps_(static_cast<float>(config.rms_norm_eps)),
         frequency_(rope_frequencies(config)),
         w_(std::move(weights)) {}
+
+  /// head(matrix, rows) for the rows of each expert with a head of its own, and for the others with the base's.
+  template <class Head>
+  void heads(std::span<const float* const> routes, std::span<const std::int32_t> only, StepScratch<B>& s, Head&& head,
+             index_t t) const {
+    s.base_rows_.clear();
+    if (only.empty()) {
+      for (index_t i = 0; i < t; ++i) s.base_rows_.push_back(static_cast<std::int32_t>(i));
+    } else {
+      s.base_rows_.assign(only.begin(), only.end());
+    }
+    for (std::size_t k = 0; k < w_.own.size(); ++k) {
+      if (w_.own[k].lm_head.empty() || s.routed_[k].rows.empty()) continue;
+      head(w_.own[k].lm_head.front(), {.rows = s.routed_[k].rows});
+      std::erase_if(s.base_rows_, [&](std::int32_t i) {
+        const float* route = routes.empty() ? nullptr : routes[static_cast<std::size_t>(i)];
+        return route != nullptr && route[k] != 0;
+      });
+    }
+    if (!s.base_rows_.empty()) head(w_.lm_head(), {.rows = s.base_rows_});
+  }
 
   /// x[t,:] = embed_tokens[token,:], the base's or the row's expert's own.
   void embed(B& b, std::span<const Row> rows, StepScratch<B>& s, MatrixView<float, typename B::Space> x) const {

@@ -193,7 +193,9 @@ class LoraFile {
     throw Error(Code::unsupported, json.where() + ": modules_to_save",
                 "lm_head besides embed_tokens, which the base ties", "embed_tokens alone");
   }
-  return {file.finish(), std::move(deltas), embed_tokens, lm_head};
+  ExpertSource expert{.deltas = std::move(deltas), .embed_tokens = embed_tokens, .lm_head = lm_head};
+  expert.file = file.finish();
+  return expert;
 }
 
 }  // namespace finteam::inline FINTEAM_ABI

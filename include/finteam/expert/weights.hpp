@@ -18,12 +18,24 @@ namespace finteam::inline FINTEAM_ABI {
 template <Backend B>
 using Scale = decltype(std::declval<B&>().vector(std::declval<const RawTensor&>(), nullptr));
 
+/// A norm's scale, and where experts on a shared base have their own, those of all.
+template <Backend B>
+struct NormWeights {
+  Scale<B> scale;                                                             ///< [d]
+  decltype(std::declval<B&>().template tensor<float, 2>({}, nullptr)) own{};  ///< [experts, d], or no rows
+
+  /// For rows of those experts (-1: the base).
+  [[nodiscard]] RowScales<typename B::Space> of(std::span<const std::int32_t> experts) const noexcept {
+    return {scale.view(), own.view(), experts};
+  }
+};
+
 /// One block of a decoder.
 template <Backend B>
 struct BlockWeights {
-  Scale<B> input_norm;  ///< [d]
+  NormWeights<B> input_norm;
   AttentionWeights<B> attention;
-  Scale<B> post_attention_norm;  ///< [d]
+  NormWeights<B> post_attention_norm;
   FeedForwardWeights<B> feed_forward;
 };
 
@@ -38,7 +50,7 @@ template <Backend B>
 struct DecoderWeights {
   typename B::Matrix embed_tokens;  ///< [v, d]
   std::vector<BlockWeights<B>> blocks;
-  Scale<B> norm;                                 ///< [d]
+  NormWeights<B> norm;
   std::vector<typename B::Matrix> own_lm_head;   ///< [v, d], none or one
   std::optional<Safetensors> packed;             ///< the file that the matrices lie in, if they do
   std::vector<LinearDelta<B>> lm_head_deltas{};  ///< by expert, or empty
@@ -61,12 +73,12 @@ template <Backend B, class Matrix, class Vector>
   DecoderWeights<B> w{.embed_tokens = matrix(), .blocks = {}, .norm = {}, .own_lm_head = {}, .packed = {}};
   w.blocks.reserve(static_cast<std::size_t>(config.layers));
   for (index_t l = 0; l < config.layers; ++l) {
-    w.blocks.push_back({.input_norm = vector(),
+    w.blocks.push_back({.input_norm = {vector()},
                         .attention = {.qkv_proj = matrix(), .o_proj = matrix()},
-                        .post_attention_norm = vector(),
+                        .post_attention_norm = {vector()},
                         .feed_forward = {.gate_up_proj = matrix(), .down_proj = matrix()}});
   }
-  w.norm = vector();
+  w.norm.scale = vector();
   if (!config.tie_word_embeddings) w.own_lm_head.push_back(matrix());
   return w;
 }

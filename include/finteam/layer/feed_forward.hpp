@@ -24,7 +24,7 @@ struct FeedForwardScratch {
 /// Source: Shazeer 2020, eq. 6.
 template <Backend B>
 void feed_forward(B& b, const FeedForwardWeights<B>& w, FeedForwardScratch<B>& s, typename B::Input& input,
-                  DeltaScratch<B>& delta, VectorView<const float, typename B::Space> norm, float eps,
+                  DeltaScratch<B>& delta, const RowScales<typename B::Space>& norm, float eps,
                   MatrixView<float, typename B::Space> x) {
   const auto y = s.y.view().rows(0, x.extent(0));
   MatrixView<float, typename B::Space> plus;

@@ -29,10 +29,11 @@ template <Backend B>
 struct DeltaScratch {
   template <std::size_t R>
   using Tensor = decltype(std::declval<B&>().template tensor<float, R>({}, nullptr));
-  std::vector<Chosen> experts;  ///< by expert: the rows of this step that it is added to, at what weight
-  typename B::Input input;      ///< up to t rows of the widest k
-  Tensor<2> inner;              ///< [t, most Σ r]
-  Tensor<2> plus;               ///< [t, 2f]: what is added before SwiGLU
+  std::vector<Chosen> experts;            ///< by expert: the rows of this step that it is added to, at what weight
+  std::vector<std::int32_t> row_experts;  ///< by row: whose norms it has, or -1; empty where nobody has any
+  typename B::Input input;                ///< up to t rows of the widest k
+  Tensor<2> inner;                        ///< [t, most Σ r]
+  Tensor<2> plus;                         ///< [t, 2f]: what is added before SwiGLU
 };
 
 /// y[t,:] += Σ_k weight[t,k] · delta_k(x[t,:]), k over s.experts. deltas: by expert, or none; prepare(w, input, chosen)

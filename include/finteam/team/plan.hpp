@@ -39,7 +39,7 @@ namespace detail {
 /// headers is read, and nothing large allocated. Errors as open_team and Session, as far as those files tell.
 [[nodiscard]] inline Plan plan(const std::filesystem::path& folder, const OpenOptions& options = {},
                                const SessionLimits& session = {}) {
-  const detail::TeamFiles files = detail::open_team_files(folder);
+  const detail::TeamFiles files = detail::open_team_files(folder, options);
   const SessionLimits limits = detail::checked(session, files.context());
   Plan plan;
   const index_t lanes = files.manifest.lanes();

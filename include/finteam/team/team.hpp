@@ -5,6 +5,7 @@
 #include <finteam/backend/cpu.hpp>
 #include <finteam/expert/decoder.hpp>
 #include <finteam/expert/lora.hpp>
+#include <finteam/expert/low_bit.hpp>
 #include <finteam/file/safetensors.hpp>
 #include <finteam/team/manifest.hpp>
 #include <finteam/team/role_gate.hpp>
@@ -68,8 +69,20 @@ struct TeamFiles {
   }
 };
 
+/// An adapter or a difference, whichever is in `folder`, to a base of that config.
+[[nodiscard]] inline ExpertSource open_expert(const std::filesystem::path& folder, const Checkpoint& base,
+                                              const Config& config, const OpenOptions& options) {
+  if (is_there(folder / "adapter_config.json")) return open_lora(folder, base, config);
+  if (!is_there(folder / "delta_config.json")) {
+    throw Error(Code::not_found, folder.string(),
+                "adapter_config.json (LoRA) or delta_config.json (a low-bit difference)", "neither");
+  }
+  return open_low_bit(folder, base, config,
+                      options.verify == Verify::contents ? BaseCheck::contents : BaseCheck::headers);
+}
+
 /// Errors as open_team.
-[[nodiscard]] inline TeamFiles open_team_files(const std::filesystem::path& folder) {
+[[nodiscard]] inline TeamFiles open_team_files(const std::filesystem::path& folder, const OpenOptions& options) {
   TeamFiles files;
   files.where = folder.string();
   if (is_there(folder / "team.json")) {
@@ -85,11 +98,12 @@ struct TeamFiles {
     files.configs.push_back(read_config(folder / m.base));
     files.checkpoints.push_back(Checkpoint::open(folder / m.base));
     for (const auto& role : m.roles) {
-      files.experts.push_back(open_lora(folder / role.path, files.checkpoints.front(), files.configs.front()));
+      files.experts.push_back(
+          open_expert(folder / role.path, files.checkpoints.front(), files.configs.front(), options));
       const ExpertSource& expert = files.experts.back();
-      if (m.mix_in == MixIn::deltas && (expert.embed_tokens || expert.lm_head)) {
+      if (m.mix_in == MixIn::deltas && expert.has_own()) {
         throw Error(Code::unsupported, files.where + ": role " + printable(role.name),
-                    "nothing but deltas, which mix_in sums", "whole matrices (modules_to_save)");
+                    "nothing but deltas, which mix_in sums", "tensors of its own in place of the base's");
       }
     }
     return files;
@@ -192,7 +206,7 @@ template <Backend B = Cpu>
 
 template <Backend B>
 Team<B>::Team(const std::filesystem::path& folder, const OpenOptions& options, B backend) {
-  detail::TeamFiles files = detail::open_team_files(folder);
+  detail::TeamFiles files = detail::open_team_files(folder, options);
   manifest_ = std::move(files.manifest);
   std::uint64_t total = 0, done = 0;
   for (const Checkpoint& checkpoint : files.checkpoints) total += checkpoint.bytes();
