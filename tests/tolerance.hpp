@@ -60,4 +60,8 @@ inline constexpr double parity = 1e-4;
 /// and as much again relative to it, since a score sums several log-probabilities.
 inline constexpr Bound whole_model{parity, 1e-5};
 
+/// A low-bit difference sees activations of 8 bits, off by at most 1/254 of their group's greatest: of what it does to
+/// logits through all layers, so much may be missing.
+inline constexpr double low_bit_share = 0.03;
+
 }  // namespace tolerance
