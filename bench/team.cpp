@@ -14,7 +14,7 @@ void ask(Run& run, const std::string& topology, Desk& one) {
   const Options& o = run.options;
   const auto folder = random_team(o.models, o.shape, topology, o.tokenizer);
   Desk team(run, folder, 512);
-  const Config& c = one.config();
+  const finteam::Config& c = one.config();
   const double roles = topology == "top1" ? 1 : 3;
   const double floor = team.bytes_per_token() / one.bytes_per_token();
   const auto step = [&](const std::string& name, Desk& desk, double n, double ratio_floor, bool draft) {

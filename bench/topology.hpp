@@ -6,6 +6,8 @@
 #include "random_checkpoint.hpp"
 
 #include <finteam/expert/expert_source.hpp>
+#include <finteam/file/checkpoint.hpp>
+#include <finteam/file/delta.hpp>
 
 #include <array>
 #include <filesystem>
@@ -15,7 +17,7 @@
 
 namespace bench {
 
-inline constexpr std::string_view topology_names[] = {"separate", "top1", "lora"};
+inline constexpr std::string_view topology_names[] = {"separate", "top1", "lora", "delta"};
 inline constexpr std::string_view role_names[] = {"macro", "micro", "quant"};
 inline constexpr int lora_rank = 16;
 
@@ -58,6 +60,39 @@ inline void write_random_adapter(const std::filesystem::path& folder, const fint
              finteam::Json{{"peft_type", "LORA"}, {"r", lora_rank}, {"lora_alpha", lora_rank}}.dump(1));
 }
 
+/// A difference of one bit to every linear layer of the blocks, with scales for rows.
+inline void write_random_delta(const std::filesystem::path& folder, const finteam::Checkpoint& base,
+                               const finteam::Config& c, std::uint64_t seed) {
+  std::filesystem::create_directories(folder);
+  const std::string none(16, '0');
+  const finteam::DeltaConfig config{.base_header_hash = finteam::header_hash(base), .base_hash = none};
+  write_file(folder / "delta_config.json", config.json().dump(1));
+  std::vector<finteam::TensorEntry> tensors;
+  for (const auto& entry : finteam::delta_table(c)) {
+    for (const auto& part : entry.parts) {
+      if (part.name == finteam::llama_names.lm_head) continue;
+      tensors.push_back({part.name + ".delta", "U8", {part.n, finteam::delta_row_bytes(config.format, entry.k)}});
+      tensors.push_back({part.name + ".delta_scale", "F32", {part.n}});
+    }
+  }
+  StreamedFile file(folder / "delta.safetensors");
+  const std::string header = finteam::safetensors_header(
+      tensors, {{"finteam_delta", std::to_string(finteam::DeltaConfig::version)}, {"base_hash", none}});
+  file.write(header.data(), header.size());
+  std::vector<std::uint64_t> bits;
+  for (const finteam::TensorEntry& t : tensors) {
+    if (t.type == "F32") {
+      const std::vector<float> scales(static_cast<std::size_t>(t.shape[0]), 0.002F);
+      file.write(scales.data(), 4 * scales.size());
+      continue;
+    }
+    const auto bytes = static_cast<std::size_t>(t.shape[0] * t.shape[1]);
+    bits.resize(bytes / 8 + 1);
+    for (std::size_t i = 0; i < bits.size(); ++i) bits[i] = hash((seed++ << 8) + 1);
+    file.write(bits.data(), bytes);
+  }
+}
+
 /// The folder of a team of that topology, whose roles weigh alike (top1: one is awake).
 inline std::filesystem::path random_team(const std::filesystem::path& models, const std::string& shape_name,
                                          const std::string& topology, const std::filesystem::path& tokenizer) {
@@ -88,7 +123,11 @@ inline std::filesystem::path random_team(const std::filesystem::path& models, co
   } else {
     link(base, "base");
     json["base"] = "base";
-    for (std::uint64_t k = 0; k < 3; ++k) write_random_adapter(team / role_names[k], c, k + 1);
+    const auto weights = finteam::Checkpoint::open(base);
+    for (std::uint64_t k = 0; k < 3; ++k) {
+      if (topology == "lora") write_random_adapter(team / role_names[k], c, k + 1);
+      if (topology == "delta") write_random_delta(team / role_names[k], weights, c, (k + 1) << 32);
+    }
   }
   write_file(team / "team.json", json.dump(1));
   return team;
