@@ -8,7 +8,10 @@
 #include <finteam/file/config.hpp>
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
+#include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -19,6 +22,12 @@ namespace finteam::inline FINTEAM_ABI {
 struct TensorNames {
   std::string_view embed_tokens, norm, lm_head, layer;
   std::string_view input_norm, q_proj, k_proj, v_proj, o_proj, post_attention_norm, gate_proj, up_proj, down_proj;
+};
+
+/// How a merged checkpoint's files hold the router and the experts of a feed-forward layer.
+enum class ExpertLayout : std::uint8_t {
+  separate,  ///< tensors for each expert: transformers 4, mergekit, and what transformers 5 saves unless told otherwise
+  fused,     ///< one for all: gate_up_proj [experts, 2f, d], gate_proj before up_proj, and down_proj [experts, d, f]
 };
 
 /// Llama 2, 3, 3.1, 3.2. Source: transformers, modeling_llama.py.
@@ -38,19 +47,64 @@ inline constexpr TensorNames llama_names{
     .down_proj = "mlp.down_proj.weight",
 };
 
+/// Names behind a layer's in a merged checkpoint: of the router, and what the experts' tensors begin with.
+struct ExpertNames {
+  std::string_view router, experts;
+};
+/// Mixtral's. Source: transformers 5.23, modeling_mixtral.py and conversion_mapping.py.
+[[nodiscard]] constexpr ExpertNames mixtral_names(ExpertLayout layout) noexcept {
+  return layout == ExpertLayout::separate ? ExpertNames{"block_sparse_moe.gate.weight", "block_sparse_moe.experts."}
+                                          : ExpertNames{"mlp.gate.weight", "mlp.experts."};
+}
+
 /// One weight of a decoder: a vector [n], or a matrix of tensors [n_i, k] that one product reads together.
 struct WeightEntry {
+  /// Where a tensor [experts, rows, k] holds more than the part: n of the rows of one expert, from `first` on.
+  struct Slice {
+    index_t experts, rows, expert, first;
+  };
   struct Part {
     std::string name;
     index_t n;
+    std::optional<Slice> slice{};
   };
   std::vector<Part> parts;
   index_t k = 0;  ///< 0 for a vector
   Join join = Join::stacked;
+  std::optional<index_t> expert{};  ///< of a feed-forward layer that has several
+  bool is_router = false;           ///< kept as it is stored whatever the options say: its errors choose experts
 };
 
-/// The weights of a decoder of that config, in the order of DecoderWeights.
-[[nodiscard]] inline std::vector<WeightEntry> weight_table(const Config& c) {
+namespace detail {
+
+/// A layer's router and experts. at(part): the name of a tensor of the layer.
+template <class At>
+void add_experts(const Config& c, ExpertLayout layout, At&& at, std::vector<WeightEntry>& table) {
+  const ExpertNames names = mixtral_names(layout);
+  table.push_back({.parts = {{at(names.router), c.experts}}, .k = c.d, .is_router = true});
+  for (index_t expert = 0; expert < c.experts; ++expert) {
+    std::vector<WeightEntry::Part> gate_up, down;
+    if (layout == ExpertLayout::separate) {
+      const std::string prefix = std::string(names.experts) + std::to_string(expert);
+      gate_up = {{at(prefix + ".w1.weight"), c.f}, {at(prefix + ".w3.weight"), c.f}};
+      down = {{at(prefix + ".w2.weight"), c.d}};
+    } else {
+      const std::string both = at(std::string(names.experts) + "gate_up_proj");
+      using Slice = WeightEntry::Slice;
+      gate_up = {{both, c.f, Slice{c.experts, 2 * c.f, expert, 0}},
+                 {both, c.f, Slice{c.experts, 2 * c.f, expert, c.f}}};
+      down = {{at(std::string(names.experts) + "down_proj"), c.d, Slice{c.experts, c.d, expert, 0}}};
+    }
+    table.push_back({.parts = std::move(gate_up), .k = c.d, .join = Join::paired, .expert = expert});
+    table.push_back({.parts = std::move(down), .k = c.f, .expert = expert});
+  }
+}
+
+}  // namespace detail
+
+/// The weights of a decoder of that config, in the order of DecoderWeights. layout: of a merged checkpoint's files.
+[[nodiscard]] inline std::vector<WeightEntry> weight_table(const Config& c,
+                                                           ExpertLayout layout = ExpertLayout::separate) {
   const TensorNames& names = llama_names;
   const index_t queries = c.h * c.e, keys = c.g * c.e;
   std::vector<WeightEntry> table;
@@ -63,6 +117,10 @@ struct WeightEntry {
     table.push_back({{{at(names.q_proj), queries}, {at(names.k_proj), keys}, {at(names.v_proj), keys}}, c.d});
     table.push_back({{{at(names.o_proj), c.d}}, queries});
     table.push_back({{{at(names.post_attention_norm), c.d}}});
+    if (c.is_routed()) {
+      detail::add_experts(c, layout, at, table);
+      continue;
+    }
     table.push_back({{{at(names.gate_proj), c.f}, {at(names.up_proj), c.f}}, c.d, Join::paired});
     table.push_back({{{at(names.down_proj), c.d}}, c.f});
   }
@@ -76,12 +134,16 @@ struct SourceWeight {
   WeightEntry entry;
   std::vector<RawTensor> tensors{};  ///< one for each part, of the right shape
   Weights weights = Weights::stored;
+  std::shared_ptr<const std::array<index_t, 2>> slice_shape{};  ///< what slices' tensors point to
 
   [[nodiscard]] bool is_vector() const noexcept { return entry.k == 0; }
-  /// "model.norm.weight"; the names of several parts with + between them.
+  /// "model.norm.weight"; the names of several parts with + between them, of slices with [expert, first row].
   [[nodiscard]] std::string name() const {
     std::string all;
-    for (const auto& part : entry.parts) all += (all.empty() ? "" : "+") + part.name;
+    for (const auto& part : entry.parts) {
+      all += (all.empty() ? "" : "+") + part.name;
+      if (part.slice) all += '[' + std::to_string(part.slice->expert) + ", " + std::to_string(part.slice->first) + ']';
+    }
     return all;
   }
   /// The matrix in panels, which lie at `data`; without data it only tells sizes.
@@ -149,14 +211,57 @@ inline void refuse_idle_choices(const OpenOptions& options, const Config& config
   for (const WeightChoice& choice : options.choices) {
     const OpenOptions alone{.choices = {choice}};
     const bool fits = std::any_of(weights.begin(), weights.end(), [&](const SourceWeight& w) {
-      return !w.is_vector() && std::any_of(w.entry.parts.begin(), w.entry.parts.end(),
-                                           [&](const auto& part) { return choice_of(alone, config, part.name) == 0; });
+      return !w.is_vector() && !w.entry.is_router &&
+             std::any_of(w.entry.parts.begin(), w.entry.parts.end(),
+                         [&](const auto& part) { return choice_of(alone, config, part.name) == 0; });
     });
     if (!fits) {
       throw Error(Code::invalid_argument, "choices", "a part of a matrix's name in " + config.where,
                   in_quotes(choice.part));
     }
   }
+}
+
+/// The layout of a merged checkpoint's files. Throws Error(mismatch) if they hold tensors of both.
+[[nodiscard]] inline ExpertLayout expert_layout(const Checkpoint& checkpoint) {
+  std::string_view separate, fused;
+  for (const std::string_view name : checkpoint.names()) {
+    if (name.find(".block_sparse_moe.") != std::string_view::npos) separate = name;
+    if (name.find(".mlp.experts.") != std::string_view::npos || name.ends_with(".mlp.gate.weight")) fused = name;
+  }
+  if (!separate.empty() && !fused.empty()) {
+    throw Error(Code::mismatch, checkpoint.where(fused), "one layout of experts, that of " + printable(separate),
+                "both layouts");
+  }
+  return fused.empty() ? ExpertLayout::separate : ExpertLayout::fused;
+}
+
+/// Throws Error for a merge whose every linear layer has a router of its own (mergoo): unsupported, and not_found where
+/// the routers are yet to be trained. Source: mergoo, models/modeling_llama.py.
+inline void refuse_routed_linears(const Checkpoint& checkpoint) {
+  for (const std::string_view name : checkpoint.names()) {
+    const std::size_t at = name.find("_proj.experts.");
+    if (at == std::string_view::npos) continue;
+    const std::string router = std::string(name.substr(0, at)) + "_proj.gate.weight";
+    if (!checkpoint.contains(router)) {
+      throw Error(Code::not_found, checkpoint.where(router), "the router that weighs " + printable(name),
+                  "none: a fresh merge, not yet trained");
+    }
+    throw Error(Code::unsupported, checkpoint.where(router), "one router for a feed-forward layer (Mixtral)",
+                "one for a linear layer (mergoo)");
+  }
+}
+
+/// The tensor of a part, or its slice of a tensor, whose shape is then slice_shape. Errors as Checkpoint::tensor.
+[[nodiscard]] inline RawTensor find_part(const Checkpoint& checkpoint, const WeightEntry::Part& part, index_t k,
+                                         std::span<const index_t> slice_shape) {
+  if (k == 0) return checkpoint.tensor(part.name, {part.n});
+  if (!part.slice) return checkpoint.tensor(part.name, {part.n, k});
+  const WeightEntry::Slice& s = *part.slice;
+  RawTensor raw = checkpoint.tensor(part.name, {s.experts, s.rows, k});
+  raw.data += (s.expert * s.rows + s.first) * k * static_cast<index_t>(bytes_of(raw.dtype));
+  raw.shape = slice_shape;
+  return raw;
 }
 
 }  // namespace detail
@@ -169,14 +274,16 @@ inline void refuse_idle_choices(const OpenOptions& options, const Config& config
                                                             const OpenOptions& options) {
   std::vector<SourceWeight> weights;
   std::vector<std::string> used;
-  for (WeightEntry& entry : weight_table(config)) {
+  detail::refuse_routed_linears(checkpoint);
+  const ExpertLayout layout = config.is_routed() ? detail::expert_layout(checkpoint) : ExpertLayout::separate;
+  for (WeightEntry& entry : weight_table(config, layout)) {
     SourceWeight w{.entry = std::move(entry)};
+    w.slice_shape = std::make_shared<const std::array<index_t, 2>>(std::array{w.entry.parts.front().n, w.entry.k});
     for (const auto& part : w.entry.parts) {
-      w.tensors.push_back(w.is_vector() ? checkpoint.tensor(part.name, {part.n})
-                                        : checkpoint.tensor(part.name, {part.n, w.entry.k}));
+      w.tensors.push_back(detail::find_part(checkpoint, part, w.entry.k, *w.slice_shape));
       used.push_back(part.name);
     }
-    if (!w.is_vector()) w.weights = detail::choose(options, config, w.entry);
+    if (!w.is_vector() && !w.entry.is_router) w.weights = detail::choose(options, config, w.entry);
     weights.push_back(std::move(w));
   }
   if (config.tie_word_embeddings && checkpoint.contains(llama_names.lm_head)) {
