@@ -4,6 +4,7 @@
 #pragma once
 
 #include <finteam/expert/expert_source.hpp>
+#include <finteam/file/checkpoint.hpp>
 #include <finteam/file/json_view.hpp>
 #include <finteam/text/pattern.hpp>
 
