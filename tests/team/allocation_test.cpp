@@ -1,7 +1,7 @@
 // Law 4: within a session's limits nothing is allocated. malloc itself is interposed, so C libraries are counted too.
 
 #include "catch.hpp"
-#include "team/folder.hpp"
+#include "team/merged_team.hpp"
 
 #include <finteam/backend/thread_pool.hpp>
 #include <finteam/team/session.hpp>
@@ -99,6 +99,19 @@ TEST_CASE("within a session's limits no call allocates, the first one neither", 
   CHECK(allocations_of([&] { (void)desk.generate(text, count_bytes, {.max_tokens = 50}); }) == 0);
   CHECK(allocations_of([&] { (void)desk.generate(text, count_bytes, sampled); }) == 0);
   CHECK(streamed > 0);
+}
+
+TEST_CASE("nor does a merged team's, whatever its routers choose", "[law4]") {
+  const test::MergedTeam folder;
+  const auto team = open_team(folder.path());
+  Session desk(team, {.tokens = 300, .labels = 4, .rows = 64});
+  const std::string text = "Profit rose 12% in the third quarter, but the outlook for Zürich stays weak";
+  const auto nothing = [](std::string_view) {};
+  CHECK(allocations_of([&] { (void)desk.classify("sentiment", text); }) == 0);
+  CHECK(allocations_of([&] { (void)desk.classify("direction", text, {.wake = Wake::all}); }) == 0);
+  CHECK(allocations_of([&] { (void)desk.score(text); }) == 0);
+  CHECK(allocations_of([&] { (void)desk.generate(text, nothing, {.max_tokens = 50}); }) == 0);
+  CHECK(allocations_of([&] { (void)desk.generate(text, nothing, {.max_tokens = 50, .draft = Draft::prompt}); }) == 0);
 }
 
 #else

@@ -127,6 +127,9 @@ class Session {
   /// Chooses the next token from logit_rows(i) and adds it to generation_ and ids_.
   std::int32_t sample(index_t i, const Sampling& sampling);
 
+  /// Of a merged team: what its routers made of ids_, of which the prompt is so long, and of labels; roles weigh as
+  /// they did in the prompt.
+  void see_routing(index_t prompt, Roles& roles, Routing& routing) const;
   void name_roles(Roles& roles, Wake wake) const {
     for (std::size_t k = 0; k < roles.size(); ++k) {
       roles[k].weight = weights_[k];
@@ -137,7 +140,7 @@ class Session {
   [[nodiscard]] std::string who(index_t role) const {
     return role < static_cast<index_t>(weights_.size())
                ? "role " + detail::printable(team_->roles()[static_cast<std::size_t>(role)].name)
-               : std::string("the base");
+               : std::string(team_->is_merged() ? "the model" : "the base");
   }
   /// Weights that overflow or hold NaN must not become an answer.
   static void require_finite(std::span<const double> x, const std::string& where) {

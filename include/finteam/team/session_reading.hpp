@@ -37,6 +37,12 @@ void Session<B>::reserve() {
       r.probabilities.reserve(labels);
     }
   }
+  if (team_->is_merged()) {
+    for (Routing* routing : {&view_.routing, &score_.routing, &generation_.routing}) {
+      readers_.routing(static_cast<index_t>(n)).shape(routing->prompt);
+      readers_.routing(static_cast<index_t>(n)).shape(routing->answer);
+    }
+  }
   generation_.ids.reserve(tokens);
   draft_.reserve(static_cast<std::size_t>(Reader<B>::logit_rows));
   absent_logits_.reserve(team_->absent_ids().size());
@@ -70,7 +76,7 @@ std::optional<Code> Session<B>::weigh(Wake wake, const Interrupt& interrupt) {
   readers_.start();
   const auto& gate = team_->gate();
   if (!gate) {
-    weights_.assign(1, 1.0);
+    weights_.assign(weights_.size(), team_->is_merged() ? 0.0 : 1.0);  // routers weigh as they read: see_routing
     choose_roles(wake);
     return std::nullopt;
   }
@@ -94,21 +100,32 @@ std::optional<Code> Session<B>::weigh(Wake wake, const Interrupt& interrupt) {
 
 template <Backend B>
 void Session<B>::choose_roles(Wake wake) {
-  const bool inside = team_->mix_in() == MixIn::deltas;
+  const bool inside = is_inside(team_->mix_in());
   const auto base = static_cast<index_t>(weights_.size());
   asked_.clear();
   answering_.clear();
   for (index_t k = 0; k < base; ++k) {
     const bool chosen = weights_[static_cast<std::size_t>(k)] > 0 && !inside;
     if (chosen) answering_.push_back(k);
-    if (chosen || wake == Wake::all) asked_.push_back(k);
+    if (chosen || (wake == Wake::all && !team_->is_merged())) asked_.push_back(k);
   }
   if (!inside) return;
   answering_.push_back(base);
   asked_.push_back(base);
+  if (team_->is_merged()) return;
   for (std::size_t k = 0; k < weights_.size(); ++k) route_[k] = static_cast<float>(weights_[k]);
   readers_.forget(base);  // the gate may have read it without them
   readers_.route(base, route_);
+}
+
+template <Backend B>
+void Session<B>::see_routing(index_t prompt, Roles& roles, Routing& routing) const {
+  if (!team_->is_merged()) return;
+  readers_.routing(static_cast<index_t>(roles.size())).means(prompt, routing);
+  for (std::size_t k = 0; k < roles.size(); ++k) {
+    roles[k].weight = routing.prompt.mean(static_cast<index_t>(k));
+    roles[k].awake = roles[k].weight > 0;
+  }
 }
 
 template <Backend B>

@@ -10,7 +10,7 @@ namespace finteam::inline FINTEAM_ABI {
 template <Backend B>
 VectorView<float> Session<B>::mix(MatrixView<float> rows) {
   const auto n = static_cast<index_t>(weights_.size());
-  if (team_->mix_in() == MixIn::deltas) {
+  if (is_inside(team_->mix_in())) {
     log_softmax(rows.row(n).span());
     return rows.row(n);
   }
@@ -100,6 +100,7 @@ const Generation& Session<B>::write(const FpEnvironment& environment, OnText& on
     }
     end_round(kept);
   }
+  see_routing(out.prompt_tokens, out.roles, out.routing);
   if (*end != Finish::caller) stream_.finish(emit);
   out.finish = stream_.stopped() ? Finish::stop_string : *end;
   return out;
@@ -141,6 +142,7 @@ const Score& Session<B>::score(std::string_view text, const Ask& ask) {
   }
   for (const RoleView& role : score_.roles) require_finite(role.scores, "role " + detail::printable(role.name));
   require_finite({&score_.log_probability, 1}, "score");
+  see_routing(static_cast<index_t>(ids_.size()), score_.roles, score_.routing);
   return score_;
 }
 
