@@ -37,7 +37,7 @@ struct Manifest {
 
   /// Whether the roles' common decoder is read besides them: by the gate, or as the answer, which is mixed inside.
   [[nodiscard]] bool has_base_lane() const noexcept {
-    return !merged.empty() || !base.empty() && (mix_in == MixIn::deltas || (gate && gate->of == roles.size()));
+    return !merged.empty() || (!base.empty() && (mix_in == MixIn::deltas || (gate && gate->of == roles.size())));
   }
   /// Sequences that one decoder reads side by side.
   [[nodiscard]] index_t lanes() const noexcept {
