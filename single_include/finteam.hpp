@@ -4407,7 +4407,7 @@ namespace finteam::inline FINTEAM_ABI {
 
 // ---- finteam/expert/open_options.hpp -------------------------------------------------------------------------------
 // How a checkpoint's or a team's weights are opened.
-// Not here: what the options make of each tensor (weight_table.hpp).
+// Not here: what the options make of each tensor (source_weights.hpp).
 
 namespace finteam::inline FINTEAM_ABI {
 
@@ -4972,6 +4972,355 @@ class JsonFile {
 
 }  // namespace finteam::inline FINTEAM_ABI
 
+// ---- finteam/file/config.hpp ---------------------------------------------------------------------------------------
+// config.json and generation_config.json of the Llama family (2, 3, 3.1, 3.2) and of merged checkpoints (Mixtral), as
+// transformers 4 and 5 write them. Not here: other families, rope's frequencies (layer/rope.hpp), tensors.
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// How the angles of rope are scaled for contexts longer than those of pretraining.
+enum class RopeType : std::uint8_t {
+  none,    ///< transformers: "default"
+  linear,  ///< every frequency / factor
+  llama3,  ///< low frequencies / factor, high ones as they are, smooth between
+};
+
+/// Rotary position embedding: frequency i of e/2 is theta^(-2i/e), then scaled by type.
+/// Fields after theta are 0 where the type has no use for them.
+struct RopeConfig {
+  RopeType type = RopeType::none;
+  double theta = 10'000;
+  double factor = 0;
+  double low_freq_factor = 0;
+  double high_freq_factor = 0;
+  index_t original_max_positions = 0;
+
+  friend bool operator==(const RopeConfig&, const RopeConfig&) = default;
+};
+
+/// The shape and the constants of a Llama decoder, or of one whose feed-forward layers hold several experts (Mixtral).
+struct Config {
+  std::string where;       ///< what errors call it: "micro/config.json"
+  std::string model_type;  ///< "llama" or "mixtral"
+  index_t v = 0;           ///< vocabulary
+  index_t d = 0;           ///< model width
+  index_t layers = 0;
+  index_t h = 0;                  ///< heads
+  index_t g = 0;                  ///< key/value heads; divides h
+  index_t e = 0;                  ///< head width, even
+  index_t f = 0;                  ///< feed-forward width, of each expert
+  index_t experts = 1;            ///< in each feed-forward layer
+  index_t experts_per_token = 0;  ///< of them, that a router chooses in each layer; 0: no router, and one expert
+  index_t max_positions = 0;
+  double rms_norm_eps = 0;
+  bool tie_word_embeddings = false;  ///< the output matrix is the input embedding
+  RopeConfig rope;
+  std::optional<std::int32_t> bos;  ///< none if the files name none
+  std::vector<std::int32_t> eos;    ///< any of them ends a text; empty if the files name none
+
+  /// Whether each feed-forward layer has a router.
+  [[nodiscard]] bool is_routed() const noexcept { return experts_per_token > 0; }
+};
+
+namespace detail {
+
+inline constexpr std::int64_t config_max_positions = std::int64_t{1} << 30;
+
+/// {rope_type, factor, …}: transformers 4's rope_scaling or 5's rope_parameters. theta is left alone.
+[[nodiscard]] inline RopeConfig read_rope(const JsonView& json) {
+  RopeConfig rope;
+  const auto newer = json.find("rope_type");
+  const auto older = json.find("type");
+  if (newer && older && newer->as_string() != older->as_string()) {
+    older->refuse(in_quotes(newer->as_string()) + " as rope_type says", Code::mismatch);
+  }
+  const std::string type = newer ? newer->as_string() : older ? older->as_string() : "default";
+  if (const auto part = json.find("partial_rotary_factor"); part && part->as_number() != 1.0) {
+    part->refuse("1 (a rotation of whole heads)", Code::unsupported);
+  }
+  if (type == "default") return rope;
+  if (type != "linear" && type != "llama3") {
+    (newer ? *newer : *older).refuse("default, linear or llama3", Code::unsupported);
+  }
+  rope.factor = json.at("factor").as_number(1, 1e6);
+  if (type == "linear") {
+    rope.type = RopeType::linear;
+    return rope;
+  }
+  rope.type = RopeType::llama3;
+  rope.low_freq_factor = json.at("low_freq_factor").as_number(1e-6, 1e6);
+  const JsonView high = json.at("high_freq_factor");
+  rope.high_freq_factor = high.as_number(1e-6, 1e6);
+  if (rope.high_freq_factor <= rope.low_freq_factor) high.refuse("more than low_freq_factor", Code::mismatch);
+  rope.original_max_positions =
+      static_cast<index_t>(json.at("original_max_position_embeddings").as_int(1, config_max_positions));
+  return rope;
+}
+
+/// The rope of a config in either transformers' words; where both are there they must agree. theta: if nothing names
+/// it.
+[[nodiscard]] inline RopeConfig read_rope_of_config(const JsonView& json, double default_theta) {
+  constexpr double least = 1e-3, most = 1e12;
+  const auto theta = json.find("rope_theta");
+  const auto scaling = json.find("rope_scaling");
+  const auto parameters = json.find("rope_parameters");
+  RopeConfig rope = parameters ? read_rope(*parameters) : scaling ? read_rope(*scaling) : RopeConfig{};
+  if (parameters && scaling && read_rope(*scaling) != rope) {
+    scaling->refuse("the same as rope_parameters", Code::mismatch);
+  }
+  std::optional<double> value;
+  const auto merge = [&](const std::optional<JsonView>& x) {
+    if (!x) return;
+    const double stated = x->as_number(least, most);
+    if (value && *value != stated) x->refuse("rope_theta as elsewhere, " + Json(*value).dump(), Code::mismatch);
+    value = stated;
+  };
+  merge(theta);
+  if (scaling) merge(scaling->find("rope_theta"));
+  if (parameters) merge(parameters->find("rope_theta"));
+  rope.theta = value.value_or(default_theta);
+  return rope;
+}
+
+/// Appends the token ids of an integer or a list of them, each once; ids must lie in [0, v).
+inline void read_token_ids(const JsonView& json, index_t v, std::vector<std::int32_t>& ids) {
+  const auto add = [&](const JsonView& id) {
+    const auto x = static_cast<std::int32_t>(id.as_int(0, v - 1));
+    if (std::ranges::find(ids, x) == ids.end()) ids.push_back(x);
+  };
+  if (!json.is_array()) return add(json);
+  if (json.size() > 256) json.refuse("at most 256 ids", Code::limit_exceeded);
+  json.each(add);
+}
+
+/// Features that change the arithmetic and that this build does not have.
+inline void refuse_unsupported(const JsonView& json) {
+  const auto is = [&](std::string_view key, std::string_view only) {
+    if (const auto x = json.find(key); x && x->as_string() != only) x->refuse(in_quotes(only), Code::unsupported);
+  };
+  const auto off = [&](std::string_view key) {
+    if (const auto x = json.find(key); x && x->as_bool()) x->refuse("false", Code::unsupported);
+  };
+  is("hidden_act", "silu");
+  off("attention_bias");
+  off("mlp_bias");
+  if (const auto part = json.find("partial_rotary_factor"); part && part->as_number() != 1.0) {
+    part->refuse("1 (a rotation of whole heads)", Code::unsupported);
+  }
+  if (const auto x = json.find("quantization_config")) x->refuse("weights that are not quantised", Code::unsupported);
+}
+
+/// What Mixtral's config says besides Llama's. Refused: windows of attention, and keys of other families that mix
+/// experts by other rules. Jitter and the auxiliary loss are training's.
+inline void read_experts(const JsonView& json, Config& c) {
+  for (const std::string_view key :
+       {"sliding_window", "norm_topk_prob", "routed_scaling_factor", "scoring_func", "topk_method", "n_group",
+        "topk_group", "n_shared_experts", "num_shared_experts", "shared_expert_intermediate_size",
+        "shared_intermediate_size", "moe_intermediate_size", "first_k_dense_replace", "moe_layer_freq",
+        "decoder_sparse_step", "mlp_only_layers", "router_bias", "use_routing_bias", "expert_capacity"}) {
+    if (const auto x = json.find(key)) x->refuse("null", Code::unsupported);
+  }
+  c.experts = static_cast<index_t>(json.at("num_local_experts").as_int(1, 4096));
+  c.experts_per_token = static_cast<index_t>(json.at("num_experts_per_tok").as_int(1, c.experts));
+  if (!json.find("num_key_value_heads")) {
+    throw Error(Code::not_found, c.where, "key \"num_key_value_heads\", whose default Mixtral has at 8", "none");
+  }
+}
+
+}  // namespace detail
+
+/// The Config of a config.json's text. Needed: model_type, vocab_size, hidden_size, num_hidden_layers,
+/// num_attention_heads, intermediate_size, and of Mixtral num_local_experts, num_experts_per_tok and
+/// num_key_value_heads; the rest defaults as transformers' LlamaConfig and MixtralConfig do, but no eos and no bos.
+/// Error(not_found): a key is missing. Error(malformed): a value of another type, or out of its bounds.
+/// Error(unsupported): another model_type, rope type or feature. Error(mismatch): values that contradict each other.
+[[nodiscard]] inline Config parse_config(std::string_view text, std::string where) {
+  const JsonFile file(text, std::move(where), JsonLimits{.values = 100'000, .bytes = std::size_t{1} << 24});
+  const JsonView json = file.root();
+  Config c;
+  c.where = file.where();
+  c.model_type = json.at("model_type").as_string();
+  const bool mixtral = c.model_type == "mixtral";
+  if (!mixtral && c.model_type != "llama") {
+    json.at("model_type").refuse("\"llama\" or \"mixtral\"", Code::unsupported);
+  }
+  detail::refuse_unsupported(json);
+  if (mixtral) detail::read_experts(json, c);
+
+  const auto extent = [&](std::string_view key, std::int64_t most) {
+    return static_cast<index_t>(json.at(key).as_int(1, most));
+  };
+  c.v = extent("vocab_size", 10'000'000);
+  c.d = extent("hidden_size", 1'000'000);
+  c.layers = extent("num_hidden_layers", 1'000);
+  c.h = extent("num_attention_heads", 10'000);
+  c.f = extent("intermediate_size", 10'000'000);
+  c.g = static_cast<index_t>(json.int_or("num_key_value_heads", c.h, 1, 10'000));
+  if (c.h % c.g != 0) {
+    json.at("num_key_value_heads").refuse("a divisor of num_attention_heads " + std::to_string(c.h), Code::mismatch);
+  }
+  const auto head_dim = json.find("head_dim");
+  if (!head_dim && c.d % c.h != 0) {
+    json.at("hidden_size").refuse("a multiple of num_attention_heads " + std::to_string(c.h), Code::mismatch);
+  }
+  c.e = head_dim ? static_cast<index_t>(head_dim->as_int(1, 65'536)) : c.d / c.h;
+  if (c.e % 2 != 0) throw Error(Code::mismatch, c.where + ": head_dim", "an even width", std::to_string(c.e));
+
+  c.max_positions = static_cast<index_t>(
+      json.int_or("max_position_embeddings", mixtral ? 131'072 : 2048, 1, detail::config_max_positions));
+  c.rms_norm_eps = json.number_or("rms_norm_eps", mixtral ? 1e-5 : 1e-6, 0, 1);
+  c.tie_word_embeddings = json.bool_or("tie_word_embeddings", false);
+  c.rope = detail::read_rope_of_config(json, mixtral ? 1e6 : 1e4);
+  if (const auto bos = json.find("bos_token_id")) c.bos = static_cast<std::int32_t>(bos->as_int(0, c.v - 1));
+  if (const auto eos = json.find("eos_token_id")) detail::read_token_ids(*eos, c.v, c.eos);
+  return c;
+}
+
+/// Adds what generation_config.json says to a Config: more eos ids, and bos if there was none.
+/// Errors as parse_config; its other keys (temperature, top_p, …) are the caller's business.
+inline void merge_generation_config(std::string_view text, std::string where, Config& config) {
+  const JsonFile file(text, std::move(where), JsonLimits{.values = 100'000, .bytes = std::size_t{1} << 24});
+  const JsonView json = file.root();
+  if (const auto eos = json.find("eos_token_id")) detail::read_token_ids(*eos, config.v, config.eos);
+  const auto bos = json.find("bos_token_id");
+  if (bos && !config.bos) config.bos = static_cast<std::int32_t>(bos->as_int(0, config.v - 1));
+}
+
+/// Reads `folder`/config.json, and `folder`/generation_config.json if it is there. Errors as MappedFile::open and
+/// parse_config.
+[[nodiscard]] inline Config read_config(const std::filesystem::path& folder) {
+  const auto read = [](const std::filesystem::path& path) { return read_text_file(path, std::size_t{1} << 24); };
+  const auto path = folder / "config.json";
+  Config config = parse_config(read(path), detail::file_label(path));
+  const auto generation = folder / "generation_config.json";
+  std::error_code ignored;
+  if (std::filesystem::exists(generation, ignored)) {
+    merge_generation_config(read(generation), detail::file_label(generation), config);
+  }
+  return config;
+}
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/expert/weight_table.hpp -------------------------------------------------------------------------------
+// Which tensors a decoder is made of, in the order in which it is loaded. Not here: whether a checkpoint holds them,
+// and what becomes of each (source_weights.hpp).
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// Tensor names of a family; those of a layer stand behind `layer` + its number + ".".
+struct TensorNames {
+  std::string_view embed_tokens, norm, lm_head, layer;
+  std::string_view input_norm, q_proj, k_proj, v_proj, o_proj, post_attention_norm, gate_proj, up_proj, down_proj;
+};
+
+/// How a merged checkpoint's files hold the router and the experts of a feed-forward layer.
+enum class ExpertLayout : std::uint8_t {
+  separate,  ///< tensors for each expert: transformers 4, mergekit, and what transformers 5 saves unless told otherwise
+  fused,     ///< one for all: gate_up_proj [experts, 2f, d], gate_proj before up_proj, and down_proj [experts, d, f]
+};
+
+/// Llama 2, 3, 3.1, 3.2. Source: transformers, modeling_llama.py.
+inline constexpr TensorNames llama_names{
+    .embed_tokens = "model.embed_tokens.weight",
+    .norm = "model.norm.weight",
+    .lm_head = "lm_head.weight",
+    .layer = "model.layers.",
+    .input_norm = "input_layernorm.weight",
+    .q_proj = "self_attn.q_proj.weight",
+    .k_proj = "self_attn.k_proj.weight",
+    .v_proj = "self_attn.v_proj.weight",
+    .o_proj = "self_attn.o_proj.weight",
+    .post_attention_norm = "post_attention_layernorm.weight",
+    .gate_proj = "mlp.gate_proj.weight",
+    .up_proj = "mlp.up_proj.weight",
+    .down_proj = "mlp.down_proj.weight",
+};
+
+/// Names behind a layer's in a merged checkpoint: of the router, and what the experts' tensors begin with.
+struct ExpertNames {
+  std::string_view router, experts;
+};
+/// Mixtral's. Source: transformers 5.23, modeling_mixtral.py and conversion_mapping.py.
+[[nodiscard]] constexpr ExpertNames mixtral_names(ExpertLayout layout) noexcept {
+  return layout == ExpertLayout::separate ? ExpertNames{"block_sparse_moe.gate.weight", "block_sparse_moe.experts."}
+                                          : ExpertNames{"mlp.gate.weight", "mlp.experts."};
+}
+
+/// One weight of a decoder: a vector [n], or a matrix of tensors [n_i, k] that one product reads together.
+struct WeightEntry {
+  /// Where a tensor [experts, rows, k] holds more than the part: n of the rows of one expert, from `first` on.
+  struct Slice {
+    index_t experts, rows, expert, first;
+  };
+  struct Part {
+    std::string name;
+    index_t n;
+    std::optional<Slice> slice{};
+  };
+  std::vector<Part> parts;
+  index_t k = 0;  ///< 0 for a vector
+  Join join = Join::stacked;
+  std::optional<index_t> expert{};  ///< of a feed-forward layer that has several
+  bool is_router = false;           ///< kept as it is stored whatever the options say: its errors choose experts
+};
+
+namespace detail {
+
+/// A layer's router and experts. at(part): the name of a tensor of the layer.
+template <class At>
+void add_experts(const Config& c, ExpertLayout layout, At&& at, std::vector<WeightEntry>& table) {
+  const ExpertNames names = mixtral_names(layout);
+  table.push_back({.parts = {{at(names.router), c.experts}}, .k = c.d, .is_router = true});
+  for (index_t expert = 0; expert < c.experts; ++expert) {
+    std::vector<WeightEntry::Part> gate_up, down;
+    if (layout == ExpertLayout::separate) {
+      const std::string prefix = std::string(names.experts) + std::to_string(expert);
+      gate_up = {{at(prefix + ".w1.weight"), c.f}, {at(prefix + ".w3.weight"), c.f}};
+      down = {{at(prefix + ".w2.weight"), c.d}};
+    } else {
+      const std::string both = at(std::string(names.experts) + "gate_up_proj");
+      using Slice = WeightEntry::Slice;
+      gate_up = {{both, c.f, Slice{c.experts, 2 * c.f, expert, 0}},
+                 {both, c.f, Slice{c.experts, 2 * c.f, expert, c.f}}};
+      down = {{at(std::string(names.experts) + "down_proj"), c.d, Slice{c.experts, c.d, expert, 0}}};
+    }
+    table.push_back({.parts = std::move(gate_up), .k = c.d, .join = Join::paired, .expert = expert});
+    table.push_back({.parts = std::move(down), .k = c.f, .expert = expert});
+  }
+}
+
+}  // namespace detail
+
+/// The weights of a decoder of that config, in the order of DecoderWeights. layout: of a merged checkpoint's files.
+[[nodiscard]] inline std::vector<WeightEntry> weight_table(const Config& c,
+                                                           ExpertLayout layout = ExpertLayout::separate) {
+  const TensorNames& names = llama_names;
+  const index_t queries = c.h * c.e, keys = c.g * c.e;
+  std::vector<WeightEntry> table;
+  table.push_back({{{std::string(names.embed_tokens), c.v}}, c.d});
+  for (index_t l = 0; l < c.layers; ++l) {
+    const auto at = [&](std::string_view part) {
+      return std::string(names.layer) + std::to_string(l) + "." + std::string(part);
+    };
+    table.push_back({{{at(names.input_norm), c.d}}});
+    table.push_back({{{at(names.q_proj), queries}, {at(names.k_proj), keys}, {at(names.v_proj), keys}}, c.d});
+    table.push_back({{{at(names.o_proj), c.d}}, queries});
+    table.push_back({{{at(names.post_attention_norm), c.d}}});
+    if (c.is_routed()) {
+      detail::add_experts(c, layout, at, table);
+      continue;
+    }
+    table.push_back({{{at(names.gate_proj), c.f}, {at(names.up_proj), c.f}}, c.d, Join::paired});
+    table.push_back({{{at(names.down_proj), c.d}}, c.f});
+  }
+  table.push_back({{{std::string(names.norm), c.d}}});
+  if (!c.tie_word_embeddings) table.push_back({{{std::string(names.lm_head), c.v}}, c.d});
+  return table;
+}
+
+}  // namespace finteam::inline FINTEAM_ABI
+
 // ---- finteam/file/safetensors_header.hpp ---------------------------------------------------------------------------
 // What a safetensors header says, checked: each tensor's own facts, and that the tensors tile the data.
 // Not here: the file and its tensors (safetensors.hpp).
@@ -5389,280 +5738,27 @@ class Checkpoint {
 
 }  // namespace finteam::inline FINTEAM_ABI
 
-// ---- finteam/file/config.hpp ---------------------------------------------------------------------------------------
-// config.json and generation_config.json of the Llama family (2, 3, 3.1, 3.2), as transformers 4 and 5 write them.
-// Not here: other families, rope's frequencies (layer/rope.hpp), tensors.
+// ---- finteam/expert/source_weights.hpp -----------------------------------------------------------------------------
+// The weights of the table in a checkpoint: where each lies, and what the options make of it. One list for loading, for
+// the cache of packed weights and for plans. Not here: arithmetic, memory.
 
 namespace finteam::inline FINTEAM_ABI {
-
-/// How the angles of rope are scaled for contexts longer than those of pretraining.
-enum class RopeType : std::uint8_t {
-  none,    ///< transformers: "default"
-  linear,  ///< every frequency / factor
-  llama3,  ///< low frequencies / factor, high ones as they are, smooth between
-};
-
-/// Rotary position embedding: frequency i of e/2 is theta^(-2i/e), then scaled by type.
-/// Fields after theta are 0 where the type has no use for them.
-struct RopeConfig {
-  RopeType type = RopeType::none;
-  double theta = 10'000;
-  double factor = 0;
-  double low_freq_factor = 0;
-  double high_freq_factor = 0;
-  index_t original_max_positions = 0;
-
-  friend bool operator==(const RopeConfig&, const RopeConfig&) = default;
-};
-
-/// The shape and the constants of a Llama decoder.
-struct Config {
-  std::string where;       ///< what errors call it: "micro/config.json"
-  std::string model_type;  ///< "llama"
-  index_t v = 0;           ///< vocabulary
-  index_t d = 0;           ///< model width
-  index_t layers = 0;
-  index_t h = 0;  ///< heads
-  index_t g = 0;  ///< key/value heads; divides h
-  index_t e = 0;  ///< head width, even
-  index_t f = 0;  ///< feed-forward width
-  index_t max_positions = 0;
-  double rms_norm_eps = 0;
-  bool tie_word_embeddings = false;  ///< the output matrix is the input embedding
-  RopeConfig rope;
-  std::optional<std::int32_t> bos;  ///< none if the files name none
-  std::vector<std::int32_t> eos;    ///< any of them ends a text; empty if the files name none
-};
-
-namespace detail {
-
-inline constexpr std::int64_t config_max_positions = std::int64_t{1} << 30;
-
-/// {rope_type, factor, …}: transformers 4's rope_scaling or 5's rope_parameters. theta is left alone.
-[[nodiscard]] inline RopeConfig read_rope(const JsonView& json) {
-  RopeConfig rope;
-  const auto newer = json.find("rope_type");
-  const auto older = json.find("type");
-  if (newer && older && newer->as_string() != older->as_string()) {
-    older->refuse(in_quotes(newer->as_string()) + " as rope_type says", Code::mismatch);
-  }
-  const std::string type = newer ? newer->as_string() : older ? older->as_string() : "default";
-  if (const auto part = json.find("partial_rotary_factor"); part && part->as_number() != 1.0) {
-    part->refuse("1 (a rotation of whole heads)", Code::unsupported);
-  }
-  if (type == "default") return rope;
-  if (type != "linear" && type != "llama3") {
-    (newer ? *newer : *older).refuse("default, linear or llama3", Code::unsupported);
-  }
-  rope.factor = json.at("factor").as_number(1, 1e6);
-  if (type == "linear") {
-    rope.type = RopeType::linear;
-    return rope;
-  }
-  rope.type = RopeType::llama3;
-  rope.low_freq_factor = json.at("low_freq_factor").as_number(1e-6, 1e6);
-  const JsonView high = json.at("high_freq_factor");
-  rope.high_freq_factor = high.as_number(1e-6, 1e6);
-  if (rope.high_freq_factor <= rope.low_freq_factor) high.refuse("more than low_freq_factor", Code::mismatch);
-  rope.original_max_positions =
-      static_cast<index_t>(json.at("original_max_position_embeddings").as_int(1, config_max_positions));
-  return rope;
-}
-
-/// The rope of a config in either transformers' words; where both are there they must agree.
-[[nodiscard]] inline RopeConfig read_rope_of_config(const JsonView& json) {
-  constexpr double least = 1e-3, most = 1e12;
-  const auto theta = json.find("rope_theta");
-  const auto scaling = json.find("rope_scaling");
-  const auto parameters = json.find("rope_parameters");
-  RopeConfig rope = parameters ? read_rope(*parameters) : scaling ? read_rope(*scaling) : RopeConfig{};
-  if (parameters && scaling && read_rope(*scaling) != rope) {
-    scaling->refuse("the same as rope_parameters", Code::mismatch);
-  }
-  std::optional<double> value;
-  const auto merge = [&](const std::optional<JsonView>& x) {
-    if (!x) return;
-    const double stated = x->as_number(least, most);
-    if (value && *value != stated) x->refuse("rope_theta as elsewhere, " + Json(*value).dump(), Code::mismatch);
-    value = stated;
-  };
-  merge(theta);
-  if (scaling) merge(scaling->find("rope_theta"));
-  if (parameters) merge(parameters->find("rope_theta"));
-  rope.theta = value.value_or(rope.theta);
-  return rope;
-}
-
-/// Appends the token ids of an integer or a list of them, each once; ids must lie in [0, v).
-inline void read_token_ids(const JsonView& json, index_t v, std::vector<std::int32_t>& ids) {
-  const auto add = [&](const JsonView& id) {
-    const auto x = static_cast<std::int32_t>(id.as_int(0, v - 1));
-    if (std::ranges::find(ids, x) == ids.end()) ids.push_back(x);
-  };
-  if (!json.is_array()) return add(json);
-  if (json.size() > 256) json.refuse("at most 256 ids", Code::limit_exceeded);
-  json.each(add);
-}
-
-/// Features that change the arithmetic and that this build does not have.
-inline void refuse_unsupported(const JsonView& json) {
-  const auto is = [&](std::string_view key, std::string_view only) {
-    if (const auto x = json.find(key); x && x->as_string() != only) x->refuse(in_quotes(only), Code::unsupported);
-  };
-  const auto off = [&](std::string_view key) {
-    if (const auto x = json.find(key); x && x->as_bool()) x->refuse("false", Code::unsupported);
-  };
-  is("hidden_act", "silu");
-  off("attention_bias");
-  off("mlp_bias");
-  if (const auto part = json.find("partial_rotary_factor"); part && part->as_number() != 1.0) {
-    part->refuse("1 (a rotation of whole heads)", Code::unsupported);
-  }
-  if (const auto x = json.find("quantization_config")) x->refuse("weights that are not quantised", Code::unsupported);
-}
-
-}  // namespace detail
-
-/// The Config of a config.json's text. Needed: model_type, vocab_size, hidden_size, num_hidden_layers,
-/// num_attention_heads, intermediate_size; the rest defaults as transformers' LlamaConfig does, but no eos and no bos.
-/// Error(not_found): a key is missing. Error(malformed): a value of another type, or out of its bounds.
-/// Error(unsupported): another model_type, rope type or feature. Error(mismatch): values that contradict each other.
-[[nodiscard]] inline Config parse_config(std::string_view text, std::string where) {
-  const JsonFile file(text, std::move(where), JsonLimits{.values = 100'000, .bytes = std::size_t{1} << 24});
-  const JsonView json = file.root();
-  Config c;
-  c.where = file.where();
-  c.model_type = json.at("model_type").as_string();
-  if (c.model_type != "llama") json.at("model_type").refuse("\"llama\"", Code::unsupported);
-  detail::refuse_unsupported(json);
-
-  const auto extent = [&](std::string_view key, std::int64_t most) {
-    return static_cast<index_t>(json.at(key).as_int(1, most));
-  };
-  c.v = extent("vocab_size", 10'000'000);
-  c.d = extent("hidden_size", 1'000'000);
-  c.layers = extent("num_hidden_layers", 1'000);
-  c.h = extent("num_attention_heads", 10'000);
-  c.f = extent("intermediate_size", 10'000'000);
-  c.g = static_cast<index_t>(json.int_or("num_key_value_heads", c.h, 1, 10'000));
-  if (c.h % c.g != 0) {
-    json.at("num_key_value_heads").refuse("a divisor of num_attention_heads " + std::to_string(c.h), Code::mismatch);
-  }
-  const auto head_dim = json.find("head_dim");
-  if (!head_dim && c.d % c.h != 0) {
-    json.at("hidden_size").refuse("a multiple of num_attention_heads " + std::to_string(c.h), Code::mismatch);
-  }
-  c.e = head_dim ? static_cast<index_t>(head_dim->as_int(1, 65'536)) : c.d / c.h;
-  if (c.e % 2 != 0) throw Error(Code::mismatch, c.where + ": head_dim", "an even width", std::to_string(c.e));
-
-  c.max_positions = static_cast<index_t>(json.int_or("max_position_embeddings", 2048, 1, detail::config_max_positions));
-  c.rms_norm_eps = json.number_or("rms_norm_eps", 1e-6, 0, 1);
-  c.tie_word_embeddings = json.bool_or("tie_word_embeddings", false);
-  c.rope = detail::read_rope_of_config(json);
-  if (const auto bos = json.find("bos_token_id")) c.bos = static_cast<std::int32_t>(bos->as_int(0, c.v - 1));
-  if (const auto eos = json.find("eos_token_id")) detail::read_token_ids(*eos, c.v, c.eos);
-  return c;
-}
-
-/// Adds what generation_config.json says to a Config: more eos ids, and bos if there was none.
-/// Errors as parse_config; its other keys (temperature, top_p, …) are the caller's business.
-inline void merge_generation_config(std::string_view text, std::string where, Config& config) {
-  const JsonFile file(text, std::move(where), JsonLimits{.values = 100'000, .bytes = std::size_t{1} << 24});
-  const JsonView json = file.root();
-  if (const auto eos = json.find("eos_token_id")) detail::read_token_ids(*eos, config.v, config.eos);
-  const auto bos = json.find("bos_token_id");
-  if (bos && !config.bos) config.bos = static_cast<std::int32_t>(bos->as_int(0, config.v - 1));
-}
-
-/// Reads `folder`/config.json, and `folder`/generation_config.json if it is there. Errors as MappedFile::open and
-/// parse_config.
-[[nodiscard]] inline Config read_config(const std::filesystem::path& folder) {
-  const auto read = [](const std::filesystem::path& path) { return read_text_file(path, std::size_t{1} << 24); };
-  const auto path = folder / "config.json";
-  Config config = parse_config(read(path), detail::file_label(path));
-  const auto generation = folder / "generation_config.json";
-  std::error_code ignored;
-  if (std::filesystem::exists(generation, ignored)) {
-    merge_generation_config(read(generation), detail::file_label(generation), config);
-  }
-  return config;
-}
-
-}  // namespace finteam::inline FINTEAM_ABI
-
-// ---- finteam/expert/weight_table.hpp -------------------------------------------------------------------------------
-// Which tensors a decoder is made of, in the order in which it is loaded, and what becomes of each: one table for
-// loading, for the cache of packed weights and for plans. Not here: arithmetic, memory.
-
-namespace finteam::inline FINTEAM_ABI {
-
-/// Tensor names of a family; those of a layer stand behind `layer` + its number + ".".
-struct TensorNames {
-  std::string_view embed_tokens, norm, lm_head, layer;
-  std::string_view input_norm, q_proj, k_proj, v_proj, o_proj, post_attention_norm, gate_proj, up_proj, down_proj;
-};
-
-/// Llama 2, 3, 3.1, 3.2. Source: transformers, modeling_llama.py.
-inline constexpr TensorNames llama_names{
-    .embed_tokens = "model.embed_tokens.weight",
-    .norm = "model.norm.weight",
-    .lm_head = "lm_head.weight",
-    .layer = "model.layers.",
-    .input_norm = "input_layernorm.weight",
-    .q_proj = "self_attn.q_proj.weight",
-    .k_proj = "self_attn.k_proj.weight",
-    .v_proj = "self_attn.v_proj.weight",
-    .o_proj = "self_attn.o_proj.weight",
-    .post_attention_norm = "post_attention_layernorm.weight",
-    .gate_proj = "mlp.gate_proj.weight",
-    .up_proj = "mlp.up_proj.weight",
-    .down_proj = "mlp.down_proj.weight",
-};
-
-/// One weight of a decoder: a vector [n], or a matrix of tensors [n_i, k] that one product reads together.
-struct WeightEntry {
-  struct Part {
-    std::string name;
-    index_t n;
-  };
-  std::vector<Part> parts;
-  index_t k = 0;  ///< 0 for a vector
-  Join join = Join::stacked;
-};
-
-/// The weights of a decoder of that config, in the order of DecoderWeights.
-[[nodiscard]] inline std::vector<WeightEntry> weight_table(const Config& c) {
-  const TensorNames& names = llama_names;
-  const index_t queries = c.h * c.e, keys = c.g * c.e;
-  std::vector<WeightEntry> table;
-  table.push_back({{{std::string(names.embed_tokens), c.v}}, c.d});
-  for (index_t l = 0; l < c.layers; ++l) {
-    const auto at = [&](std::string_view part) {
-      return std::string(names.layer) + std::to_string(l) + "." + std::string(part);
-    };
-    table.push_back({{{at(names.input_norm), c.d}}});
-    table.push_back({{{at(names.q_proj), queries}, {at(names.k_proj), keys}, {at(names.v_proj), keys}}, c.d});
-    table.push_back({{{at(names.o_proj), c.d}}, queries});
-    table.push_back({{{at(names.post_attention_norm), c.d}}});
-    table.push_back({{{at(names.gate_proj), c.f}, {at(names.up_proj), c.f}}, c.d, Join::paired});
-    table.push_back({{{at(names.down_proj), c.d}}, c.f});
-  }
-  table.push_back({{{std::string(names.norm), c.d}}});
-  if (!c.tie_word_embeddings) table.push_back({{{std::string(names.lm_head), c.v}}, c.d});
-  return table;
-}
 
 /// A weight of the table in a checkpoint, and what it is kept as.
 struct SourceWeight {
   WeightEntry entry;
   std::vector<RawTensor> tensors{};  ///< one for each part, of the right shape
   Weights weights = Weights::stored;
+  std::shared_ptr<const std::array<index_t, 2>> slice_shape{};  ///< what slices' tensors point to
 
   [[nodiscard]] bool is_vector() const noexcept { return entry.k == 0; }
-  /// "model.norm.weight"; the names of several parts with + between them.
+  /// "model.norm.weight"; the names of several parts with + between them, of slices with [expert, first row].
   [[nodiscard]] std::string name() const {
     std::string all;
-    for (const auto& part : entry.parts) all += (all.empty() ? "" : "+") + part.name;
+    for (const auto& part : entry.parts) {
+      all += (all.empty() ? "" : "+") + part.name;
+      if (part.slice) all += '[' + std::to_string(part.slice->expert) + ", " + std::to_string(part.slice->first) + ']';
+    }
     return all;
   }
   /// The matrix in panels, which lie at `data`; without data it only tells sizes.
@@ -5730,14 +5826,57 @@ inline void refuse_idle_choices(const OpenOptions& options, const Config& config
   for (const WeightChoice& choice : options.choices) {
     const OpenOptions alone{.choices = {choice}};
     const bool fits = std::any_of(weights.begin(), weights.end(), [&](const SourceWeight& w) {
-      return !w.is_vector() && std::any_of(w.entry.parts.begin(), w.entry.parts.end(),
-                                           [&](const auto& part) { return choice_of(alone, config, part.name) == 0; });
+      return !w.is_vector() && !w.entry.is_router &&
+             std::any_of(w.entry.parts.begin(), w.entry.parts.end(),
+                         [&](const auto& part) { return choice_of(alone, config, part.name) == 0; });
     });
     if (!fits) {
       throw Error(Code::invalid_argument, "choices", "a part of a matrix's name in " + config.where,
                   in_quotes(choice.part));
     }
   }
+}
+
+/// The layout of a merged checkpoint's files. Throws Error(mismatch) if they hold tensors of both.
+[[nodiscard]] inline ExpertLayout expert_layout(const Checkpoint& checkpoint) {
+  std::string_view separate, fused;
+  for (const std::string_view name : checkpoint.names()) {
+    if (name.find(".block_sparse_moe.") != std::string_view::npos) separate = name;
+    if (name.find(".mlp.experts.") != std::string_view::npos || name.ends_with(".mlp.gate.weight")) fused = name;
+  }
+  if (!separate.empty() && !fused.empty()) {
+    throw Error(Code::mismatch, checkpoint.where(fused), "one layout of experts, that of " + printable(separate),
+                "both layouts");
+  }
+  return fused.empty() ? ExpertLayout::separate : ExpertLayout::fused;
+}
+
+/// Throws Error for a merge whose every linear layer has a router of its own (mergoo): unsupported, and not_found where
+/// the routers are yet to be trained. Source: mergoo, models/modeling_llama.py.
+inline void refuse_routed_linears(const Checkpoint& checkpoint) {
+  for (const std::string_view name : checkpoint.names()) {
+    const std::size_t at = name.find("_proj.experts.");
+    if (at == std::string_view::npos) continue;
+    const std::string router = std::string(name.substr(0, at)) + "_proj.gate.weight";
+    if (!checkpoint.contains(router)) {
+      throw Error(Code::not_found, checkpoint.where(router), "the router that weighs " + printable(name),
+                  "none: a fresh merge, not yet trained");
+    }
+    throw Error(Code::unsupported, checkpoint.where(router), "one router for a feed-forward layer (Mixtral)",
+                "one for a linear layer (mergoo)");
+  }
+}
+
+/// The tensor of a part, or its slice of a tensor, whose shape is then slice_shape. Errors as Checkpoint::tensor.
+[[nodiscard]] inline RawTensor find_part(const Checkpoint& checkpoint, const WeightEntry::Part& part, index_t k,
+                                         std::span<const index_t> slice_shape) {
+  if (k == 0) return checkpoint.tensor(part.name, {part.n});
+  if (!part.slice) return checkpoint.tensor(part.name, {part.n, k});
+  const WeightEntry::Slice& s = *part.slice;
+  RawTensor raw = checkpoint.tensor(part.name, {s.experts, s.rows, k});
+  raw.data += (s.expert * s.rows + s.first) * k * static_cast<index_t>(bytes_of(raw.dtype));
+  raw.shape = slice_shape;
+  return raw;
 }
 
 }  // namespace detail
@@ -5750,14 +5889,16 @@ inline void refuse_idle_choices(const OpenOptions& options, const Config& config
                                                             const OpenOptions& options) {
   std::vector<SourceWeight> weights;
   std::vector<std::string> used;
-  for (WeightEntry& entry : weight_table(config)) {
+  detail::refuse_routed_linears(checkpoint);
+  const ExpertLayout layout = config.is_routed() ? detail::expert_layout(checkpoint) : ExpertLayout::separate;
+  for (WeightEntry& entry : weight_table(config, layout)) {
     SourceWeight w{.entry = std::move(entry)};
+    w.slice_shape = std::make_shared<const std::array<index_t, 2>>(std::array{w.entry.parts.front().n, w.entry.k});
     for (const auto& part : w.entry.parts) {
-      w.tensors.push_back(w.is_vector() ? checkpoint.tensor(part.name, {part.n})
-                                        : checkpoint.tensor(part.name, {part.n, w.entry.k}));
+      w.tensors.push_back(detail::find_part(checkpoint, part, w.entry.k, *w.slice_shape));
       used.push_back(part.name);
     }
-    if (!w.is_vector()) w.weights = detail::choose(options, config, w.entry);
+    if (!w.is_vector() && !w.entry.is_router) w.weights = detail::choose(options, config, w.entry);
     weights.push_back(std::move(w));
   }
   if (config.tie_word_embeddings && checkpoint.contains(llama_names.lm_head)) {
@@ -6301,6 +6442,32 @@ struct LinearDelta {
   std::vector<typename B::Matrix> whole;  ///< none or one: [n, k]
 };
 
+/// The rows of a step that an expert is added to, and at what weight each: what a Chosen looks at. Made once.
+class ChosenRows {
+ public:
+  ChosenRows() = default;
+  /// Room for up to t rows.
+  explicit ChosenRows(index_t t) {
+    rows_.reserve(static_cast<std::size_t>(t));
+    weight_.reserve(static_cast<std::size_t>(t));
+  }
+  void clear() noexcept {
+    rows_.clear();
+    weight_.clear();
+  }
+  void add(std::int32_t row, float weight) {
+    rows_.push_back(row);
+    weight_.push_back(weight);
+  }
+  [[nodiscard]] std::span<const std::int32_t> rows() const noexcept { return rows_; }
+  /// Not for no rows: an empty Chosen is all of them.
+  [[nodiscard]] Chosen chosen() const noexcept { return {.rows = rows_, .weight = weight_}; }
+
+ private:
+  std::vector<std::int32_t> rows_;
+  std::vector<float> weight_;
+};
+
 /// The experts of one step, and working memory for their deltas; all empty where a decoder has none.
 template <Backend B>
 struct DeltaScratch {
@@ -6406,32 +6573,229 @@ void attention(B& b, const AttentionWeights<B>& w, std::span<const Site> sites, 
 
 }  // namespace finteam::inline FINTEAM_ABI
 
-// ---- finteam/layer/feed_forward.hpp --------------------------------------------------------------------------------
-// The SwiGLU feed-forward layer.
-// Not here yet: several experts in one layer (merged checkpoints); law 1 is where they will come in.
+// ---- finteam/mix/gate.hpp ------------------------------------------------------------------------------------------
+// From scores to weights: softmax at a temperature, floor, top-k, renormalisation. Scores come from a linear map of a
+// feature, from centres, or from each role's likelihood of the prompt; which of them is the team's matter.
 
 namespace finteam::inline FINTEAM_ABI {
 
-/// gate_up_proj: gate_proj and up_proj [f, d], paired for one product; down_proj [d, f]. What experts add to them: by
-/// expert, or empty; to gate and up as a stack [2f, d].
+/// scores[i] = Σ_j weight[i,j] · feature[j] + bias[i], summed in double in increasing j.
+/// weight [n, d], bias [n], feature [d], scores [n], overwritten.
+inline void linear_scores(MatrixView<const float> weight, std::span<const float> bias, std::span<const double> feature,
+                          std::span<double> scores) noexcept {
+  for (index_t i = 0; i < weight.extent(0); ++i) {
+    double sum = 0;
+    for (index_t j = 0; j < weight.extent(1); ++j) {
+      sum = std::fma(static_cast<double>(weight(i, j)), feature[static_cast<std::size_t>(j)], sum);
+    }
+    scores[static_cast<std::size_t>(i)] = sum + static_cast<double>(bias[static_cast<std::size_t>(i)]);
+  }
+}
+
+/// x = softmax(x / temperature), in place. temperature > 0. An empty span is left alone.
+inline void softmax(std::span<double> x, double temperature = 1.0) noexcept {
+  double largest = -std::numeric_limits<double>::infinity();
+  for (const double v : x) largest = std::max(largest, v);
+  double sum = 0;
+  for (double& v : x) sum += v = std::exp((v - largest) / temperature);
+  for (double& v : x) v /= sum;
+}
+
+namespace detail {
+
+/// Sets all but the k largest weights (ties: the lower index) to 0 and returns the sum of those that stay.
+inline double zero_all_but(std::span<double> weights, index_t k) noexcept {
+  const auto stands_before = [&](std::size_t j, std::size_t i) {
+    const double a = std::abs(weights[j]), b = std::abs(weights[i]);
+    return a > b || (a == b && j < i);
+  };
+  double kept = 0;
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    index_t rank = 0;
+    for (std::size_t j = 0; j < weights.size(); ++j) rank += stands_before(j, i) ? 1 : 0;
+    if (rank < k) {
+      kept += weights[i];
+    } else {
+      weights[i] = -weights[i];  // dropped; its size still counts in the ranks of the others
+    }
+  }
+  for (double& w : weights) w = w < 0 || w == 0 ? 0.0 : w;  // a NaN stays one
+  return kept;
+}
+
+}  // namespace detail
+
+/// Keeps the k largest weights (ties: the lower index), sets the others to 0, and divides by what is left: Σ = 1.
+/// Weights [n], in place, Σ = 1 on entry. k ≥ n changes nothing.
+inline void keep_top_k(std::span<double> weights, index_t k) noexcept {
+  if (k >= static_cast<index_t>(weights.size())) return;
+  const double kept = detail::zero_all_but(weights, k);
+  if (kept == 0) return;
+  for (double& w : weights) w /= kept;
+}
+
+/// How a gate's scores become weights.
+struct GateRule {
+  index_t top_k = 0;        ///< roles that keep their weight; 0: all
+  double temperature = 1;   ///< of the softmax: small is sharp
+  double floor = 0;         ///< the least weight of a role before top-k: min(w) ≥ floor, by shrinking towards 1/n
+  bool renormalise = true;  ///< the kept weights sum to 1 again; false: they stay what they were, and Σ ≤ 1
+
+  /// n: the roles. Throws Error(invalid_argument) unless n ≥ 1, top_k ≥ 0, 0 < temperature < ∞, 0 ≤ floor ≤ 1/n.
+  void validate(index_t n) const {
+    const auto refuse = [](const char* what, const std::string& expected, const std::string& found) {
+      throw Error(Code::invalid_argument, std::string("gate: ") + what, expected, found);
+    };
+    if (n < 1) refuse("roles", "at least 1", std::to_string(n));
+    if (top_k < 0) refuse("top_k", "at least 0", std::to_string(top_k));
+    if (!(temperature > 0) || !std::isfinite(temperature)) {
+      refuse("temperature", "a finite number above 0", std::to_string(temperature));
+    }
+    if (!(floor >= 0 && floor <= 1 / static_cast<double>(n))) {
+      refuse("floor", "0 to 1/" + std::to_string(n), std::to_string(floor));
+    }
+  }
+};
+
+/// w = softmax(scores / temperature); w = floor + (1 - n · floor) · w; the top_k largest stay, the others become 0; the
+/// kept ones are divided by their sum if renormalise. In place: scores [n] in, weights [n] out. Precondition:
+/// rule.validate(n). A score of -∞ is a role with weight `floor`; a NaN, +∞ or n scores of -∞ give NaN weights.
+///
+/// Without renormalising, Σ w < 1 says how much of the gate's trust went to roles that sleep. What that means is the
+/// mixture's matter: Σ w · y of feed-forward experts is smaller (Switch, Fedus et al. 2021, whose one expert would
+/// otherwise always weigh 1; Qwen-MoE's norm_topk_prob = false), where Mixtral (Jiang et al. 2024, eq. 1) renormalises;
+/// Σ w · logits is a distribution at a higher temperature; Σ w · p is no distribution, and once it is made one the
+/// weights are the renormalised ones. So mix_probabilities wants them renormalised.
+inline void gate_weights(const GateRule& rule, std::span<double> scores) noexcept {
+  softmax(scores, rule.temperature);
+  const double n = static_cast<double>(scores.size());
+  if (rule.floor > 0) {
+    const double rest = std::max(0.0, std::fma(-n, rule.floor, 1.0));
+    for (double& w : scores) w = std::fma(rest, w, rule.floor);
+  }
+  if (rule.top_k == 0 || rule.top_k >= static_cast<index_t>(scores.size())) return;
+  if (rule.renormalise) {
+    keep_top_k(scores, rule.top_k);
+  } else {
+    detail::zero_all_but(scores, rule.top_k);
+  }
+}
+
+/// scores[j] = log prior[j] + log_likelihood[j], whose softmax is the posterior p(role j | text).
+/// prior [n] (≥ 0, need not sum to 1; 0: a role that is never chosen), log_likelihood [n]: each role's log p of the
+/// text so far, scores [n], overwritten; scores may be either. Source: Li et al. 2022 (BTM), the domain
+/// posterior.
+inline void posterior_scores(std::span<const double> prior, std::span<const double> log_likelihood,
+                             std::span<double> scores) noexcept {
+  for (std::size_t j = 0; j < scores.size(); ++j) scores[j] = std::log(prior[j]) + log_likelihood[j];
+}
+
+/// scores[j] = -‖feature - centre[j,:]‖², summed in double in increasing dimension: roles by the nearness of their
+/// data. centre [n, d], feature [d], scores [n], overwritten. Source: Gururangan et al. 2023 (c-BTM).
+inline void centre_scores(MatrixView<const float> centre, std::span<const double> feature,
+                          std::span<double> scores) noexcept {
+  for (index_t j = 0; j < centre.extent(0); ++j) {
+    double sum = 0;
+    for (index_t i = 0; i < centre.extent(1); ++i) {
+      const double difference = feature[static_cast<std::size_t>(i)] - static_cast<double>(centre(j, i));
+      sum = std::fma(-difference, difference, sum);
+    }
+    scores[static_cast<std::size_t>(j)] = sum;
+  }
+}
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/layer/feed_forward.hpp --------------------------------------------------------------------------------
+// The feed-forward layer: one SwiGLU, or several of which a router chooses a few for every row and sums them by weight
+// (law 1 in a feed-forward layer). Not here: what becomes of the routers' choices besides.
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// gate_up_proj: gate_proj and up_proj [f, d], paired for one product; down_proj [d, f].
+template <Backend B>
+struct FeedForwardExpert {
+  typename B::Matrix gate_up_proj, down_proj;
+};
+
+/// One expert and no router, or as many experts as the router has outputs.
 template <Backend B>
 struct FeedForwardWeights {
-  typename B::Matrix gate_up_proj, down_proj;
+  std::vector<FeedForwardExpert<B>> experts;
+  std::vector<typename B::Matrix> router{};  ///< [experts, d], none or one
+  index_t top_k = 0;                         ///< experts that the router chooses for a row
+  /// What experts on a shared base add to the only expert here: by expert, or empty; to gate and up as a stack [2f, d].
   std::vector<LinearDelta<B>> gate_up_deltas{}, down_deltas{};
 };
 
-/// Working memory of one step, for up to t rows: [t, f].
+/// Working memory of one step, for up to t rows. What only routed layers need is empty elsewhere.
 template <Backend B>
 struct FeedForwardScratch {
-  decltype(std::declval<B&>().template tensor<float, 2>({}, nullptr)) y;
+  using Matrix = decltype(std::declval<B&>().template tensor<float, 2>({}, nullptr));
+  Matrix y;                          ///< [t, f]
+  Matrix n{};                        ///< rms_norm(x), [t, d]
+  Matrix logits{};                   ///< the router's, [t, experts]
+  std::vector<double> scores{};      ///< of one row, [experts]
+  std::vector<ChosenRows> chosen{};  ///< by expert: the rows that chose it
+  MatrixView<float> weights{};       ///< [t, experts], overwritten: what the layer at hand made of its rows
 };
 
-/// x[t,:] += down_proj · (silu(gate_proj · n[t,:]) ⊙ (up_proj · n[t,:])), n = rms_norm(x). x [t, d].
-/// Source: Shazeer 2020, eq. 6.
+namespace detail {
+
+/// Sorts rows by the experts that their logits choose: softmax, the top_k largest (ties: the lower index) divided by
+/// their sum. logits [t, experts]. Source: Jiang et al. 2024 (Mixtral), eq. 1; transformers, MixtralTopKRouter.
+template <Backend B>
+void choose_experts(MatrixView<const float> logits, index_t top_k, FeedForwardScratch<B>& s) {
+  for (ChosenRows& expert : s.chosen) expert.clear();
+  for (index_t t = 0; t < logits.extent(0); ++t) {
+    for (std::size_t k = 0; k < s.scores.size(); ++k) {
+      s.scores[k] = static_cast<double>(logits(t, static_cast<index_t>(k)));
+    }
+    gate_weights({.top_k = top_k}, s.scores);
+    for (std::size_t k = 0; k < s.scores.size(); ++k) {
+      const auto weight = static_cast<float>(s.scores[k]);
+      s.weights(t, static_cast<index_t>(k)) = weight;
+      if (weight != 0) s.chosen[k].add(static_cast<std::int32_t>(t), weight);
+    }
+  }
+}
+
+/// x[t,:] += Σ_k weight[t,k] · expert_k(n[t,:]), n = rms_norm(x), over the experts that the router chooses, in rising
+/// order for every row; the others' weights are not read.
+template <Backend B>
+void routed_feed_forward(B& b, const FeedForwardWeights<B>& w, FeedForwardScratch<B>& s, typename B::Input& input,
+                         VectorView<const float, typename B::Space> norm, float eps,
+                         MatrixView<float, typename B::Space> x) {
+  static_assert(std::is_same_v<typename B::Space, Host>, "routers are read on the host");
+  const index_t t = x.extent(0);
+  const auto n = s.n.view().rows(0, t), logits = s.logits.view().rows(0, t);
+  b.rms_norm(x, norm, eps, n);
+  b.prepare(n, w.router.front(), input);
+  b.matmul(input, w.router.front(), Write::overwrite, logits);
+  choose_experts<B>(logits, w.top_k, s);
+  for (std::size_t k = 0; k < w.experts.size(); ++k) {
+    const Chosen chosen = s.chosen[k].chosen();
+    if (chosen.rows.empty()) continue;
+    const auto y = s.y.view().rows(0, chosen.count(t));
+    b.prepare(n, w.experts[k].gate_up_proj, input, chosen);
+    b.matmul_swiglu(input, w.experts[k].gate_up_proj, {}, y);
+    b.prepare(y, w.experts[k].down_proj, input);
+    b.matmul(input, w.experts[k].down_proj, Write::accumulate, x, chosen);
+  }
+}
+
+}  // namespace detail
+
+/// x[t,:] += Σ_k weight[t,k] · down_proj_k · (silu(gate_proj_k · n[t,:]) ⊙ (up_proj_k · n[t,:])), n = rms_norm(x); one
+/// expert without a router weighs 1. x [t, d]. Source: Shazeer 2020, eq. 6.
 template <Backend B>
 void feed_forward(B& b, const FeedForwardWeights<B>& w, FeedForwardScratch<B>& s, typename B::Input& input,
                   DeltaScratch<B>& delta, const RowScales<typename B::Space>& norm, float eps,
                   MatrixView<float, typename B::Space> x) {
+  if constexpr (std::is_same_v<typename B::Space, Host>) {
+    if (!w.router.empty()) return detail::routed_feed_forward<B>(b, w, s, input, norm, eps, x);
+  }
+  const FeedForwardExpert<B>& only = w.experts.front();
   const auto y = s.y.view().rows(0, x.extent(0));
   MatrixView<float, typename B::Space> plus;
   if (!w.gate_up_deltas.empty()) {
@@ -6441,10 +6805,10 @@ void feed_forward(B& b, const FeedForwardWeights<B>& w, FeedForwardScratch<B>& s
         b, w.gate_up_deltas, delta,
         [&](const auto& a, auto& in, const Chosen& chosen) { b.prepare_normed(x, norm, eps, a, in, chosen); }, plus);
   }
-  b.prepare_normed(x, norm, eps, w.gate_up_proj, input);
-  b.matmul_swiglu(input, w.gate_up_proj, plus, y);
-  b.prepare(y, w.down_proj, input);
-  b.matmul(input, w.down_proj, Write::accumulate, x);
+  b.prepare_normed(x, norm, eps, only.gate_up_proj, input);
+  b.matmul_swiglu(input, only.gate_up_proj, plus, y);
+  b.prepare(y, only.down_proj, input);
+  b.matmul(input, only.down_proj, Write::accumulate, x);
   add_deltas<B>(
       b, w.down_deltas, delta, [&](const auto& a, auto& in, const Chosen& chosen) { b.prepare(y, a, in, chosen); }, x);
 }
@@ -6506,6 +6870,16 @@ struct DecoderWeights {
 
 namespace detail {
 
+/// A feed-forward layer out of the table's next weights.
+template <Backend B, class Matrix>
+[[nodiscard]] FeedForwardWeights<B> arrange_feed_forward(const Config& config, Matrix&& matrix) {
+  FeedForwardWeights<B> w{.experts = {}, .top_k = config.experts_per_token};
+  if (config.is_routed()) w.router.push_back(matrix());
+  w.experts.reserve(static_cast<std::size_t>(config.experts));
+  for (index_t i = 0; i < config.experts; ++i) w.experts.push_back({.gate_up_proj = matrix(), .down_proj = matrix()});
+  return w;
+}
+
 /// Puts each weight of the table in its place, in the table's order: matrix(w), vector(w).
 template <Backend B, class Matrix, class Vector>
 [[nodiscard]] DecoderWeights<B> arrange(const std::vector<SourceWeight>& weights, const Config& config,
@@ -6518,8 +6892,13 @@ template <Backend B, class Matrix, class Vector>
   for (index_t l = 0; l < config.layers; ++l) {
     w.blocks.push_back({.input_norm = {vector()},
                         .attention = {.qkv_proj = matrix(), .o_proj = matrix()},
+<<<<<<< HEAD
                         .post_attention_norm = {vector()},
                         .feed_forward = {.gate_up_proj = matrix(), .down_proj = matrix()}});
+=======
+                        .post_attention_norm = vector(),
+                        .feed_forward = arrange_feed_forward<B>(config, matrix)});
+>>>>>>> merged
   }
   w.norm.scale = vector();
   if (!config.tie_word_embeddings) w.own_lm_head.push_back(matrix());
@@ -7156,12 +7535,17 @@ class StepScratch {
                              .y = b.template tensor<float, 3>({rows, c.h, c.e}, memory),
                              .cosine = b.template tensor<float, 2>({rows, c.e / 2}, memory),
                              .sine = b.template tensor<float, 2>({rows, c.e / 2}, memory)},
-               .feed_forward = {.y = b.template tensor<float, 2>({rows, c.f}, memory)},
+               .feed_forward = {.y = b.template tensor<float, 2>({rows, c.f}, memory),
+                                .n = b.template tensor<float, 2>({routed_rows(c, rows), c.d}, memory),
+                                .logits = b.template tensor<float, 2>({routed_rows(c, rows), c.experts}, memory),
+                                .scores = std::vector<double>(static_cast<std::size_t>(c.experts)),
+                                .chosen = chosen_rows(c.is_routed() ? c.experts : 0, rows)},
                .delta = {.experts = std::vector<Chosen>(static_cast<std::size_t>(deltas.experts)),
                          .row_experts = {},
                          .input = b.input(deltas.experts == 0 ? 0 : rows, delta_inputs(c, deltas), memory),
                          .inner = b.template tensor<float, 2>({rows, deltas.rank}, memory),
                          .plus = b.template tensor<float, 2>({deltas.before_swiglu ? rows : 0, 2 * c.f}, memory)}},
+<<<<<<< HEAD
         routed_(static_cast<std::size_t>(deltas.experts)),
         own_norms_(deltas.own_norms) {
     const auto most = static_cast<std::size_t>(rows);
@@ -7173,28 +7557,41 @@ class StepScratch {
       expert.rows.reserve(most);
       expert.weight.reserve(most);
     }
+=======
+        routing_({c.is_routed() ? c.layers : 0, rows, c.experts}, memory),
+        routed_(chosen_rows(deltas.experts, rows)) {
+    const auto most = static_cast<std::size_t>(rows);
+    tokens_.reserve(most);
+    sites_.reserve(most);
+>>>>>>> merged
   }
 
   /// Bytes that are taken from `memory` for that.
   [[nodiscard]] static std::uint64_t bytes(const Config& c, index_t rows, const DeltaShape& deltas = {}) {
     const index_t heads = c.h + 2 * c.g + c.h, plus = deltas.rank + (deltas.before_swiglu ? 2 * c.f : 0);
+    const index_t routed = c.is_routed() ? c.d + (c.layers + 1) * c.experts : 0;
     return B::Input::bytes(rows, std::max({c.d, c.f, c.h * c.e})) +
            (deltas.experts == 0 ? 0 : B::Input::bytes(rows, delta_inputs(c, deltas))) +
-           4 * static_cast<std::uint64_t>(rows * (c.d + heads * c.e + c.e + c.f + plus));
+           4 * static_cast<std::uint64_t>(rows * (c.d + heads * c.e + c.e + c.f + plus + routed));
   }
 
   /// Most rows of one step.
   [[nodiscard]] index_t rows() const noexcept { return rows_; }
 
+  /// What the routers of a merged checkpoint made of the last step's rows: the weight of each expert, 0 where it was
+  /// not chosen. [layers, rows, experts]; no layers without routers.
+  [[nodiscard]] TensorView<const float, 3> routing() const noexcept { return routing_.view(); }
+
  private:
   template <Backend>
   friend class Decoder;
 
-  /// The rows of a step that an expert is added to.
-  struct Routed {
-    std::vector<std::int32_t> rows;
-    std::vector<float> weight;
-  };
+  [[nodiscard]] static std::vector<ChosenRows> chosen_rows(index_t experts, index_t rows) {
+    std::vector<ChosenRows> all;
+    for (index_t k = 0; k < experts; ++k) all.emplace_back(rows);
+    return all;
+  }
+  [[nodiscard]] static index_t routed_rows(const Config& c, index_t rows) noexcept { return c.is_routed() ? rows : 0; }
 
   [[nodiscard]] static index_t delta_inputs(const Config& c, const DeltaShape& deltas) noexcept {
     return std::max({c.d, c.f, c.h * c.e, deltas.rank});
@@ -7204,15 +7601,12 @@ class StepScratch {
   template <class Route>
   void choose(std::size_t t, Route&& route) {
     for (std::size_t k = 0; k < routed_.size(); ++k) {
-      Routed& expert = routed_[k];
-      expert.rows.clear();
-      expert.weight.clear();
+      ChosenRows& expert = routed_[k];
+      expert.clear();
       for (std::size_t i = 0; i < t; ++i) {
-        if (route(i) == nullptr || route(i)[k] == 0) continue;
-        expert.rows.push_back(static_cast<std::int32_t>(i));
-        expert.weight.push_back(route(i)[k]);
+        if (route(i) != nullptr && route(i)[k] != 0) expert.add(static_cast<std::int32_t>(i), route(i)[k]);
       }
-      block_.delta.experts[k] = {expert.rows, expert.weight};
+      block_.delta.experts[k] = expert.chosen();
     }
     if (!own_norms_) return;
     block_.delta.row_experts.assign(t, -1);
@@ -7228,6 +7622,7 @@ class StepScratch {
   BlockScratch<B> block_;
   std::vector<std::int32_t> tokens_;
   std::vector<Site> sites_;
+<<<<<<< HEAD
   std::vector<Routed> routed_;  // by expert
   bool own_norms_;
   std::vector<std::int32_t> base_rows_;
@@ -7239,6 +7634,10 @@ template <class Space>
 struct Tap {
   index_t layer = 0;
   MatrixView<float, Space> states;
+=======
+  Tensor<float, 3> routing_;
+  std::vector<ChosenRows> routed_;  // by expert on a shared base
+>>>>>>> merged
 };
 
 /// Immutable after loading; shared by threads, each with its own cache and scratch.
@@ -7249,6 +7648,11 @@ class Decoder {
   /// experts: on this base, in the order of a row's route.
   [[nodiscard]] static Decoder load(B& backend, const Checkpoint& checkpoint, const Config& config,
                                     const OpenOptions& options = {}, std::span<const ExpertSource> experts = {}) {
+    if constexpr (!std::is_same_v<typename B::Space, Host>) {
+      if (config.is_routed()) {
+        throw Error(Code::unsupported, config.where, "a plain model, on this backend", "experts behind routers");
+      }
+    }
     Decoder self(config, load_weights(backend, checkpoint, config, options), DeltaShape::of(experts, config));
     load_experts(backend, experts, config, options, self.w_);
     return self;
@@ -7286,6 +7690,8 @@ class Decoder {
     tapped(0);
     for (std::size_t l = 0; l < w_.blocks.size(); ++l) {
       if (const auto code = interrupt.pending()) return code;
+      if (config_.is_routed())
+        s.block_.feed_forward.weights = s.routing_.view().row(static_cast<index_t>(l)).rows(0, t);
       block<B>(b, w_.blocks[l], eps_, s.sites_, cache.layer(static_cast<index_t>(l)), s.block_, x);
       tapped(l + 1);
     }
@@ -7311,12 +7717,19 @@ class Decoder {
       b.prepare(hidden, w, s.block_.input, chosen);
       b.matmul(s.block_.input, w, Write::overwrite, logits, chosen);
     };
+<<<<<<< HEAD
     const bool own_heads =
         std::any_of(w_.own.begin(), w_.own.end(), [](const auto& own) { return !own.lm_head.empty(); });
     if (!own_heads) {
       head(w_.lm_head(), {.rows = only});
     } else {
       heads(routes, only, s, head, hidden.extent(0));
+=======
+    head(w_.lm_head(), {.rows = only});
+    for (std::size_t k = 0; k < w_.own.size(); ++k) {
+      const Chosen chosen{.rows = s.routed_[k].rows()};
+      if (!w_.own[k].lm_head.empty() && !chosen.rows.empty()) head(w_.own[k].lm_head.front(), chosen);
+>>>>>>> merged
     }
     add_deltas<B>(
         b, w_.lm_head_deltas, s.block_.delta,
@@ -7356,7 +7769,7 @@ class Decoder {
   void embed(B& b, std::span<const Row> rows, StepScratch<B>& s, MatrixView<float, typename B::Space> x) const {
     b.embed(w_.embed_tokens, s.tokens_, x);
     for (std::size_t k = 0; k < w_.own.size(); ++k) {
-      const std::span<const std::int32_t> of_expert = s.routed_[k].rows;
+      const std::span<const std::int32_t> of_expert = s.routed_[k].rows();
       if (w_.own[k].embed_tokens.empty() || of_expert.empty()) continue;
       s.tokens_.clear();
       for (const std::int32_t i : of_expert) s.tokens_.push_back(rows[static_cast<std::size_t>(i)].token);
@@ -7373,12 +7786,21 @@ class Decoder {
 
 }  // namespace finteam::inline FINTEAM_ABI
 
+<<<<<<< HEAD
 // ---- finteam/file/delta_writer.hpp ---------------------------------------------------------------------------------
 // Writes what delta.hpp reads: a fine-tuned checkpoint as its difference to a base, a tensor at a time.
 // Not here: which tensors are matrices of a model's blocks; the caller says.
+=======
+// ---- finteam/backend/cpu/simd_log.hpp ------------------------------------------------------------------------------
+// What a sum of exponentials needs in sixteen float lanes: exact sums, e^x with e^x - 1, and the logarithm of both.
+// Not here: e^x alone (simd.hpp). Nothing depends on the width of a register, so bits depend only on whether the build
+// has fused multiply-add.
+>>>>>>> merged
 
 namespace finteam::inline FINTEAM_ABI {
+namespace detail::simd {
 
+<<<<<<< HEAD
 /// What becomes of a tensor of a fine-tuned checkpoint.
 enum class DeltaPart : std::uint8_t {
   low_bit,  ///< its difference to the base's in few bits; a matrix
@@ -7672,6 +8094,115 @@ template <class Arch>
   return greatest(most);
 }
 
+=======
+/// a - b, and what that rounding lost (exact unless something overflows). Source: Knuth, TAOCP 2, 4.2.2, theorem B.
+template <class Arch>
+struct Difference {
+  Lanes<Arch> value, lost;
+  FINTEAM_INLINE Difference(const Lanes<Arch>& a, const Lanes<Arch>& b) noexcept : value(a - b) {
+    const Lanes<Arch> minus_b = value - a;
+    lost = (a - (value - minus_b)) - (b + minus_b);
+  }
+};
+
+/// Sixteen sums, each with what its roundings lost: about 46 bits of each. Source: Knuth, as above.
+template <class Arch>
+struct ExactSums {
+  Lanes<Arch> sum = Lanes<Arch>::zero(), lost = Lanes<Arch>::zero();
+  FINTEAM_INLINE void add(const Lanes<Arch>& x) noexcept {
+    const Lanes<Arch> next = sum + x;
+    const Lanes<Arch> added = next - sum;
+    lost = lost + ((sum - (next - added)) + (x - added));
+    sum = next;
+  }
+  /// The sum of the sixteen in double, always by the tree of simd::fold.
+  [[nodiscard]] double total() const noexcept {
+    alignas(64) std::array<float, 16> high, low;
+    sum.store(high.data());
+    lost.store(low.data());
+    std::array<double, 16> a;
+    for (std::size_t j = 0; j < 16; ++j) a[j] = static_cast<double>(high[j]) + static_cast<double>(low[j]);
+    for (std::size_t half = 8; half != 0; half /= 2) {
+      for (std::size_t j = 0; j < half; ++j) a[j] += a[j + half];
+    }
+    return a[0];
+  }
+};
+
+/// e^x and e^x - 1 for x ≤ 0, each at most 2 ulp off: (1, 0) for 0, NaN for NaN, and e^-87 for anything below -87. As
+/// simd::exp up to 2^n · (1 + q); 2^n · q + (2^n - 1) then loses nothing near 0.
+template <class Arch>
+struct Exponential {
+  Lanes<Arch> value, minus_one;
+  FINTEAM_INLINE explicit Exponential(const Lanes<Arch>& x) noexcept {
+    const auto c = [](float constant) FINTEAM_INLINE { return Lanes<Arch>::broadcast(constant); };
+    const Lanes<Arch> magic = c(0x1.8p23F), in_range = max(c(-87.0F), x);
+    const Lanes<Arch> t = fmadd(in_range, c(1.44269504F), magic);
+    const Lanes<Arch> n = t - magic;
+    const Lanes<Arch> r = fmadd(n, c(2.12194440e-4F), fmadd(n, c(-0.693359375F), in_range));
+    Lanes<Arch> p = fmadd(c(1.9875691500e-4F), r, c(1.3981999507e-3F));
+    p = fmadd(p, r, c(8.3334519073e-3F));
+    p = fmadd(p, r, c(4.1665795894e-2F));
+    p = fmadd(p, r, c(1.6666665459e-1F));
+    p = fmadd(p, r, c(5.0000001201e-1F));
+    const Lanes<Arch> q = fmadd(p, r * r, r), two_n = scale_exponent(c(1.0F), t);
+    value = fmadd(two_n, q, two_n);
+    minus_one = fmadd(two_n, q, two_n - c(1.0F));
+  }
+};
+
+/// log s, for s = 1 + u in [2^-126, 1]: from u where that is at least sqrt(1/2) - 1, so that nothing is lost near s =
+/// 1, else from s. At most 2 ulp off; 0 for u = 0, NaN for a NaN u. Source: the coefficients are those of Cephes' logf
+/// (Moshier 1992).
+template <class Arch>
+FINTEAM_INLINE inline Lanes<Arch> log(const Lanes<Arch>& s, const Lanes<Arch>& u) noexcept {
+  using L = Lanes<Arch>;
+  using Bits = typename L::Bits;
+  const auto c = [](float constant) FINTEAM_INLINE { return L::broadcast(constant); };
+  const L from_s = c(-0.29289322F);
+  L e = L::zero(), f = L::zero();  // s = 2^e · f, f in [sqrt(1/2), sqrt(2))
+  unroll<L::parts>([&](std::size_t i) FINTEAM_INLINE {
+    const Bits shifted = bits_as<std::uint32_t>(s.part[i]) + Bits(0x3F800000U - 0x3F3504F3U);
+    e.part[i] = bits_as<float>(shift_right<23>(shifted) | Bits(0x4B000000U));  // 2^23 + 127 + e
+    f.part[i] = bits_as<float>((shifted & Bits(0x007FFFFFU)) + Bits(0x3F3504F3U));
+  });
+  e = where_less(u, from_s, e - c(0x1p23F + 127.0F), L::zero());
+  const L x = where_less(u, from_s, f - c(1.0F), u);
+  const L z = x * x;
+  L p = fmadd(c(7.0376836292e-2F), x, c(-1.1514610310e-1F));
+  p = fmadd(p, x, c(1.1676998740e-1F));
+  p = fmadd(p, x, c(-1.2420140846e-1F));
+  p = fmadd(p, x, c(1.4249322787e-1F));
+  p = fmadd(p, x, c(-1.6668057665e-1F));
+  p = fmadd(p, x, c(2.0000714765e-1F));
+  p = fmadd(p, x, c(-2.4999993993e-1F));
+  p = fmadd(p, x, c(3.3333331174e-1F));
+  const L y = fmadd(c(-0.5F), z, fmadd(e, c(-2.12194440e-4F), x * z * p));
+  return fmadd(e, c(0.693359375F), x + y);
+}
+
+/// f(i, x) for every block of sixteen: i its first index, x its entries, `padding` behind the last.
+template <class Arch, class F>
+FINTEAM_INLINE inline void for_blocks(std::span<const float> x, float padding, F&& f) noexcept {
+  const std::size_t whole = x.size() / 16 * 16;
+  for (std::size_t i = 0; i < whole; i += 16) f(i, Lanes<Arch>::load(x.data() + i));
+  if (whole == x.size()) return;
+  alignas(64) std::array<float, 16> rest;
+  rest.fill(padding);
+  std::copy(x.begin() + static_cast<std::ptrdiff_t>(whole), x.end(), rest.begin());
+  f(whole, Lanes<Arch>::load(rest.data()));
+}
+
+/// The greatest entry that is a number; -∞ where there is none.
+template <class Arch>
+[[nodiscard]] inline float greatest(std::span<const float> x) noexcept {
+  constexpr float lowest = -std::numeric_limits<float>::infinity();
+  Lanes<Arch> most = Lanes<Arch>::broadcast(lowest);
+  for_blocks<Arch>(x, lowest, [&](std::size_t, const Lanes<Arch>& block) FINTEAM_INLINE { most = max(block, most); });
+  return greatest(most);
+}
+
+>>>>>>> merged
 }  // namespace detail::simd
 }  // namespace finteam::inline FINTEAM_ABI
 
@@ -7683,9 +8214,16 @@ template <class Arch>
 namespace finteam::inline FINTEAM_ABI {
 
 /// Where a team mixes: at its output Σ w p (an ensemble; Li et al. 2022, BTM) or Σ w logits (a product of experts), or
-/// inside, in every linear layer, Σ w · what a role adds to a shared base.
-enum class MixIn : std::uint8_t { probabilities, logits, deltas };
+/// inside: in every linear layer, Σ w · what a role adds to a shared base, or in every feed-forward layer, Σ w · an
+/// expert behind a router (merged checkpoints).
+enum class MixIn : std::uint8_t { probabilities, logits, deltas, experts };
 
+<<<<<<< HEAD
+=======
+/// Whether one decoder gives the mixture.
+[[nodiscard]] constexpr bool is_inside(MixIn mix) noexcept { return mix == MixIn::deltas || mix == MixIn::experts; }
+
+>>>>>>> merged
 namespace detail {
 
 /// y[i … i + 15] = block, up to the end of y.
@@ -8092,6 +8630,7 @@ inline index_t label_set(std::span<const double> p, double threshold, std::span<
 
 }  // namespace finteam::inline FINTEAM_ABI
 
+<<<<<<< HEAD
 // ---- finteam/mix/gate.hpp ------------------------------------------------------------------------------------------
 // From scores to weights: softmax at a temperature, floor, top-k, renormalisation. Scores come from a linear map of a
 // feature, from centres, or from each role's likelihood of the prompt; which of them is the team's matter.
@@ -8225,6 +8764,8 @@ inline void centre_scores(MatrixView<const float> centre, std::span<const double
 
 }  // namespace finteam::inline FINTEAM_ABI
 
+=======
+>>>>>>> merged
 // ---- finteam/mix/lbfgs.hpp -----------------------------------------------------------------------------------------
 // The minimum of a smooth convex function of many variables: L-BFGS with a line search that brackets and bisects. Fixed
 // order of sums, no randomness: the same input gives the same bits with the same build. Not for a decoder's step: it
@@ -8688,6 +9229,38 @@ class DraftLength {
 
 }  // namespace finteam::inline FINTEAM_ABI
 
+// ---- finteam/team/routing.hpp --------------------------------------------------------------------------------------
+// How the routers of a merged checkpoint weighed its experts while it answered: what an answer says of it.
+// Not here: how it is recorded (routing_record.hpp).
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// Mean weights of experts over tokens, by layer; empty where there are no routers.
+struct RoutingTable {
+  index_t layers = 0, experts = 0;
+  std::vector<double> weights;  ///< [layers, experts]; a layer's Σ is 1, or 0 if no token was read
+
+  [[nodiscard]] bool empty() const noexcept { return weights.empty(); }
+  /// [layers, experts]
+  [[nodiscard]] MatrixView<const double> view() const noexcept { return {weights.data(), {layers, experts}}; }
+  [[nodiscard]] double operator()(index_t layer, index_t expert) const noexcept { return view()(layer, expert); }
+  /// An expert's mean over the layers.
+  [[nodiscard]] double mean(index_t expert) const noexcept {
+    double sum = 0;
+    for (index_t l = 0; l < layers; ++l) sum += (*this)(l, expert);
+    return layers == 0 ? 0 : sum / static_cast<double>(layers);
+  }
+};
+
+/// Over the prompt's tokens, and over those that came after: generated ones, or those of labels.
+struct Routing {
+  RoutingTable prompt, answer;
+
+  [[nodiscard]] bool empty() const noexcept { return prompt.empty(); }
+};
+
+}  // namespace finteam::inline FINTEAM_ABI
+
 // ---- finteam/team/view.hpp -----------------------------------------------------------------------------------------
 // What a team answered, and what each role said on its own.
 // Not here: how it came about (session.hpp).
@@ -8697,7 +9270,8 @@ namespace finteam::inline FINTEAM_ABI {
 /// One role's part in an answer.
 struct RoleView {
   std::string name;
-  double weight = 0;                  ///< the gate's weight after top-k; 0: the role sleeps
+  double weight = 0;                  ///< the gate's weight after top-k; 0: the role sleeps. Of a merged team: the
+                                      ///< routers' mean over the prompt's tokens and the layers
   bool awake = false;                 ///< it ran: its weight is above 0, or all roles were asked
   std::string label;                  ///< its own most probable label; empty if it slept, or if there are no labels
   double probability = 0;             ///< of that label
@@ -8720,6 +9294,7 @@ struct View {
   double disagreement = 0;  ///< Jensen-Shannon divergence of the weighted roles, bits
   double entropy = 0;       ///< of `probabilities`, bits
   index_t prompt_tokens = 0;
+  Routing routing;  ///< of a merged team; empty for others
 };
 
 namespace detail {
@@ -8981,6 +9556,7 @@ class Sampler {
     const double most_noise = gumbel(1.0 - 0x1p-53) + 1;  // more than any; a token out of its reach needs no u
     std::int32_t chosen = best;
     double highest = static_cast<double>(log_p(best)) / s.temperature + gumbel(uniform(s.seed, position, best));
+<<<<<<< HEAD
     std::array<std::int32_t, 16> ids{};
     std::array<double, 16> plain{}, u{};
     alignas(64) std::array<float, 16> reach{};
@@ -9005,6 +9581,19 @@ class Sampler {
           highest = x;
           chosen = ids[j];
         }
+=======
+    for (const std::int32_t i : kept_) {
+      const double plain = static_cast<double>(log_p(i)) / s.temperature;
+      if (plain + most_noise < highest) continue;
+      const double u = uniform(s.seed, position, i);
+      const double slack = 0x1p-10 + 0x1p-48 * (std::abs(plain) + std::abs(highest));
+      const float reach = detail::simd::exp(static_cast<float>(plain - highest + slack));
+      if (1 - u > static_cast<double>(reach)) continue;
+      const double x = plain + gumbel(u);
+      if (x > highest || (x == highest && i < chosen)) {
+        highest = x;
+        chosen = i;
+>>>>>>> merged
       }
     }
     return chosen;
@@ -9066,6 +9655,7 @@ struct Generation {
   Roles roles;                 ///< the gate's weights
   index_t prompt_tokens = 0;
   index_t drafted = 0, kept = 0;  ///< tokens that were guessed, and how many of them the team chose
+  Routing routing;                ///< of a merged team; empty for others
 };
 
 /// How probable a text is.
@@ -9073,6 +9663,7 @@ struct Score {
   double log_probability = 0;  ///< Σ log p(token | those before it) under what `generate` mixes, nats
   index_t tokens = 0;          ///< how many were scored; perplexity = exp(-log_probability / tokens)
   Roles roles;                 ///< weights; scores[0] = the role's own log-probability of the text
+  Routing routing;             ///< of a merged team, the text as prompt; empty for others
 };
 
 }  // namespace finteam::inline FINTEAM_ABI
@@ -10436,6 +11027,89 @@ namespace detail {
 }  // namespace detail
 }  // namespace finteam::inline FINTEAM_ABI
 
+// ---- finteam/team/routing_record.hpp -------------------------------------------------------------------------------
+// What the routers of a decoder made of every token that it read: kept by position, so that a token that is taken back
+// leaves no trace. Not here: decoders that several sequences read on at once (no merged checkpoint has adapters).
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// Empty, and free of cost, for a decoder without routers. Made once; nothing is allocated afterwards.
+class RoutingRecord {
+ public:
+  RoutingRecord(const Config& c, index_t tokens, std::pmr::memory_resource* memory)
+      : layers_(c.is_routed() ? c.layers : 0),
+        experts_(c.experts),
+        by_token_({layers_ == 0 ? 0 : tokens, layers_, experts_}, memory),
+        beside_(static_cast<std::size_t>(layers_ * experts_)) {}
+
+  /// Bytes that are taken from `memory` for that.
+  [[nodiscard]] static std::uint64_t bytes(const Config& c, index_t tokens) noexcept {
+    return c.is_routed() ? 4 * static_cast<std::uint64_t>(tokens * c.layers * c.experts) : 0;
+  }
+
+  /// Forgets all.
+  void start() noexcept {
+    length_ = count_beside_ = 0;
+    std::fill(beside_.begin(), beside_.end(), 0.0);
+  }
+  /// Forgets the tokens beyond the first `tokens`.
+  void truncate(index_t tokens) noexcept { length_ = std::min(length_, tokens); }
+
+  /// The rows of a step, which go on with the sequence. routing [layers, ≥ rows, experts]
+  void add(std::span<const Row> rows, TensorView<const float, 3> routing) noexcept {
+    if (layers_ == 0) return;
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      for (index_t l = 0; l < layers_; ++l) {
+        const auto from = routing.row(l).row(static_cast<index_t>(i)).span();
+        std::copy(from.begin(), from.end(), &by_token_.view()(rows[i].position, l, 0));
+      }
+      length_ = rows[i].position + 1;
+    }
+  }
+  /// The rows of a step beside the sequence: tokens of labels.
+  void add_beside(std::span<const Row> rows, TensorView<const float, 3> routing) noexcept {
+    for (index_t i = 0; i < static_cast<index_t>(rows.size()) && layers_ > 0; ++i, ++count_beside_) {
+      for (index_t l = 0; l < layers_; ++l) add_to(&beside_[at(l)], &routing(l, i, 0));
+    }
+  }
+
+  /// Means over the sequence's first `prompt` tokens, and over its others with those beside it. The tables have room.
+  void means(index_t prompt, Routing& out) const noexcept {
+    mean(0, std::min(prompt, length_), 0, out.prompt);
+    mean(prompt, length_, count_beside_, out.answer);
+  }
+
+  /// Gives a table room for this decoder's layers and experts.
+  void shape(RoutingTable& table) const { table = {layers_, experts_, std::vector<double>(beside_.size())}; }
+
+ private:
+  [[nodiscard]] std::size_t at(index_t layer) const noexcept { return static_cast<std::size_t>(layer * experts_); }
+  void add_to(double* sums, const float* weights) const noexcept {
+    for (index_t k = 0; k < experts_; ++k) sums[k] += static_cast<double>(weights[k]);
+  }
+
+  /// Sums go from token to token, so a mean does not depend on the steps.
+  void mean(index_t first, index_t last, index_t beside, RoutingTable& out) const noexcept {
+    if (beside > 0) {
+      std::copy(beside_.begin(), beside_.end(), out.weights.begin());
+    } else {
+      std::fill(out.weights.begin(), out.weights.end(), 0.0);
+    }
+    for (index_t t = first; t < last; ++t) {
+      for (index_t l = 0; l < layers_; ++l) add_to(&out.weights[at(l)], &by_token_.view()(t, l, 0));
+    }
+    const index_t count = std::max<index_t>(last - first, 0) + beside;
+    for (double& w : out.weights) w /= static_cast<double>(std::max<index_t>(count, 1));
+  }
+
+  index_t layers_, experts_;
+  Tensor<float, 3> by_token_;   // [tokens, layers, experts]
+  std::vector<double> beside_;  // Σ, [layers, experts]
+  index_t length_ = 0, count_beside_ = 0;
+};
+
+}  // namespace finteam::inline FINTEAM_ABI
+
 // ---- finteam/team/reader.hpp ---------------------------------------------------------------------------------------
 // A decoder at work: its cache, scratch and hidden states in one session, on one or more lanes. A lane is a sequence of
 // its own, read with the decoder's experts at weights of its own; what several lanes read goes in one step.
@@ -10491,6 +11165,7 @@ class Reader {
         hidden_(b.template tensor<float, 2>({limits.rows, decoder.config().d}, limits.memory)),
         tapped_(b.template tensor<float, 2>({limits.rows, decoder.config().d}, limits.memory)),
         states_(b.template tensor<float, 2>({lanes, decoder.config().d}, limits.memory)),
+        routing_(decoder.config(), limits.tokens, limits.memory),
         lanes_(static_cast<std::size_t>(lanes)) {
     const auto rows = static_cast<std::size_t>(limits.rows);
     rows_.reserve(rows);
@@ -10503,6 +11178,8 @@ class Reader {
 
   [[nodiscard]] const Decoder<B>& decoder() const noexcept { return *decoder_; }
   [[nodiscard]] index_t lanes() const noexcept { return static_cast<index_t>(lanes_.size()); }
+  /// What the decoder's routers made of what was read since start(), labels beside it.
+  [[nodiscard]] const RoutingRecord& routing() const noexcept { return routing_; }
 
   /// What the decoder's experts count in a lane, one weight for each, or empty: the base alone. To be set before the
   /// lane reads; what it has read stays as it was.
@@ -10511,17 +11188,20 @@ class Reader {
   /// Every lane forgets what it read. Sequences are opened as lanes read.
   void start() noexcept {
     cache_.clear();
+    routing_.start();
     for (Lane& lane : lanes_) lane.sequence = none;
   }
 
   /// One lane forgets what it read.
   void forget(index_t lane) noexcept {
     if (at(lane).sequence != none) cache_.close(std::exchange(at(lane).sequence, none));
+    routing_.start();
   }
 
   /// A lane forgets what it read beyond its first `tokens`; its state is then nobody's until it reads again.
   void truncate(B& b, index_t lane, index_t tokens) {
     if (length(lane) > tokens) cache_.truncate(b, at(lane).sequence, tokens);
+    routing_.truncate(tokens);
   }
 
   /// Tokens that a lane has read since start().
@@ -10654,6 +11334,7 @@ class Reader {
   template <class Each>
   [[nodiscard]] std::optional<Code> flush(B& b, const Interrupt& interrupt, Each&& each) {
     if (const auto code = step(b, interrupt)) return code;
+    routing_.add(rows_, scratch_.routing());
     for (const Piece& piece : pieces_) {
       b.copy(hidden_.view().rows(piece.first + piece.count - 1, 1), states_.view().rows(piece.lane, 1));
       const auto seen = (layer_ ? tapped_ : hidden_).view().rows(piece.first, piece.count);
@@ -10670,6 +11351,7 @@ class Reader {
                                                Scores&& scores) {
     gather_label_rows(b, lanes, labels);
     const auto code = step(b, interrupt);
+    if (!code) routing_.add_beside(rows_, scratch_.routing());
     for (const Row& row : rows_) {
       if (cache_.is_open(row.sequence)) cache_.close(row.sequence);
     }
@@ -10724,7 +11406,11 @@ class Reader {
   States hidden_;  // of the last step's rows, [rows, d]
   States tapped_;  // the same rows after layer_ blocks
   States states_;  // of the last token of each lane, [lanes, d]
+<<<<<<< HEAD
   std::optional<index_t> layer_;
+=======
+  RoutingRecord routing_;
+>>>>>>> merged
   std::vector<Lane> lanes_;
   std::vector<Row> rows_;
   std::vector<Piece> pieces_;
@@ -10896,6 +11582,9 @@ class LoraFile {
 /// Source: PEFT, src/peft/tuners/lora/{config,layer}.py and utils/save_and_load.py.
 [[nodiscard]] inline ExpertSource open_lora(const std::filesystem::path& folder, const Checkpoint& base,
                                             const Config& config) {
+  if (config.is_routed()) {
+    throw Error(Code::unsupported, config.where, "a plain model under adapters", "experts behind routers");
+  }
   const JsonFile json = JsonFile::open(folder / "adapter_config.json");
   const LoraConfig lora(json.root());
   detail::LoraFile file(Safetensors::open(folder / "adapter_model.safetensors"), lora);
@@ -11172,20 +11861,30 @@ struct Manifest {
   };
 
   std::vector<Role> roles;
+<<<<<<< HEAD
   std::string base;                  ///< a path; the roles' are then adapters on it; empty: each role is a checkpoint
   std::optional<GateSettings> gate;  ///< none for a team of one
+=======
+  std::string base;          ///< a path; the roles' are then adapters on it; empty: each role is a checkpoint
+  std::string merged;        ///< a path, that of every role: a merged checkpoint, whose experts they are, in its order
+  std::optional<Gate> gate;  ///< none for a team of one, or a merged one: its routers are the gate
+>>>>>>> merged
   MixIn mix_in = MixIn::probabilities;
   std::string chat = "llama-3";
   std::string tokenizer;  ///< a path; empty: tokenizer.json in the team's folder, else in the first role's
   std::map<std::string, Task, std::less<>> tasks;
 
-  /// Whether the base that roles share is read besides them: by the gate, or as the answer, with deltas summed.
+  /// Whether the roles' common decoder is read besides them: by the gate, or as the answer, which is mixed inside.
   [[nodiscard]] bool has_base_lane() const noexcept {
+<<<<<<< HEAD
     return !base.empty() && (mix_in == MixIn::deltas || gate_reads_base());
   }
   /// Whether the gate reads the states of the base.
   [[nodiscard]] bool gate_reads_base() const noexcept {
     return gate && gate->reads_states() && gate->of == roles.size();
+=======
+    return !merged.empty() || (!base.empty() && (mix_in == MixIn::deltas || (gate && gate->of == roles.size())));
+>>>>>>> merged
   }
   /// Sequences that one decoder reads side by side.
   [[nodiscard]] index_t lanes() const noexcept {
@@ -11210,15 +11909,25 @@ namespace detail {
 }  // namespace detail
 
 /// Throws Error that names the key: not_found, malformed, unsupported (a gate, mix or version of a later finteam),
-/// mismatch (several roles and no gate, a mix of deltas without a base).
+/// mismatch (several roles and no gate, a mix of deltas without a base, a merged team with a gate or a base).
 [[nodiscard]] inline Manifest read_manifest(const JsonView& json) {
   (void)json.at("finteam").as_int(1, 1);
-  detail::only_keys(json, {"finteam", "roles", "base", "tokenizer", "gate", "mix_in", "chat", "tasks"});
+  detail::only_keys(json, {"finteam", "roles", "base", "merged", "tokenizer", "gate", "mix_in", "chat", "tasks"});
   Manifest m;
+  if (const auto merged = json.find("merged")) {
+    m.merged = detail::inner_path(*merged);
+    m.mix_in = MixIn::experts;
+    for (const char* key : {"base", "gate", "mix_in"}) {
+      if (const auto x = json.find(key)) x->refuse("null: a merged team's routers are the gate", Code::mismatch);
+    }
+  }
   const JsonView roles = json.at("roles");
   roles.each([&](const JsonView& role) {
     detail::only_keys(role, {"name", "path"});
-    Manifest::Role r{role.at("name").as_string(), detail::inner_path(role.at("path"))};
+    if (const auto path = role.find("path"); path && !m.merged.empty()) {
+      path->refuse("null: the path of all is merged", Code::mismatch);
+    }
+    Manifest::Role r{role.at("name").as_string(), m.merged.empty() ? detail::inner_path(role.at("path")) : m.merged};
     if (r.name.empty()) role.at("name").refuse("a name");
     for (const auto& other : m.roles) {
       if (other.name == r.name) role.at("name").refuse("a name that no other role has");
@@ -11230,11 +11939,16 @@ namespace detail {
   for (const auto& role : m.roles) {
     if (role.name == "base" && !m.base.empty()) roles.refuse("names other than base, which is the base's");
   }
+<<<<<<< HEAD
   std::vector<std::string> names;
   for (const auto& role : m.roles) names.push_back(role.name);
   const auto gate = json.find("gate");
   if (gate) m.gate = detail::read_gate(*gate, names, !m.base.empty());
   if (m.roles.size() > 1 && !m.gate) {
+=======
+  if (const auto gate = json.find("gate")) m.gate = detail::read_gate(*gate, m.roles, !m.base.empty());
+  if (m.roles.size() > 1 && !m.gate && m.merged.empty()) {
+>>>>>>> merged
     throw Error(Code::mismatch, json.where(), "a gate, for " + std::to_string(m.roles.size()) + " roles", "none");
   }
   if (const auto mix = json.find("mix_in")) {
@@ -11580,8 +12294,16 @@ struct TeamFiles {
     files.where = file.where();
     files.manifest = read_manifest(file.root());
   } else {
-    files.manifest.roles.push_back({"expert", "."});
     files.manifest.chat.clear();
+    if (const Config config = read_config(folder / "."); config.is_routed()) {
+      files.manifest.merged = ".";
+      files.manifest.mix_in = MixIn::experts;
+      for (index_t k = 0; k < config.experts; ++k) {
+        files.manifest.roles.push_back({"expert " + std::to_string(k), "."});
+      }
+    } else {
+      files.manifest.roles.push_back({"expert", "."});
+    }
   }
   const Manifest& m = files.manifest;
   if (!m.base.empty()) {
@@ -11596,6 +12318,18 @@ struct TeamFiles {
                     "nothing but deltas, which mix_in sums", "tensors of its own in place of the base's");
       }
     }
+    return files;
+  }
+  if (!m.merged.empty()) {
+    files.configs.push_back(read_config(folder / m.merged));
+    const Config& config = files.configs.front();
+    const auto n = config.is_routed() ? config.experts : 0;
+    if (n != static_cast<index_t>(m.roles.size())) {
+      throw Error(Code::mismatch, config.where,
+                  std::to_string(m.roles.size()) + " experts behind routers, for as many roles",
+                  n == 0 ? "a plain model" : std::to_string(n));
+    }
+    files.checkpoints.push_back(Checkpoint::open(folder / m.merged));
     return files;
   }
   for (const auto& role : m.roles) {
@@ -11622,13 +12356,15 @@ class Team {
 
   /// In team.json's order, which is the order of every mix.
   [[nodiscard]] std::span<const Role> roles() const noexcept { return roles_; }
-  /// The decoders behind them: one for each role, or one base for all.
+  /// The decoders behind them: one for each role, or one for all, a base or a merged one.
   [[nodiscard]] std::span<const Model<B>> models() const noexcept { return models_; }
   /// The decoder of a role.
   [[nodiscard]] const Decoder<B>& decoder(std::size_t role) const noexcept {
     return models_[roles_[role].model].decoder;
   }
-  /// Whether the base that roles share is read besides them: by the gate, or as the answer, with deltas summed.
+  /// Whether the roles are the experts of one merged checkpoint, whose routers are the gate: per token and layer.
+  [[nodiscard]] bool is_merged() const noexcept { return !manifest_.merged.empty(); }
+  /// Whether the roles' common decoder is read besides them: by the gate, or as the answer, which is mixed inside.
   [[nodiscard]] bool has_base_lane() const noexcept { return manifest_.has_base_lane(); }
   /// Sequences that each decoder reads side by side.
   [[nodiscard]] index_t lanes() const noexcept { return manifest_.lanes(); }
@@ -11636,8 +12372,13 @@ class Team {
   [[nodiscard]] const Tokenizer& tokenizer() const noexcept { return *tokenizer_; }
   /// How a conversation becomes ids.
   [[nodiscard]] const ChatFormat& chat() const noexcept { return *chat_; }
+<<<<<<< HEAD
   /// Nothing for a team of one.
   [[nodiscard]] const std::optional<Gate>& gate() const noexcept { return gate_; }
+=======
+  /// Nothing for a team of one, or a merged one.
+  [[nodiscard]] const std::optional<LinearGate>& gate() const noexcept { return gate_; }
+>>>>>>> merged
   /// What `generate` and `score` mix.
   [[nodiscard]] MixIn mix_in() const noexcept { return manifest_.mix_in; }
   /// v: logits of every role; at least tokenizer().size().
@@ -11685,8 +12426,8 @@ class Team {
   index_t context_ = 0, widest_hidden_ = 0;
 };
 
-/// Opens the team in `folder`: a team.json, or one plain Hugging Face checkpoint (a team of one without tasks,
-/// which chats as Llama 3 if its tokenizer can).
+/// Opens the team in `folder`: a team.json, or one Hugging Face checkpoint (a team of one without tasks, or of a merged
+/// checkpoint's "expert 0", "expert 1", …, which chats as Llama 3 if its tokenizer can).
 /// Throws Error that names the file and the key or tensor, what was expected and what was found.
 /// Cost: reads every weight once, and packs it as the backend likes it; what it takes in memory, plan() says before.
 template <Backend B = Cpu>
@@ -11715,8 +12456,8 @@ Team<B>::Team(const std::filesystem::path& folder, const OpenOptions& options, B
   }
   for (std::size_t k = 0; k < manifest_.roles.size(); ++k) {
     const bool shared = !manifest_.base.empty();
-    roles_.push_back(
-        {manifest_.roles[k].name, shared ? 0 : k, shared ? std::optional(static_cast<index_t>(k)) : std::nullopt});
+    roles_.push_back({manifest_.roles[k].name, shared || is_merged() ? 0 : k,
+                      shared ? std::optional(static_cast<index_t>(k)) : std::nullopt});
   }
   context_ = files.context();
   open_tokenizer(folder);
@@ -11807,7 +12548,7 @@ class RoleReaders {
   RoleReaders(B& b, const Team<B>& team, const SessionLimits& limits) {
     for (const Model<B>& model : team.models()) readers_.emplace_back(b, model.decoder, team.lanes(), limits);
     for (const Role& role : team.roles()) places_.push_back({role.model, role.expert.value_or(0)});
-    if (team.has_base_lane()) places_.push_back({0, static_cast<index_t>(places_.size())});
+    if (team.has_base_lane()) places_.push_back({0, team.lanes() - 1});
     for (std::size_t k = 0; k < team.roles().size(); ++k) {
       if (!team.roles()[k].expert) continue;
       std::vector<float> alone(team.roles().size(), 0.0F);
@@ -11839,6 +12580,8 @@ class RoleReaders {
     return reader(role).state(place(role).lane);
   }
   [[nodiscard]] const Decoder<B>& decoder(index_t role) const noexcept { return reader(role).decoder(); }
+  /// What the routers of its decoder made of what it read.
+  [[nodiscard]] const RoutingRecord& routing(index_t role) const noexcept { return reader(role).routing(); }
 
   /// Whether every one of those roles has a decoder of its own.
   [[nodiscard]] bool apart(std::span<const index_t> roles) const noexcept {
@@ -12272,9 +13015,15 @@ class Session {
   /// Chooses the next token from logit_rows(i) and adds it to generation_ and ids_.
   std::int32_t sample(index_t i, const Sampling& sampling);
 
+<<<<<<< HEAD
   /// The weights of an answer by a gate by token: their mean over its tokens.
   void begin_weights(Roles& roles);
   void name_mean_weights(Roles& roles, index_t tokens) const;
+=======
+  /// Of a merged team: what its routers made of ids_, of which the prompt is so long, and of labels; roles weigh as
+  /// they did in the prompt.
+  void see_routing(index_t prompt, Roles& roles, Routing& routing) const;
+>>>>>>> merged
   void name_roles(Roles& roles, Wake wake) const {
     for (std::size_t k = 0; k < roles.size(); ++k) {
       roles[k].weight = weights_[k];
@@ -12285,7 +13034,7 @@ class Session {
   [[nodiscard]] std::string who(index_t role) const {
     return role < static_cast<index_t>(weights_.size())
                ? "role " + detail::printable(team_->roles()[static_cast<std::size_t>(role)].name)
-               : std::string("the base");
+               : std::string(team_->is_merged() ? "the model" : "the base");
   }
   /// Weights that overflow or hold NaN must not become an answer.
   static void require_finite(std::span<const double> x, const std::string& where) {
@@ -12360,6 +13109,7 @@ const View& Session<B>::classify_checked(const Task& task, std::string_view text
   throw_if(code, "classify");
   for (const index_t k : asked_) require_finite(scores(k), who(k));
   answer(task);
+  see_routing(view_.prompt_tokens, view_.roles, view_.routing);
   return view_;
 }
 
@@ -12432,7 +13182,7 @@ void Session<B>::answer(const Task& task) {
         view_.probabilities[l] = std::fma(role.weight, role.probabilities[l], view_.probabilities[l]);
     }
   }
-  if (team_->mix_in() == MixIn::deltas) distribution(task, base_scores_, view_.probabilities);
+  if (is_inside(team_->mix_in())) distribution(task, base_scores_, view_.probabilities);
   const std::size_t chosen = best(view_.probabilities);
   view_.label.assign(task.labels[chosen]);
   view_.probability = view_.probabilities[chosen];
@@ -12580,6 +13330,12 @@ void Session<B>::reserve() {
       r.probabilities.reserve(labels);
     }
   }
+  if (team_->is_merged()) {
+    for (Routing* routing : {&view_.routing, &score_.routing, &generation_.routing}) {
+      readers_.routing(static_cast<index_t>(n)).shape(routing->prompt);
+      readers_.routing(static_cast<index_t>(n)).shape(routing->answer);
+    }
+  }
   generation_.ids.reserve(tokens);
   forced_.reserve(ids_.capacity());
   draft_.reserve(static_cast<std::size_t>(Reader<B>::logit_rows));
@@ -12612,10 +13368,33 @@ void Session<B>::require_room(index_t more) const {
 template <Backend B>
 std::optional<Code> Session<B>::weigh(Wake wake, const Interrupt& interrupt) {
   readers_.start();
+<<<<<<< HEAD
   gate_.start();
   shown_ = 0;
   asked_.clear();
   if (const auto code = by_likelihood() ? show_likelihoods(interrupt) : show_gate(interrupt)) return code;
+=======
+  const auto& gate = team_->gate();
+  if (!gate) {
+    weights_.assign(weights_.size(), team_->is_merged() ? 0.0 : 1.0);  // routers weigh as they read: see_routing
+    choose_roles(wake);
+    return std::nullopt;
+  }
+  const auto of = static_cast<index_t>(gate->of);
+  if (of == static_cast<index_t>(weights_.size())) readers_.route(of, {});  // the base alone, whatever it answered last
+  feature_.assign(static_cast<std::size_t>(readers_.decoder(of).config().d), 0.0);
+  const auto code = readers_.read(b_, {&of, 1}, ids_, interrupt, [&](index_t, MatrixView<const float> hidden) {
+    for (index_t t = 0; t < hidden.extent(0); ++t) {
+      for (std::size_t i = 0; i < feature_.size(); ++i) feature_[i] += static_cast<double>(hidden(t, i));
+    }
+  });
+  if (code) return code;
+  for (double& f : feature_) f /= static_cast<double>(ids_.size());
+  linear_scores(gate->weight.view(), gate->bias.view().span(), feature_, weights_);
+  require_finite(weights_, who(of));
+  softmax(weights_, gate->temperature);
+  keep_top_k(weights_, gate->top_k);
+>>>>>>> merged
   choose_roles(wake);
   if (team_->mix_in() == MixIn::deltas) readers_.forget(answering_.front());  // the gate may have read it without them
   return std::nullopt;
@@ -12679,23 +13458,38 @@ std::optional<Code> Session<B>::follow(Wake wake, const Interrupt& interrupt) {
 
 template <Backend B>
 void Session<B>::choose_roles(Wake wake) {
+<<<<<<< HEAD
   gate_.weigh(weights_);
   const bool states = settings() != nullptr && settings()->reads_states();
   require_finite(weights_, states ? who(static_cast<index_t>(settings()->of)) : std::string("gate"));
   const bool inside = team_->mix_in() == MixIn::deltas;
+=======
+  const bool inside = is_inside(team_->mix_in());
+>>>>>>> merged
   const auto base = static_cast<index_t>(weights_.size());
   asked_.clear();
   answering_.clear();
   for (index_t k = 0; k < base; ++k) {
     const bool chosen = weights_[static_cast<std::size_t>(k)] > 0 && !inside;
     if (chosen) answering_.push_back(k);
-    if (chosen || wake == Wake::all) asked_.push_back(k);
+    if (chosen || (wake == Wake::all && !team_->is_merged())) asked_.push_back(k);
   }
   if (!inside) return;
   answering_.push_back(base);
   asked_.push_back(base);
+  if (team_->is_merged()) return;
   for (std::size_t k = 0; k < weights_.size(); ++k) route_[k] = static_cast<float>(weights_[k]);
   readers_.route(base, route_);
+}
+
+template <Backend B>
+void Session<B>::see_routing(index_t prompt, Roles& roles, Routing& routing) const {
+  if (!team_->is_merged()) return;
+  readers_.routing(static_cast<index_t>(roles.size())).means(prompt, routing);
+  for (std::size_t k = 0; k < roles.size(); ++k) {
+    roles[k].weight = routing.prompt.mean(static_cast<index_t>(k));
+    roles[k].awake = roles[k].weight > 0;
+  }
 }
 
 template <Backend B>
@@ -12713,12 +13507,18 @@ namespace finteam::inline FINTEAM_ABI {
 template <Backend B>
 void Session<B>::mix(MatrixView<float> rows) {
   const auto n = static_cast<index_t>(weights_.size());
+<<<<<<< HEAD
   if (team_->mix_in() == MixIn::deltas) {
     const auto base = rows.row(n).span();
     std::copy(base.begin(), base.end(), mixed_.begin());
     log_softmax(mixed_);
   } else {
     mix_next_token(team_->mix_in(), weights_, rows.rows(0, n), mixed_);
+=======
+  if (is_inside(team_->mix_in())) {
+    log_softmax(rows.row(n).span());
+    return rows.row(n);
+>>>>>>> merged
   }
 }
 
@@ -12805,7 +13605,11 @@ const Generation& Session<B>::write(const FpEnvironment& environment, OnText& on
     }
     end_round(kept);
   }
+<<<<<<< HEAD
   if (by_token() && !interrupted) name_mean_weights(out.roles, static_cast<index_t>(out.ids.size()));
+=======
+  see_routing(out.prompt_tokens, out.roles, out.routing);
+>>>>>>> merged
   if (*end != Finish::caller) stream_.finish(emit);
   out.finish = stream_.stopped() ? Finish::stop_string : *end;
   return out;
@@ -12852,6 +13656,7 @@ const Score& Session<B>::score(std::string_view text, const Ask& ask) {
   }
   for (const RoleView& role : score_.roles) require_finite(role.scores, "role " + detail::printable(role.name));
   require_finite({&score_.log_probability, 1}, "score");
+  see_routing(static_cast<index_t>(ids_.size()), score_.roles, score_.routing);
   return score_;
 }
 
@@ -12930,7 +13735,7 @@ struct Plan {
     std::string name;
     std::uint64_t weights = 0;
   };
-  std::vector<Role> roles;                  ///< in team.json's order; on a base: what each adds to it
+  std::vector<Role> roles;                  ///< in team.json's order; on a base, or merged: what each adds
   std::uint64_t base = 0;                   ///< weights that roles share
   std::uint64_t weights = 0;                ///< all of them: the same whether they are packed on opening or mapped
   std::uint64_t largest_tensor = 0;         ///< of the files: what opening may hold besides weights while it packs
@@ -12965,18 +13770,26 @@ namespace detail {
   for (std::size_t k = 0; k < files.configs.size(); ++k) {
     const Config& c = files.configs[k];
     const DeltaShape deltas = DeltaShape::of(files.experts, c);
-    std::uint64_t& weights = files.experts.empty() ? plan.roles[k].weights : plan.base;
     for (const SourceWeight& w : find_weights(files.checkpoints[k], c, options)) {
-      weights += w.bytes();
+      const std::size_t role = files.manifest.merged.empty() ? k : static_cast<std::size_t>(w.entry.expert.value_or(0));
+      const bool own = files.manifest.merged.empty() ? files.experts.empty() : w.entry.expert.has_value();
+      (own ? plan.roles[role].weights : plan.base) += w.bytes();
+      plan.weights += w.bytes();
       plan.largest_tensor = std::max(plan.largest_tensor, w.source_bytes());
     }
-    plan.weights += weights;
     const std::uint64_t page = detail::cache_page_bytes(c, limits.cache);
     plan.cache_per_1000_tokens += 1000 * static_cast<std::uint64_t>(lanes) * page / page_tokens;
     plan.cache += static_cast<std::uint64_t>(Reader<Cpu>::cache_limits(c, lanes, limits).pages) * page;
+<<<<<<< HEAD
     plan.scratch +=
         StepScratch<Cpu>::bytes(c, limits.rows, deltas) +
         4 * static_cast<std::uint64_t>((2 * limits.rows + lanes) * c.d + lanes * Reader<Cpu>::logit_rows * c.v);
+=======
+    const index_t answers = files.manifest.merged.empty() ? lanes : static_cast<index_t>(plan.roles.size()) + 1;
+    plan.scratch +=
+        StepScratch<Cpu>::bytes(c, limits.rows, deltas) + RoutingRecord::bytes(c, limits.tokens) +
+        4 * static_cast<std::uint64_t>((limits.rows + lanes) * c.d + answers * Reader<Cpu>::logit_rows * c.v);
+>>>>>>> merged
   }
   return plan;
 }

@@ -1,6 +1,7 @@
 // Law 4: within a session's limits nothing is allocated. malloc itself is interposed, so C libraries are counted too.
 
 #include "catch.hpp"
+#include "team/merged_team.hpp"
 #include "team/shared_folder.hpp"
 
 #include <finteam/backend/thread_pool.hpp>
@@ -126,6 +127,19 @@ TEST_CASE("no topology, gate or guess allocates either", "[law4]") {
             }) == 0);
     }
   }
+}
+
+TEST_CASE("nor does a merged team's, whatever its routers choose", "[law4]") {
+  const test::MergedTeam folder;
+  const auto team = open_team(folder.path());
+  Session desk(team, {.tokens = 300, .labels = 4, .rows = 64});
+  const std::string text = "Profit rose 12% in the third quarter, but the outlook for Zürich stays weak";
+  const auto nothing = [](std::string_view) {};
+  CHECK(allocations_of([&] { (void)desk.classify("sentiment", text); }) == 0);
+  CHECK(allocations_of([&] { (void)desk.classify("direction", text, {.wake = Wake::all}); }) == 0);
+  CHECK(allocations_of([&] { (void)desk.score(text); }) == 0);
+  CHECK(allocations_of([&] { (void)desk.generate(text, nothing, {.max_tokens = 50}); }) == 0);
+  CHECK(allocations_of([&] { (void)desk.generate(text, nothing, {.max_tokens = 50, .draft = Draft::prompt}); }) == 0);
 }
 
 #else

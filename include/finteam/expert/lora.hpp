@@ -4,6 +4,7 @@
 #pragma once
 
 #include <finteam/expert/expert_source.hpp>
+#include <finteam/file/checkpoint.hpp>
 #include <finteam/file/json_view.hpp>
 #include <finteam/text/pattern.hpp>
 
@@ -171,6 +172,9 @@ class LoraFile {
 /// Source: PEFT, src/peft/tuners/lora/{config,layer}.py and utils/save_and_load.py.
 [[nodiscard]] inline ExpertSource open_lora(const std::filesystem::path& folder, const Checkpoint& base,
                                             const Config& config) {
+  if (config.is_routed()) {
+    throw Error(Code::unsupported, config.where, "a plain model under adapters", "experts behind routers");
+  }
   const JsonFile json = JsonFile::open(folder / "adapter_config.json");
   const LoraConfig lora(json.root());
   detail::LoraFile file(Safetensors::open(folder / "adapter_model.safetensors"), lora);

@@ -63,6 +63,16 @@ struct DecoderWeights {
 
 namespace detail {
 
+/// A feed-forward layer out of the table's next weights.
+template <Backend B, class Matrix>
+[[nodiscard]] FeedForwardWeights<B> arrange_feed_forward(const Config& config, Matrix&& matrix) {
+  FeedForwardWeights<B> w{.experts = {}, .top_k = config.experts_per_token};
+  if (config.is_routed()) w.router.push_back(matrix());
+  w.experts.reserve(static_cast<std::size_t>(config.experts));
+  for (index_t i = 0; i < config.experts; ++i) w.experts.push_back({.gate_up_proj = matrix(), .down_proj = matrix()});
+  return w;
+}
+
 /// Puts each weight of the table in its place, in the table's order: matrix(w), vector(w).
 template <Backend B, class Matrix, class Vector>
 [[nodiscard]] DecoderWeights<B> arrange(const std::vector<SourceWeight>& weights, const Config& config,
@@ -76,7 +86,7 @@ template <Backend B, class Matrix, class Vector>
     w.blocks.push_back({.input_norm = {vector()},
                         .attention = {.qkv_proj = matrix(), .o_proj = matrix()},
                         .post_attention_norm = {vector()},
-                        .feed_forward = {.gate_up_proj = matrix(), .down_proj = matrix()}});
+                        .feed_forward = arrange_feed_forward<B>(config, matrix)});
   }
   w.norm.scale = vector();
   if (!config.tie_word_embeddings) w.own_lm_head.push_back(matrix());

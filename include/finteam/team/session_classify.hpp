@@ -31,6 +31,7 @@ const View& Session<B>::classify_checked(const Task& task, std::string_view text
   throw_if(code, "classify");
   for (const index_t k : asked_) require_finite(scores(k), who(k));
   answer(task);
+  see_routing(view_.prompt_tokens, view_.roles, view_.routing);
   return view_;
 }
 
@@ -103,7 +104,7 @@ void Session<B>::answer(const Task& task) {
         view_.probabilities[l] = std::fma(role.weight, role.probabilities[l], view_.probabilities[l]);
     }
   }
-  if (team_->mix_in() == MixIn::deltas) distribution(task, base_scores_, view_.probabilities);
+  if (is_inside(team_->mix_in())) distribution(task, base_scores_, view_.probabilities);
   const std::size_t chosen = best(view_.probabilities);
   view_.label.assign(task.labels[chosen]);
   view_.probability = view_.probabilities[chosen];

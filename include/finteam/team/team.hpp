@@ -90,8 +90,16 @@ struct TeamFiles {
     files.where = file.where();
     files.manifest = read_manifest(file.root());
   } else {
-    files.manifest.roles.push_back({"expert", "."});
     files.manifest.chat.clear();
+    if (const Config config = read_config(folder / "."); config.is_routed()) {
+      files.manifest.merged = ".";
+      files.manifest.mix_in = MixIn::experts;
+      for (index_t k = 0; k < config.experts; ++k) {
+        files.manifest.roles.push_back({"expert " + std::to_string(k), "."});
+      }
+    } else {
+      files.manifest.roles.push_back({"expert", "."});
+    }
   }
   const Manifest& m = files.manifest;
   if (!m.base.empty()) {
@@ -106,6 +114,18 @@ struct TeamFiles {
                     "nothing but deltas, which mix_in sums", "tensors of its own in place of the base's");
       }
     }
+    return files;
+  }
+  if (!m.merged.empty()) {
+    files.configs.push_back(read_config(folder / m.merged));
+    const Config& config = files.configs.front();
+    const auto n = config.is_routed() ? config.experts : 0;
+    if (n != static_cast<index_t>(m.roles.size())) {
+      throw Error(Code::mismatch, config.where,
+                  std::to_string(m.roles.size()) + " experts behind routers, for as many roles",
+                  n == 0 ? "a plain model" : std::to_string(n));
+    }
+    files.checkpoints.push_back(Checkpoint::open(folder / m.merged));
     return files;
   }
   for (const auto& role : m.roles) {
@@ -132,13 +152,15 @@ class Team {
 
   /// In team.json's order, which is the order of every mix.
   [[nodiscard]] std::span<const Role> roles() const noexcept { return roles_; }
-  /// The decoders behind them: one for each role, or one base for all.
+  /// The decoders behind them: one for each role, or one for all, a base or a merged one.
   [[nodiscard]] std::span<const Model<B>> models() const noexcept { return models_; }
   /// The decoder of a role.
   [[nodiscard]] const Decoder<B>& decoder(std::size_t role) const noexcept {
     return models_[roles_[role].model].decoder;
   }
-  /// Whether the base that roles share is read besides them: by the gate, or as the answer, with deltas summed.
+  /// Whether the roles are the experts of one merged checkpoint, whose routers are the gate: per token and layer.
+  [[nodiscard]] bool is_merged() const noexcept { return !manifest_.merged.empty(); }
+  /// Whether the roles' common decoder is read besides them: by the gate, or as the answer, which is mixed inside.
   [[nodiscard]] bool has_base_lane() const noexcept { return manifest_.has_base_lane(); }
   /// Sequences that each decoder reads side by side.
   [[nodiscard]] index_t lanes() const noexcept { return manifest_.lanes(); }
@@ -146,7 +168,7 @@ class Team {
   [[nodiscard]] const Tokenizer& tokenizer() const noexcept { return *tokenizer_; }
   /// How a conversation becomes ids.
   [[nodiscard]] const ChatFormat& chat() const noexcept { return *chat_; }
-  /// Nothing for a team of one.
+  /// Nothing for a team of one, or a merged one.
   [[nodiscard]] const std::optional<Gate>& gate() const noexcept { return gate_; }
   /// What `generate` and `score` mix.
   [[nodiscard]] MixIn mix_in() const noexcept { return manifest_.mix_in; }
@@ -195,8 +217,8 @@ class Team {
   index_t context_ = 0, widest_hidden_ = 0;
 };
 
-/// Opens the team in `folder`: a team.json, or one plain Hugging Face checkpoint (a team of one without tasks,
-/// which chats as Llama 3 if its tokenizer can).
+/// Opens the team in `folder`: a team.json, or one Hugging Face checkpoint (a team of one without tasks, or of a merged
+/// checkpoint's "expert 0", "expert 1", …, which chats as Llama 3 if its tokenizer can).
 /// Throws Error that names the file and the key or tensor, what was expected and what was found.
 /// Cost: reads every weight once, and packs it as the backend likes it; what it takes in memory, plan() says before.
 template <Backend B = Cpu>
@@ -225,8 +247,8 @@ Team<B>::Team(const std::filesystem::path& folder, const OpenOptions& options, B
   }
   for (std::size_t k = 0; k < manifest_.roles.size(); ++k) {
     const bool shared = !manifest_.base.empty();
-    roles_.push_back(
-        {manifest_.roles[k].name, shared ? 0 : k, shared ? std::optional(static_cast<index_t>(k)) : std::nullopt});
+    roles_.push_back({manifest_.roles[k].name, shared || is_merged() ? 0 : k,
+                      shared ? std::optional(static_cast<index_t>(k)) : std::nullopt});
   }
   context_ = files.context();
   open_tokenizer(folder);

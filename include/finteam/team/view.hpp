@@ -3,6 +3,7 @@
 #pragma once
 
 #include <finteam/core/checked.hpp>
+#include <finteam/team/routing.hpp>
 
 #include <charconv>
 #include <ostream>
@@ -15,7 +16,8 @@ namespace finteam::inline FINTEAM_ABI {
 /// One role's part in an answer.
 struct RoleView {
   std::string name;
-  double weight = 0;                  ///< the gate's weight after top-k; 0: the role sleeps
+  double weight = 0;                  ///< the gate's weight after top-k; 0: the role sleeps. Of a merged team: the
+                                      ///< routers' mean over the prompt's tokens and the layers
   bool awake = false;                 ///< it ran: its weight is above 0, or all roles were asked
   std::string label;                  ///< its own most probable label; empty if it slept, or if there are no labels
   double probability = 0;             ///< of that label
@@ -38,6 +40,7 @@ struct View {
   double disagreement = 0;  ///< Jensen-Shannon divergence of the weighted roles, bits
   double entropy = 0;       ///< of `probabilities`, bits
   index_t prompt_tokens = 0;
+  Routing routing;  ///< of a merged team; empty for others
 };
 
 namespace detail {
