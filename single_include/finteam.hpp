@@ -6764,8 +6764,7 @@ void choose_experts(MatrixView<const float> logits, index_t top_k, FeedForwardSc
 /// order for every row; the others' weights are not read.
 template <Backend B>
 void routed_feed_forward(B& b, const FeedForwardWeights<B>& w, FeedForwardScratch<B>& s, typename B::Input& input,
-                         VectorView<const float, typename B::Space> norm, float eps,
-                         MatrixView<float, typename B::Space> x) {
+                         const RowScales<typename B::Space>& norm, float eps, MatrixView<float, typename B::Space> x) {
   static_assert(std::is_same_v<typename B::Space, Host>, "routers are read on the host");
   const index_t t = x.extent(0);
   const auto n = s.n.view().rows(0, t), logits = s.logits.view().rows(0, t);
@@ -6892,13 +6891,8 @@ template <Backend B, class Matrix, class Vector>
   for (index_t l = 0; l < config.layers; ++l) {
     w.blocks.push_back({.input_norm = {vector()},
                         .attention = {.qkv_proj = matrix(), .o_proj = matrix()},
-<<<<<<< HEAD
                         .post_attention_norm = {vector()},
-                        .feed_forward = {.gate_up_proj = matrix(), .down_proj = matrix()}});
-=======
-                        .post_attention_norm = vector(),
                         .feed_forward = arrange_feed_forward<B>(config, matrix)});
->>>>>>> merged
   }
   w.norm.scale = vector();
   if (!config.tie_word_embeddings) w.own_lm_head.push_back(matrix());
@@ -7545,25 +7539,14 @@ class StepScratch {
                          .input = b.input(deltas.experts == 0 ? 0 : rows, delta_inputs(c, deltas), memory),
                          .inner = b.template tensor<float, 2>({rows, deltas.rank}, memory),
                          .plus = b.template tensor<float, 2>({deltas.before_swiglu ? rows : 0, 2 * c.f}, memory)}},
-<<<<<<< HEAD
-        routed_(static_cast<std::size_t>(deltas.experts)),
+        routing_({c.is_routed() ? c.layers : 0, rows, c.experts}, memory),
+        routed_(chosen_rows(deltas.experts, rows)),
         own_norms_(deltas.own_norms) {
     const auto most = static_cast<std::size_t>(rows);
     tokens_.reserve(most);
     sites_.reserve(most);
     base_rows_.reserve(most);
     block_.delta.row_experts.reserve(own_norms_ ? most : 0);
-    for (Routed& expert : routed_) {
-      expert.rows.reserve(most);
-      expert.weight.reserve(most);
-    }
-=======
-        routing_({c.is_routed() ? c.layers : 0, rows, c.experts}, memory),
-        routed_(chosen_rows(deltas.experts, rows)) {
-    const auto most = static_cast<std::size_t>(rows);
-    tokens_.reserve(most);
-    sites_.reserve(most);
->>>>>>> merged
   }
 
   /// Bytes that are taken from `memory` for that.
@@ -7611,7 +7594,7 @@ class StepScratch {
     if (!own_norms_) return;
     block_.delta.row_experts.assign(t, -1);
     for (std::size_t k = 0; k < routed_.size(); ++k) {
-      for (const std::int32_t i : routed_[k].rows) {
+      for (const std::int32_t i : routed_[k].rows()) {
         block_.delta.row_experts[static_cast<std::size_t>(i)] = static_cast<std::int32_t>(k);
       }
     }
@@ -7622,8 +7605,8 @@ class StepScratch {
   BlockScratch<B> block_;
   std::vector<std::int32_t> tokens_;
   std::vector<Site> sites_;
-<<<<<<< HEAD
-  std::vector<Routed> routed_;  // by expert
+  Tensor<float, 3> routing_;
+  std::vector<ChosenRows> routed_;  // by expert on a shared base
   bool own_norms_;
   std::vector<std::int32_t> base_rows_;
 };
@@ -7634,10 +7617,6 @@ template <class Space>
 struct Tap {
   index_t layer = 0;
   MatrixView<float, Space> states;
-=======
-  Tensor<float, 3> routing_;
-  std::vector<ChosenRows> routed_;  // by expert on a shared base
->>>>>>> merged
 };
 
 /// Immutable after loading; shared by threads, each with its own cache and scratch.
@@ -7717,19 +7696,12 @@ class Decoder {
       b.prepare(hidden, w, s.block_.input, chosen);
       b.matmul(s.block_.input, w, Write::overwrite, logits, chosen);
     };
-<<<<<<< HEAD
     const bool own_heads =
         std::any_of(w_.own.begin(), w_.own.end(), [](const auto& own) { return !own.lm_head.empty(); });
     if (!own_heads) {
       head(w_.lm_head(), {.rows = only});
     } else {
       heads(routes, only, s, head, hidden.extent(0));
-=======
-    head(w_.lm_head(), {.rows = only});
-    for (std::size_t k = 0; k < w_.own.size(); ++k) {
-      const Chosen chosen{.rows = s.routed_[k].rows()};
-      if (!w_.own[k].lm_head.empty() && !chosen.rows.empty()) head(w_.own[k].lm_head.front(), chosen);
->>>>>>> merged
     }
     add_deltas<B>(
         b, w_.lm_head_deltas, s.block_.delta,
@@ -7755,8 +7727,8 @@ class Decoder {
       s.base_rows_.assign(only.begin(), only.end());
     }
     for (std::size_t k = 0; k < w_.own.size(); ++k) {
-      if (w_.own[k].lm_head.empty() || s.routed_[k].rows.empty()) continue;
-      head(w_.own[k].lm_head.front(), {.rows = s.routed_[k].rows});
+      if (w_.own[k].lm_head.empty() || s.routed_[k].rows().empty()) continue;
+      head(w_.own[k].lm_head.front(), {.rows = s.routed_[k].rows()});
       std::erase_if(s.base_rows_, [&](std::int32_t i) {
         const float* route = routes.empty() ? nullptr : routes[static_cast<std::size_t>(i)];
         return route != nullptr && route[k] != 0;
@@ -7786,21 +7758,12 @@ class Decoder {
 
 }  // namespace finteam::inline FINTEAM_ABI
 
-<<<<<<< HEAD
 // ---- finteam/file/delta_writer.hpp ---------------------------------------------------------------------------------
 // Writes what delta.hpp reads: a fine-tuned checkpoint as its difference to a base, a tensor at a time.
 // Not here: which tensors are matrices of a model's blocks; the caller says.
-=======
-// ---- finteam/backend/cpu/simd_log.hpp ------------------------------------------------------------------------------
-// What a sum of exponentials needs in sixteen float lanes: exact sums, e^x with e^x - 1, and the logarithm of both.
-// Not here: e^x alone (simd.hpp). Nothing depends on the width of a register, so bits depend only on whether the build
-// has fused multiply-add.
->>>>>>> merged
 
 namespace finteam::inline FINTEAM_ABI {
-namespace detail::simd {
 
-<<<<<<< HEAD
 /// What becomes of a tensor of a fine-tuned checkpoint.
 enum class DeltaPart : std::uint8_t {
   low_bit,  ///< its difference to the base's in few bits; a matrix
@@ -8094,115 +8057,6 @@ template <class Arch>
   return greatest(most);
 }
 
-=======
-/// a - b, and what that rounding lost (exact unless something overflows). Source: Knuth, TAOCP 2, 4.2.2, theorem B.
-template <class Arch>
-struct Difference {
-  Lanes<Arch> value, lost;
-  FINTEAM_INLINE Difference(const Lanes<Arch>& a, const Lanes<Arch>& b) noexcept : value(a - b) {
-    const Lanes<Arch> minus_b = value - a;
-    lost = (a - (value - minus_b)) - (b + minus_b);
-  }
-};
-
-/// Sixteen sums, each with what its roundings lost: about 46 bits of each. Source: Knuth, as above.
-template <class Arch>
-struct ExactSums {
-  Lanes<Arch> sum = Lanes<Arch>::zero(), lost = Lanes<Arch>::zero();
-  FINTEAM_INLINE void add(const Lanes<Arch>& x) noexcept {
-    const Lanes<Arch> next = sum + x;
-    const Lanes<Arch> added = next - sum;
-    lost = lost + ((sum - (next - added)) + (x - added));
-    sum = next;
-  }
-  /// The sum of the sixteen in double, always by the tree of simd::fold.
-  [[nodiscard]] double total() const noexcept {
-    alignas(64) std::array<float, 16> high, low;
-    sum.store(high.data());
-    lost.store(low.data());
-    std::array<double, 16> a;
-    for (std::size_t j = 0; j < 16; ++j) a[j] = static_cast<double>(high[j]) + static_cast<double>(low[j]);
-    for (std::size_t half = 8; half != 0; half /= 2) {
-      for (std::size_t j = 0; j < half; ++j) a[j] += a[j + half];
-    }
-    return a[0];
-  }
-};
-
-/// e^x and e^x - 1 for x ≤ 0, each at most 2 ulp off: (1, 0) for 0, NaN for NaN, and e^-87 for anything below -87. As
-/// simd::exp up to 2^n · (1 + q); 2^n · q + (2^n - 1) then loses nothing near 0.
-template <class Arch>
-struct Exponential {
-  Lanes<Arch> value, minus_one;
-  FINTEAM_INLINE explicit Exponential(const Lanes<Arch>& x) noexcept {
-    const auto c = [](float constant) FINTEAM_INLINE { return Lanes<Arch>::broadcast(constant); };
-    const Lanes<Arch> magic = c(0x1.8p23F), in_range = max(c(-87.0F), x);
-    const Lanes<Arch> t = fmadd(in_range, c(1.44269504F), magic);
-    const Lanes<Arch> n = t - magic;
-    const Lanes<Arch> r = fmadd(n, c(2.12194440e-4F), fmadd(n, c(-0.693359375F), in_range));
-    Lanes<Arch> p = fmadd(c(1.9875691500e-4F), r, c(1.3981999507e-3F));
-    p = fmadd(p, r, c(8.3334519073e-3F));
-    p = fmadd(p, r, c(4.1665795894e-2F));
-    p = fmadd(p, r, c(1.6666665459e-1F));
-    p = fmadd(p, r, c(5.0000001201e-1F));
-    const Lanes<Arch> q = fmadd(p, r * r, r), two_n = scale_exponent(c(1.0F), t);
-    value = fmadd(two_n, q, two_n);
-    minus_one = fmadd(two_n, q, two_n - c(1.0F));
-  }
-};
-
-/// log s, for s = 1 + u in [2^-126, 1]: from u where that is at least sqrt(1/2) - 1, so that nothing is lost near s =
-/// 1, else from s. At most 2 ulp off; 0 for u = 0, NaN for a NaN u. Source: the coefficients are those of Cephes' logf
-/// (Moshier 1992).
-template <class Arch>
-FINTEAM_INLINE inline Lanes<Arch> log(const Lanes<Arch>& s, const Lanes<Arch>& u) noexcept {
-  using L = Lanes<Arch>;
-  using Bits = typename L::Bits;
-  const auto c = [](float constant) FINTEAM_INLINE { return L::broadcast(constant); };
-  const L from_s = c(-0.29289322F);
-  L e = L::zero(), f = L::zero();  // s = 2^e · f, f in [sqrt(1/2), sqrt(2))
-  unroll<L::parts>([&](std::size_t i) FINTEAM_INLINE {
-    const Bits shifted = bits_as<std::uint32_t>(s.part[i]) + Bits(0x3F800000U - 0x3F3504F3U);
-    e.part[i] = bits_as<float>(shift_right<23>(shifted) | Bits(0x4B000000U));  // 2^23 + 127 + e
-    f.part[i] = bits_as<float>((shifted & Bits(0x007FFFFFU)) + Bits(0x3F3504F3U));
-  });
-  e = where_less(u, from_s, e - c(0x1p23F + 127.0F), L::zero());
-  const L x = where_less(u, from_s, f - c(1.0F), u);
-  const L z = x * x;
-  L p = fmadd(c(7.0376836292e-2F), x, c(-1.1514610310e-1F));
-  p = fmadd(p, x, c(1.1676998740e-1F));
-  p = fmadd(p, x, c(-1.2420140846e-1F));
-  p = fmadd(p, x, c(1.4249322787e-1F));
-  p = fmadd(p, x, c(-1.6668057665e-1F));
-  p = fmadd(p, x, c(2.0000714765e-1F));
-  p = fmadd(p, x, c(-2.4999993993e-1F));
-  p = fmadd(p, x, c(3.3333331174e-1F));
-  const L y = fmadd(c(-0.5F), z, fmadd(e, c(-2.12194440e-4F), x * z * p));
-  return fmadd(e, c(0.693359375F), x + y);
-}
-
-/// f(i, x) for every block of sixteen: i its first index, x its entries, `padding` behind the last.
-template <class Arch, class F>
-FINTEAM_INLINE inline void for_blocks(std::span<const float> x, float padding, F&& f) noexcept {
-  const std::size_t whole = x.size() / 16 * 16;
-  for (std::size_t i = 0; i < whole; i += 16) f(i, Lanes<Arch>::load(x.data() + i));
-  if (whole == x.size()) return;
-  alignas(64) std::array<float, 16> rest;
-  rest.fill(padding);
-  std::copy(x.begin() + static_cast<std::ptrdiff_t>(whole), x.end(), rest.begin());
-  f(whole, Lanes<Arch>::load(rest.data()));
-}
-
-/// The greatest entry that is a number; -∞ where there is none.
-template <class Arch>
-[[nodiscard]] inline float greatest(std::span<const float> x) noexcept {
-  constexpr float lowest = -std::numeric_limits<float>::infinity();
-  Lanes<Arch> most = Lanes<Arch>::broadcast(lowest);
-  for_blocks<Arch>(x, lowest, [&](std::size_t, const Lanes<Arch>& block) FINTEAM_INLINE { most = max(block, most); });
-  return greatest(most);
-}
-
->>>>>>> merged
 }  // namespace detail::simd
 }  // namespace finteam::inline FINTEAM_ABI
 
@@ -8218,12 +8072,9 @@ namespace finteam::inline FINTEAM_ABI {
 /// expert behind a router (merged checkpoints).
 enum class MixIn : std::uint8_t { probabilities, logits, deltas, experts };
 
-<<<<<<< HEAD
-=======
 /// Whether one decoder gives the mixture.
 [[nodiscard]] constexpr bool is_inside(MixIn mix) noexcept { return mix == MixIn::deltas || mix == MixIn::experts; }
 
->>>>>>> merged
 namespace detail {
 
 /// y[i … i + 15] = block, up to the end of y.
@@ -8630,142 +8481,6 @@ inline index_t label_set(std::span<const double> p, double threshold, std::span<
 
 }  // namespace finteam::inline FINTEAM_ABI
 
-<<<<<<< HEAD
-// ---- finteam/mix/gate.hpp ------------------------------------------------------------------------------------------
-// From scores to weights: softmax at a temperature, floor, top-k, renormalisation. Scores come from a linear map of a
-// feature, from centres, or from each role's likelihood of the prompt; which of them is the team's matter.
-
-namespace finteam::inline FINTEAM_ABI {
-
-/// scores[i] = Σ_j weight[i,j] · feature[j] + bias[i], summed in double in increasing j.
-/// weight [n, d], bias [n], feature [d], scores [n], overwritten.
-inline void linear_scores(MatrixView<const float> weight, std::span<const float> bias, std::span<const double> feature,
-                          std::span<double> scores) noexcept {
-  for (index_t i = 0; i < weight.extent(0); ++i) {
-    double sum = 0;
-    for (index_t j = 0; j < weight.extent(1); ++j) {
-      sum = std::fma(static_cast<double>(weight(i, j)), feature[static_cast<std::size_t>(j)], sum);
-    }
-    scores[static_cast<std::size_t>(i)] = sum + static_cast<double>(bias[static_cast<std::size_t>(i)]);
-  }
-}
-
-/// x = softmax(x / temperature), in place. temperature > 0. An empty span is left alone.
-inline void softmax(std::span<double> x, double temperature = 1.0) noexcept {
-  double largest = -std::numeric_limits<double>::infinity();
-  for (const double v : x) largest = std::max(largest, v);
-  double sum = 0;
-  for (double& v : x) sum += v = std::exp((v - largest) / temperature);
-  for (double& v : x) v /= sum;
-}
-
-namespace detail {
-
-/// Sets all but the k largest weights (ties: the lower index) to 0 and returns the sum of those that stay.
-inline double zero_all_but(std::span<double> weights, index_t k) noexcept {
-  const auto stands_before = [&](std::size_t j, std::size_t i) {
-    const double a = std::abs(weights[j]), b = std::abs(weights[i]);
-    return a > b || (a == b && j < i);
-  };
-  double kept = 0;
-  for (std::size_t i = 0; i < weights.size(); ++i) {
-    index_t rank = 0;
-    for (std::size_t j = 0; j < weights.size(); ++j) rank += stands_before(j, i) ? 1 : 0;
-    if (rank < k) {
-      kept += weights[i];
-    } else {
-      weights[i] = -weights[i];  // dropped; its size still counts in the ranks of the others
-    }
-  }
-  for (double& w : weights) w = w < 0 || w == 0 ? 0.0 : w;  // a NaN stays one
-  return kept;
-}
-
-}  // namespace detail
-
-/// Keeps the k largest weights (ties: the lower index), sets the others to 0, and divides by what is left: Σ = 1.
-/// Weights [n], in place, Σ = 1 on entry. k ≥ n changes nothing.
-inline void keep_top_k(std::span<double> weights, index_t k) noexcept {
-  if (k >= static_cast<index_t>(weights.size())) return;
-  const double kept = detail::zero_all_but(weights, k);
-  if (kept == 0) return;
-  for (double& w : weights) w /= kept;
-}
-
-/// How a gate's scores become weights.
-struct GateRule {
-  index_t top_k = 0;        ///< roles that keep their weight; 0: all
-  double temperature = 1;   ///< of the softmax: small is sharp
-  double floor = 0;         ///< the least weight of a role before top-k: min(w) ≥ floor, by shrinking towards 1/n
-  bool renormalise = true;  ///< the kept weights sum to 1 again; false: they stay what they were, and Σ ≤ 1
-
-  /// n: the roles. Throws Error(invalid_argument) unless n ≥ 1, top_k ≥ 0, 0 < temperature < ∞, 0 ≤ floor ≤ 1/n.
-  void validate(index_t n) const {
-    const auto refuse = [](const char* what, const std::string& expected, const std::string& found) {
-      throw Error(Code::invalid_argument, std::string("gate: ") + what, expected, found);
-    };
-    if (n < 1) refuse("roles", "at least 1", std::to_string(n));
-    if (top_k < 0) refuse("top_k", "at least 0", std::to_string(top_k));
-    if (!(temperature > 0) || !std::isfinite(temperature)) {
-      refuse("temperature", "a finite number above 0", std::to_string(temperature));
-    }
-    if (!(floor >= 0 && floor <= 1 / static_cast<double>(n))) {
-      refuse("floor", "0 to 1/" + std::to_string(n), std::to_string(floor));
-    }
-  }
-};
-
-/// w = softmax(scores / temperature); w = floor + (1 - n · floor) · w; the top_k largest stay, the others become 0; the
-/// kept ones are divided by their sum if renormalise. In place: scores [n] in, weights [n] out. Precondition:
-/// rule.validate(n). A score of -∞ is a role with weight `floor`; a NaN, +∞ or n scores of -∞ give NaN weights.
-///
-/// Without renormalising, Σ w < 1 says how much of the gate's trust went to roles that sleep. What that means is the
-/// mixture's matter: Σ w · y of feed-forward experts is smaller (Switch, Fedus et al. 2021, whose one expert would
-/// otherwise always weigh 1; Qwen-MoE's norm_topk_prob = false), where Mixtral (Jiang et al. 2024, eq. 1) renormalises;
-/// Σ w · logits is a distribution at a higher temperature; Σ w · p is no distribution, and once it is made one the
-/// weights are the renormalised ones. So mix_probabilities wants them renormalised.
-inline void gate_weights(const GateRule& rule, std::span<double> scores) noexcept {
-  softmax(scores, rule.temperature);
-  const double n = static_cast<double>(scores.size());
-  if (rule.floor > 0) {
-    const double rest = std::max(0.0, std::fma(-n, rule.floor, 1.0));
-    for (double& w : scores) w = std::fma(rest, w, rule.floor);
-  }
-  if (rule.top_k == 0 || rule.top_k >= static_cast<index_t>(scores.size())) return;
-  if (rule.renormalise) {
-    keep_top_k(scores, rule.top_k);
-  } else {
-    detail::zero_all_but(scores, rule.top_k);
-  }
-}
-
-/// scores[j] = log prior[j] + log_likelihood[j], whose softmax is the posterior p(role j | text).
-/// prior [n] (≥ 0, need not sum to 1; 0: a role that is never chosen), log_likelihood [n]: each role's log p of the
-/// text so far, scores [n], overwritten; scores may be either. Source: Li et al. 2022 (BTM), the domain
-/// posterior.
-inline void posterior_scores(std::span<const double> prior, std::span<const double> log_likelihood,
-                             std::span<double> scores) noexcept {
-  for (std::size_t j = 0; j < scores.size(); ++j) scores[j] = std::log(prior[j]) + log_likelihood[j];
-}
-
-/// scores[j] = -‖feature - centre[j,:]‖², summed in double in increasing dimension: roles by the nearness of their
-/// data. centre [n, d], feature [d], scores [n], overwritten. Source: Gururangan et al. 2023 (c-BTM).
-inline void centre_scores(MatrixView<const float> centre, std::span<const double> feature,
-                          std::span<double> scores) noexcept {
-  for (index_t j = 0; j < centre.extent(0); ++j) {
-    double sum = 0;
-    for (index_t i = 0; i < centre.extent(1); ++i) {
-      const double difference = feature[static_cast<std::size_t>(i)] - static_cast<double>(centre(j, i));
-      sum = std::fma(-difference, difference, sum);
-    }
-    scores[static_cast<std::size_t>(j)] = sum;
-  }
-}
-
-}  // namespace finteam::inline FINTEAM_ABI
-
-=======
->>>>>>> merged
 // ---- finteam/mix/lbfgs.hpp -----------------------------------------------------------------------------------------
 // The minimum of a smooth convex function of many variables: L-BFGS with a line search that brackets and bisects. Fixed
 // order of sums, no randomness: the same input gives the same bits with the same build. Not for a decoder's step: it
@@ -9556,7 +9271,6 @@ class Sampler {
     const double most_noise = gumbel(1.0 - 0x1p-53) + 1;  // more than any; a token out of its reach needs no u
     std::int32_t chosen = best;
     double highest = static_cast<double>(log_p(best)) / s.temperature + gumbel(uniform(s.seed, position, best));
-<<<<<<< HEAD
     std::array<std::int32_t, 16> ids{};
     std::array<double, 16> plain{}, u{};
     alignas(64) std::array<float, 16> reach{};
@@ -9581,19 +9295,6 @@ class Sampler {
           highest = x;
           chosen = ids[j];
         }
-=======
-    for (const std::int32_t i : kept_) {
-      const double plain = static_cast<double>(log_p(i)) / s.temperature;
-      if (plain + most_noise < highest) continue;
-      const double u = uniform(s.seed, position, i);
-      const double slack = 0x1p-10 + 0x1p-48 * (std::abs(plain) + std::abs(highest));
-      const float reach = detail::simd::exp(static_cast<float>(plain - highest + slack));
-      if (1 - u > static_cast<double>(reach)) continue;
-      const double x = plain + gumbel(u);
-      if (x > highest || (x == highest && i < chosen)) {
-        highest = x;
-        chosen = i;
->>>>>>> merged
       }
     }
     return chosen;
@@ -11406,11 +11107,8 @@ class Reader {
   States hidden_;  // of the last step's rows, [rows, d]
   States tapped_;  // the same rows after layer_ blocks
   States states_;  // of the last token of each lane, [lanes, d]
-<<<<<<< HEAD
   std::optional<index_t> layer_;
-=======
   RoutingRecord routing_;
->>>>>>> merged
   std::vector<Lane> lanes_;
   std::vector<Row> rows_;
   std::vector<Piece> pieces_;
@@ -11861,14 +11559,9 @@ struct Manifest {
   };
 
   std::vector<Role> roles;
-<<<<<<< HEAD
-  std::string base;                  ///< a path; the roles' are then adapters on it; empty: each role is a checkpoint
-  std::optional<GateSettings> gate;  ///< none for a team of one
-=======
-  std::string base;          ///< a path; the roles' are then adapters on it; empty: each role is a checkpoint
-  std::string merged;        ///< a path, that of every role: a merged checkpoint, whose experts they are, in its order
-  std::optional<Gate> gate;  ///< none for a team of one, or a merged one: its routers are the gate
->>>>>>> merged
+  std::string base;    ///< a path; the roles' are then adapters on it; empty: each role is a checkpoint
+  std::string merged;  ///< a path, that of every role: a merged checkpoint, whose experts they are, in its order
+  std::optional<GateSettings> gate;  ///< none for a team of one, or a merged one: its routers are the gate
   MixIn mix_in = MixIn::probabilities;
   std::string chat = "llama-3";
   std::string tokenizer;  ///< a path; empty: tokenizer.json in the team's folder, else in the first role's
@@ -11876,15 +11569,11 @@ struct Manifest {
 
   /// Whether the roles' common decoder is read besides them: by the gate, or as the answer, which is mixed inside.
   [[nodiscard]] bool has_base_lane() const noexcept {
-<<<<<<< HEAD
-    return !base.empty() && (mix_in == MixIn::deltas || gate_reads_base());
+    return !merged.empty() || (!base.empty() && (mix_in == MixIn::deltas || gate_reads_base()));
   }
   /// Whether the gate reads the states of the base.
   [[nodiscard]] bool gate_reads_base() const noexcept {
     return gate && gate->reads_states() && gate->of == roles.size();
-=======
-    return !merged.empty() || (!base.empty() && (mix_in == MixIn::deltas || (gate && gate->of == roles.size())));
->>>>>>> merged
   }
   /// Sequences that one decoder reads side by side.
   [[nodiscard]] index_t lanes() const noexcept {
@@ -11939,16 +11628,11 @@ namespace detail {
   for (const auto& role : m.roles) {
     if (role.name == "base" && !m.base.empty()) roles.refuse("names other than base, which is the base's");
   }
-<<<<<<< HEAD
   std::vector<std::string> names;
   for (const auto& role : m.roles) names.push_back(role.name);
   const auto gate = json.find("gate");
   if (gate) m.gate = detail::read_gate(*gate, names, !m.base.empty());
-  if (m.roles.size() > 1 && !m.gate) {
-=======
-  if (const auto gate = json.find("gate")) m.gate = detail::read_gate(*gate, m.roles, !m.base.empty());
   if (m.roles.size() > 1 && !m.gate && m.merged.empty()) {
->>>>>>> merged
     throw Error(Code::mismatch, json.where(), "a gate, for " + std::to_string(m.roles.size()) + " roles", "none");
   }
   if (const auto mix = json.find("mix_in")) {
@@ -12372,13 +12056,8 @@ class Team {
   [[nodiscard]] const Tokenizer& tokenizer() const noexcept { return *tokenizer_; }
   /// How a conversation becomes ids.
   [[nodiscard]] const ChatFormat& chat() const noexcept { return *chat_; }
-<<<<<<< HEAD
-  /// Nothing for a team of one.
-  [[nodiscard]] const std::optional<Gate>& gate() const noexcept { return gate_; }
-=======
   /// Nothing for a team of one, or a merged one.
-  [[nodiscard]] const std::optional<LinearGate>& gate() const noexcept { return gate_; }
->>>>>>> merged
+  [[nodiscard]] const std::optional<Gate>& gate() const noexcept { return gate_; }
   /// What `generate` and `score` mix.
   [[nodiscard]] MixIn mix_in() const noexcept { return manifest_.mix_in; }
   /// v: logits of every role; at least tokenizer().size().
@@ -13015,15 +12694,12 @@ class Session {
   /// Chooses the next token from logit_rows(i) and adds it to generation_ and ids_.
   std::int32_t sample(index_t i, const Sampling& sampling);
 
-<<<<<<< HEAD
   /// The weights of an answer by a gate by token: their mean over its tokens.
   void begin_weights(Roles& roles);
   void name_mean_weights(Roles& roles, index_t tokens) const;
-=======
   /// Of a merged team: what its routers made of ids_, of which the prompt is so long, and of labels; roles weigh as
   /// they did in the prompt.
   void see_routing(index_t prompt, Roles& roles, Routing& routing) const;
->>>>>>> merged
   void name_roles(Roles& roles, Wake wake) const {
     for (std::size_t k = 0; k < roles.size(); ++k) {
       roles[k].weight = weights_[k];
@@ -13368,33 +13044,10 @@ void Session<B>::require_room(index_t more) const {
 template <Backend B>
 std::optional<Code> Session<B>::weigh(Wake wake, const Interrupt& interrupt) {
   readers_.start();
-<<<<<<< HEAD
   gate_.start();
   shown_ = 0;
   asked_.clear();
   if (const auto code = by_likelihood() ? show_likelihoods(interrupt) : show_gate(interrupt)) return code;
-=======
-  const auto& gate = team_->gate();
-  if (!gate) {
-    weights_.assign(weights_.size(), team_->is_merged() ? 0.0 : 1.0);  // routers weigh as they read: see_routing
-    choose_roles(wake);
-    return std::nullopt;
-  }
-  const auto of = static_cast<index_t>(gate->of);
-  if (of == static_cast<index_t>(weights_.size())) readers_.route(of, {});  // the base alone, whatever it answered last
-  feature_.assign(static_cast<std::size_t>(readers_.decoder(of).config().d), 0.0);
-  const auto code = readers_.read(b_, {&of, 1}, ids_, interrupt, [&](index_t, MatrixView<const float> hidden) {
-    for (index_t t = 0; t < hidden.extent(0); ++t) {
-      for (std::size_t i = 0; i < feature_.size(); ++i) feature_[i] += static_cast<double>(hidden(t, i));
-    }
-  });
-  if (code) return code;
-  for (double& f : feature_) f /= static_cast<double>(ids_.size());
-  linear_scores(gate->weight.view(), gate->bias.view().span(), feature_, weights_);
-  require_finite(weights_, who(of));
-  softmax(weights_, gate->temperature);
-  keep_top_k(weights_, gate->top_k);
->>>>>>> merged
   choose_roles(wake);
   if (team_->mix_in() == MixIn::deltas) readers_.forget(answering_.front());  // the gate may have read it without them
   return std::nullopt;
@@ -13458,14 +13111,11 @@ std::optional<Code> Session<B>::follow(Wake wake, const Interrupt& interrupt) {
 
 template <Backend B>
 void Session<B>::choose_roles(Wake wake) {
-<<<<<<< HEAD
   gate_.weigh(weights_);
+  if (team_->is_merged()) std::fill(weights_.begin(), weights_.end(), 0.0);  // routers weigh as they read: see_routing
   const bool states = settings() != nullptr && settings()->reads_states();
   require_finite(weights_, states ? who(static_cast<index_t>(settings()->of)) : std::string("gate"));
-  const bool inside = team_->mix_in() == MixIn::deltas;
-=======
   const bool inside = is_inside(team_->mix_in());
->>>>>>> merged
   const auto base = static_cast<index_t>(weights_.size());
   asked_.clear();
   answering_.clear();
@@ -13507,18 +13157,12 @@ namespace finteam::inline FINTEAM_ABI {
 template <Backend B>
 void Session<B>::mix(MatrixView<float> rows) {
   const auto n = static_cast<index_t>(weights_.size());
-<<<<<<< HEAD
-  if (team_->mix_in() == MixIn::deltas) {
+  if (is_inside(team_->mix_in())) {
     const auto base = rows.row(n).span();
     std::copy(base.begin(), base.end(), mixed_.begin());
     log_softmax(mixed_);
   } else {
     mix_next_token(team_->mix_in(), weights_, rows.rows(0, n), mixed_);
-=======
-  if (is_inside(team_->mix_in())) {
-    log_softmax(rows.row(n).span());
-    return rows.row(n);
->>>>>>> merged
   }
 }
 
@@ -13605,11 +13249,8 @@ const Generation& Session<B>::write(const FpEnvironment& environment, OnText& on
     }
     end_round(kept);
   }
-<<<<<<< HEAD
   if (by_token() && !interrupted) name_mean_weights(out.roles, static_cast<index_t>(out.ids.size()));
-=======
   see_routing(out.prompt_tokens, out.roles, out.routing);
->>>>>>> merged
   if (*end != Finish::caller) stream_.finish(emit);
   out.finish = stream_.stopped() ? Finish::stop_string : *end;
   return out;
@@ -13780,16 +13421,10 @@ namespace detail {
     const std::uint64_t page = detail::cache_page_bytes(c, limits.cache);
     plan.cache_per_1000_tokens += 1000 * static_cast<std::uint64_t>(lanes) * page / page_tokens;
     plan.cache += static_cast<std::uint64_t>(Reader<Cpu>::cache_limits(c, lanes, limits).pages) * page;
-<<<<<<< HEAD
-    plan.scratch +=
-        StepScratch<Cpu>::bytes(c, limits.rows, deltas) +
-        4 * static_cast<std::uint64_t>((2 * limits.rows + lanes) * c.d + lanes * Reader<Cpu>::logit_rows * c.v);
-=======
     const index_t answers = files.manifest.merged.empty() ? lanes : static_cast<index_t>(plan.roles.size()) + 1;
     plan.scratch +=
         StepScratch<Cpu>::bytes(c, limits.rows, deltas) + RoutingRecord::bytes(c, limits.tokens) +
-        4 * static_cast<std::uint64_t>((limits.rows + lanes) * c.d + answers * Reader<Cpu>::logit_rows * c.v);
->>>>>>> merged
+        4 * static_cast<std::uint64_t>((2 * limits.rows + lanes) * c.d + answers * Reader<Cpu>::logit_rows * c.v);
   }
   return plan;
 }
