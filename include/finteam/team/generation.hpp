@@ -19,6 +19,7 @@ enum class Wake : std::uint8_t { chosen, all };
 struct Ask {
   Wake wake = Wake::chosen;
   Interrupt interrupt{};  ///< looked at before every layer; then Error(cancelled) or Error(deadline)
+  Abstain abstain{};      ///< of classify: when its answer is not to be acted on
 };
 
 /// Where tokens are guessed that the team then checks in one step. The text is the same with any of them.

@@ -97,6 +97,8 @@ class Session {
   /// p = softmax(scores + log prior); empty if scores are.
   static void distribution(const Task& task, std::span<const double> scores, std::vector<double>& p);
   void answer(const Task& task);
+  /// The label, and what is to be known before it is acted on, of view_.probabilities and label_probability_.
+  void assess(const Task& task, const Ask& ask);
 
   /// The ids of a conversation, with the reply's header, into ids_. Throws for what the class comment says.
   void tokenize_chat(std::span<const Message> chat);
@@ -214,6 +216,8 @@ class Session {
   std::vector<double> weight_sums_;        // of a gate by token: Σ over the tokens of an answer, by role
   std::size_t shown_ = 0;                  // tokens of ids_ that the gate has seen
   std::vector<double> label_probability_;  // [roles, labels]
+  std::vector<double> effect_scratch_;     // [2, labels]
+  std::vector<RoleEffect> effects_;        // [roles]
   std::vector<double> base_scores_;        // by label: of the base's lane, if it answers
   std::vector<std::string> spare_labels_;  // strings that keep their capacity while a view has fewer labels
   std::string content_;
@@ -230,4 +234,5 @@ class Session {
 #include <finteam/team/session_classify.hpp>
 #include <finteam/team/session_draft.hpp>
 #include <finteam/team/session_reading.hpp>
+#include <finteam/team/session_risk.hpp>
 #include <finteam/team/session_text.hpp>

@@ -26,6 +26,8 @@ void Session<B>::reserve() {
   base_scores_.reserve(labels);
   weight_sums_.assign(n, 0.0);
   label_probability_.reserve(n * labels);
+  effect_scratch_.resize(2 * labels);
+  effects_.resize(n);
   content_.reserve(static_cast<std::size_t>(limits_.text_bytes));
   spare_labels_.resize(labels);
   for (auto& s : spare_labels_) s.reserve(label_bytes);

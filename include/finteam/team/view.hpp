@@ -3,6 +3,8 @@
 #pragma once
 
 #include <finteam/core/checked.hpp>
+#include <finteam/mix/attribution.hpp>
+#include <finteam/team/abstain.hpp>
 
 #include <charconv>
 #include <ostream>
@@ -21,6 +23,9 @@ struct RoleView {
   double probability = 0;             ///< of that label
   std::vector<double> scores;         ///< by label: log-probability of its tokens and its end; empty if it slept
   std::vector<double> probabilities;  ///< by label: softmax of scores + log prior; empty if it slept
+  /// Of an answer with labels: what changes when the role leaves; nothing if no other role answers. Where deltas are
+  /// summed inside a base: nothing, or, all roles being asked, what would in the mixture of what each says alone.
+  RoleEffect effect{};
 };
 
 /// The roles in the team's order. Prints as one line per role.
@@ -37,6 +42,8 @@ struct View {
   Roles roles;
   double disagreement = 0;  ///< Jensen-Shannon divergence of the weighted roles, bits
   double entropy = 0;       ///< of `probabilities`, bits
+  bool abstains = false;    ///< it does not keep to the Ask's thresholds; label and probabilities are as without them
+  AbstainReason abstain_reason = AbstainReason::none;  ///< which one it was
   index_t prompt_tokens = 0;
 };
 
