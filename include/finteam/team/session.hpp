@@ -44,7 +44,8 @@ class Session {
   Session(const Team<B>&&, const SessionLimits& = {}, B = {}) = delete;
 
   /// Which of the task's labels fits the text: a label's score in a role is the log-probability of its tokens and its
-  /// end; softmax over the labels per role; the gate mixes the roles' distributions.
+  /// end; softmax over the labels per role; the gate mixes the roles' distributions, and the task's calibration, if it
+  /// has one, says what they are worth. Throws Error(invalid_argument) for a task or an Ask that makes no sense.
   const View& classify(const Task& task, std::string_view text, const Ask& ask = {}) {
     detail::check_task(task, "task");
     return classify_checked(task, text, ask);
@@ -97,7 +98,10 @@ class Session {
   /// p = softmax(scores + log prior); empty if scores are.
   static void distribution(const Task& task, std::span<const double> scores, std::vector<double>& p);
   void answer(const Task& task);
-  /// The label, and what is to be known before it is acted on, of view_.probabilities and label_probability_.
+  /// Throws Error(invalid_argument) for thresholds that are NaN, or frequencies of labels that the task has no use for.
+  static void check(const Ask& ask, const Task& task);
+  /// The label, and what is to be known before it is acted on, of the mixture in view_.probabilities and
+  /// label_probability_.
   void assess(const Task& task, const Ask& ask);
 
   /// The ids of a conversation, with the reply's header, into ids_. Throws for what the class comment says.

@@ -9,7 +9,7 @@ template <Backend B>
 const View& Session<B>::classify_checked(const Task& task, std::string_view text, const Ask& ask) {
   const FpEnvironment environment;
   detail::refuse_blank(text);
-  ask.abstain.validate();
+  check(ask, task);
   if (static_cast<index_t>(task.labels.size()) > limits_.labels) {
     throw Error(Code::limit_exceeded, "task", "at most " + std::to_string(limits_.labels) + " labels (session limits)",
                 std::to_string(task.labels.size()));

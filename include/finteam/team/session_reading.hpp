@@ -33,6 +33,7 @@ void Session<B>::reserve() {
   for (auto& s : spare_labels_) s.reserve(label_bytes);
   view_.labels.reserve(labels);
   view_.probabilities.reserve(labels);
+  view_.label_set.reserve(labels);
   view_.label.reserve(label_bytes);
   for (Roles* roles : {&view_.roles, &score_.roles, &generation_.roles}) {
     roles->resize(n);

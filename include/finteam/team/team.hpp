@@ -214,6 +214,10 @@ Team<B>::Team(const std::filesystem::path& folder, const OpenOptions& options, B
     roles_.push_back(
         {manifest_.roles[k].name, shared ? 0 : k, shared ? std::optional(static_cast<index_t>(k)) : std::nullopt});
   }
+  for (const auto& [name, path] : manifest_.calibrations) {
+    Task& task = manifest_.tasks.at(name);
+    task.calibration = open_label_calibration(folder / path, task.labels.size());
+  }
   context_ = files.context();
   open_tokenizer(folder);
   open_gate(folder, files.where);
