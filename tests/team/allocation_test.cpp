@@ -101,6 +101,10 @@ TEST_CASE("within a session's limits no call allocates, the first one neither", 
   const std::vector<double> now{2, 1, 1};
   const Ask careful{.wake = Wake::all, .abstain = {.least_probability = 0.9}, .prior_now = now};
   CHECK(allocations_of([&] { (void)desk.classify(calibrated, text, careful); }) == 0);
+  CHECK(allocations_of([&] { (void)desk.embed(text, {.of = "micro", .layer = 1, .form = PromptForm::chat}); }) == 0);
+  CHECK(allocations_of([&] { (void)desk.embed(text, {.layer = 0, .pooling = Pooling::last}); }) == 0);
+  CHECK(allocations_of([&] { (void)desk.next_logits(text, "quant"); }) == 0);
+  CHECK(allocations_of([&] { (void)desk.next_log_probabilities(text); }) == 0);
   CHECK(allocations_of([&] { (void)desk.score(text); }) == 0);
   CHECK(allocations_of([&] { (void)desk.generate(text, count_bytes, {.max_tokens = 50}); }) == 0);
   CHECK(allocations_of([&] { (void)desk.generate(text, count_bytes, sampled); }) == 0);

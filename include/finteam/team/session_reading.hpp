@@ -48,6 +48,8 @@ void Session<B>::reserve() {
   generation_.ids.reserve(tokens);
   forced_.reserve(ids_.capacity());
   draft_.reserve(static_cast<std::size_t>(Reader<B>::logit_rows));
+  pooled_.reserve(static_cast<std::size_t>(team_->widest_hidden()));
+  embedding_.reserve(pooled_.capacity());
   absent_logits_.reserve(team_->absent_ids().size());
   generation_.text.reserve(tokens * std::min<std::size_t>(stream_.max_piece_bytes(), 256));
 }
