@@ -31,6 +31,8 @@
 #include <finteam/mix/logistic_regression.hpp>
 #include <finteam/mix/mixture.hpp>
 #include <finteam/mix/running_performance.hpp>
+#include <finteam/team/fit_calibration.hpp>
+#include <finteam/team/fit_gate.hpp>
 #include <finteam/team/plan.hpp>
 #include <finteam/team/session.hpp>
 #include <finteam/team/team.hpp>

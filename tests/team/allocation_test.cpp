@@ -10,6 +10,7 @@
 #include <atomic>
 #include <cstddef>
 #include <string>
+#include <vector>
 
 #if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #define FINTEAM_TEST_COUNTS_MALLOC 1
@@ -96,6 +97,15 @@ TEST_CASE("within a session's limits no call allocates, the first one neither", 
   CHECK(allocations_of([&] { (void)desk.classify("sentiment", text); }) == 0);
   CHECK(allocations_of([&] { (void)desk.classify(task, text, {.wake = Wake::all}); }) == 0);
   CHECK(allocations_of([&] { (void)desk.classify("direction", text); }) == 0);
+  Task calibrated = task;
+  calibrated.calibration = {.temperature = 2, .threshold = 0.9, .prior_then = {1, 1, 2}};
+  const std::vector<double> now{2, 1, 1};
+  const Ask careful{.wake = Wake::all, .abstain = {.least_probability = 0.9}, .prior_now = now};
+  CHECK(allocations_of([&] { (void)desk.classify(calibrated, text, careful); }) == 0);
+  CHECK(allocations_of([&] { (void)desk.embed(text, {.of = "micro", .layer = 1, .form = PromptForm::chat}); }) == 0);
+  CHECK(allocations_of([&] { (void)desk.embed(text, {.layer = 0, .pooling = Pooling::last}); }) == 0);
+  CHECK(allocations_of([&] { (void)desk.next_logits(text, "quant"); }) == 0);
+  CHECK(allocations_of([&] { (void)desk.next_log_probabilities(text); }) == 0);
   CHECK(allocations_of([&] { (void)desk.score(text); }) == 0);
   CHECK(allocations_of([&] { (void)desk.generate(text, count_bytes, {.max_tokens = 50}); }) == 0);
   CHECK(allocations_of([&] { (void)desk.generate(text, count_bytes, sampled); }) == 0);

@@ -46,21 +46,31 @@ struct RoleEffect {
 };
 
 /// The effect of every role: RoleEffect{} for one that no other could replace (it alone has weight), or that has none.
-/// weight [n], p [n, labels], effects [n], overwritten; scratch [2 · labels], overwritten. Of equal labels the first is
-/// the likeliest. Source: leave-one-out influence (Cook 1977); the divergence is Lin 1991, eq. 4.1.
-inline void leave_one_role_out(std::span<const double> weight, MatrixView<const double> p,
-                               std::span<RoleEffect> effects, std::span<double> scratch) noexcept {
+/// weight [n], p [n, labels], effects [n], overwritten; scratch [2 · labels], overwritten. finish(y) makes the answer
+/// of a mixture [labels] in place (a calibration). Of equal labels the first is the likeliest. Source: leave-one-out
+/// influence (Cook 1977); the divergence is Lin 1991, eq. 4.1.
+template <class Finish>
+void leave_one_role_out(std::span<const double> weight, MatrixView<const double> p, std::span<RoleEffect> effects,
+                        std::span<double> scratch, Finish&& finish) noexcept {
   const auto labels = static_cast<std::size_t>(p.extent(1));
   const auto all = scratch.first(labels), without = scratch.subspan(labels, labels);
   const auto likeliest = [](std::span<const double> x) { return std::max_element(x.begin(), x.end()) - x.begin(); };
   mix_labels(weight, p, all);
+  finish(all);
   for (std::size_t k = 0; k < effects.size(); ++k) {
     effects[k] = {};
     if (!(weight[k] > 0) || !mix_labels_without(k, weight, p, without)) continue;
+    finish(without);
     constexpr std::array<double, 2> half{0.5, 0.5};
     effects[k] = {jensen_shannon_bits(half, MatrixView<const double>(scratch.data(), {2, p.extent(1)})),
                   likeliest(all) != likeliest(without)};
   }
+}
+
+/// The same, where the mixture is the answer.
+inline void leave_one_role_out(std::span<const double> weight, MatrixView<const double> p,
+                               std::span<RoleEffect> effects, std::span<double> scratch) noexcept {
+  leave_one_role_out(weight, p, effects, scratch, [](std::span<double>) {});
 }
 
 }  // namespace finteam::inline FINTEAM_ABI

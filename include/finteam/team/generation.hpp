@@ -6,6 +6,7 @@
 #include <finteam/text/sampler.hpp>
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -19,6 +20,10 @@ enum class Wake : std::uint8_t { chosen, all };
 struct Ask {
   Wake wake = Wake::chosen;
   Interrupt interrupt{};  ///< looked at before every layer; then Error(cancelled) or Error(deadline)
+  Abstain abstain{};      ///< of classify: when its answer is not to be acted on
+  /// Of classify: how often each label comes now, > 0, where a task's calibration knows how often it came then
+  /// (prior_then); they need not sum to 1. Empty: as often.
+  std::span<const double> prior_now{};
 };
 
 /// Where tokens are guessed that the team then checks in one step. The text is the same with any of them.

@@ -27,6 +27,7 @@ struct Manifest {
   std::string chat = "llama-3";
   std::string tokenizer;  ///< a path; empty: tokenizer.json in the team's folder, else in the first role's
   std::map<std::string, Task, std::less<>> tasks;
+  std::map<std::string, std::string, std::less<>> calibrations;  ///< by task, where it names one: a path
 
   /// Whether the roles' common decoder is read besides them: by the gate, or as the answer, which is mixed inside.
   [[nodiscard]] bool has_base_lane() const noexcept {
@@ -45,7 +46,7 @@ struct Manifest {
 namespace detail {
 
 [[nodiscard]] inline Task read_task(const JsonView& json) {
-  only_keys(json, {"instruction", "input", "labels", "prior"});
+  only_keys(json, {"instruction", "input", "labels", "prior", "calibration"});
   Task task{
       .instruction = json.string_or("instruction", ""), .input = json.string_or("input", text_slot), .labels = {}};
   json.at("labels").each([&](const JsonView& label) { task.labels.push_back(label.as_string()); });
@@ -109,7 +110,10 @@ namespace detail {
   m.chat = json.string_or("chat", m.chat);
   if (const auto tokenizer = json.find("tokenizer")) m.tokenizer = detail::inner_path(*tokenizer);
   if (const auto tasks = json.find("tasks")) {
-    tasks->each_member([&](std::string_view name, const JsonView& t) { m.tasks.emplace(name, detail::read_task(t)); });
+    tasks->each_member([&](std::string_view name, const JsonView& t) {
+      m.tasks.emplace(name, detail::read_task(t));
+      if (const auto file = t.find("calibration")) m.calibrations.emplace(name, detail::inner_path(*file));
+    });
   }
   return m;
 }

@@ -4,6 +4,7 @@
 
 #include <finteam/backend/fp_environment.hpp>
 #include <finteam/team/draft_length.hpp>
+#include <finteam/team/embed_options.hpp>
 #include <finteam/team/generation.hpp>
 #include <finteam/team/role_readers.hpp>
 #include <finteam/team/team.hpp>
@@ -36,7 +37,8 @@ class Session {
         mixed_(static_cast<std::size_t>(team.vocab_size())),
         gate_(team.gate() ? &*team.gate() : nullptr, static_cast<index_t>(team.roles().size()), team.widest_hidden()),
         sampler_(team.vocab_size()),
-        stream_(team.tokenizer()) {
+        stream_(team.tokenizer()),
+        pool_(team.widest_hidden()) {
     reserve();
   }
 
@@ -44,7 +46,8 @@ class Session {
   Session(const Team<B>&&, const SessionLimits& = {}, B = {}) = delete;
 
   /// Which of the task's labels fits the text: a label's score in a role is the log-probability of its tokens and its
-  /// end; softmax over the labels per role; the gate mixes the roles' distributions.
+  /// end; softmax over the labels per role; the gate mixes the roles' distributions, and the task's calibration, if it
+  /// has one, says what they are worth. Throws Error(invalid_argument) for a task or an Ask that makes no sense.
   const View& classify(const Task& task, std::string_view text, const Ask& ask = {}) {
     detail::check_task(task, "task");
     return classify_checked(task, text, ask);
@@ -74,6 +77,18 @@ class Session {
   template <class OnText>
   const Generation& complete(std::string_view text, OnText&& on_text, const GenerateOptions& options = {});
 
+  /// The states of the text's tokens in a role, or in the base alone, as one [d]: what a linear gate reads, in float.
+  /// Throws Error(not_found) for a role that is not there, Error(invalid_argument) for a layer that it has not.
+  VectorView<const float> embed(std::string_view text, const EmbedOptions& options = {});
+
+  /// Logits [v] of the token after the text as it stands, in a role, or in the base alone ("base"). Throws
+  /// Error(not_found) for a role that is not there.
+  VectorView<const float> next_logits(std::string_view text, std::string_view role, const Interrupt& interrupt = {});
+
+  /// log p [v] of the token after the text as it stands, under what `generate` mixes: Σ exp = 1 over all v, those ids
+  /// included that no token has.
+  VectorView<const float> next_log_probabilities(std::string_view text, const Ask& ask = {});
+
   /// For a gate by performance: each role's loss at an outcome that is now known, such as -log p of the label that came
   /// true. Every role's, be it asleep or not. Throws Error(unsupported) for another gate, Error(invalid_argument) for
   /// losses that are not finite, or not one for each role.
@@ -97,6 +112,11 @@ class Session {
   /// p = softmax(scores + log prior); empty if scores are.
   static void distribution(const Task& task, std::span<const double> scores, std::vector<double>& p);
   void answer(const Task& task);
+  /// Throws Error(invalid_argument) for thresholds that are NaN, or frequencies of labels that the task has no use for.
+  static void check(const Ask& ask, const Task& task);
+  /// The label, and what is to be known before it is acted on, of the mixture in view_.probabilities and
+  /// label_probability_.
+  void assess(const Task& task, const Ask& ask);
 
   /// The ids of a conversation, with the reply's header, into ids_. Throws for what the class comment says.
   void tokenize_chat(std::span<const Message> chat);
@@ -145,6 +165,10 @@ class Session {
   [[nodiscard]] std::optional<Code> score_by_token(const Ask& ask);
   /// Adds log p of a token, of the logits in rows [count, v], to score_.
   void add_score(MatrixView<float> rows, std::int32_t id);
+
+  /// f(i): i stands for a role, or for the base alone, and has read nothing. Returns what f does.
+  template <class F>
+  [[nodiscard]] std::optional<Code> alone(std::size_t of, F&& f);
 
   /// Checks a generation's options and empties generation_.
   void begin_text(const GenerateOptions& options);
@@ -217,6 +241,8 @@ class Session {
   std::vector<double> weight_sums_;        // of a gate by token: Σ over the tokens of an answer, by role
   std::size_t shown_ = 0;                  // tokens of ids_ that the gate has seen
   std::vector<double> label_probability_;  // [roles, labels]
+  std::vector<double> effect_scratch_;     // [2, labels]
+  std::vector<RoleEffect> effects_;        // [roles]
   std::vector<double> base_scores_;        // by label: of the base's lane, if it answers
   std::vector<std::string> spare_labels_;  // strings that keep their capacity while a view has fewer labels
   std::string content_;
@@ -226,6 +252,9 @@ class Session {
   std::vector<std::int32_t> draft_, forced_;
   DraftLength draft_length_;
   std::vector<float> absent_logits_;
+  GateFeature pool_;
+  std::vector<double> pooled_;    // [d]
+  std::vector<float> embedding_;  // [d]
 };
 
 }  // namespace finteam::inline FINTEAM_ABI
@@ -233,4 +262,6 @@ class Session {
 #include <finteam/team/session_classify.hpp>
 #include <finteam/team/session_draft.hpp>
 #include <finteam/team/session_reading.hpp>
+#include <finteam/team/session_risk.hpp>
 #include <finteam/team/session_text.hpp>
+#include <finteam/team/session_views.hpp>

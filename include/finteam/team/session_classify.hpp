@@ -9,6 +9,7 @@ template <Backend B>
 const View& Session<B>::classify_checked(const Task& task, std::string_view text, const Ask& ask) {
   const FpEnvironment environment;
   detail::refuse_blank(text);
+  check(ask, task);
   if (static_cast<index_t>(task.labels.size()) > limits_.labels) {
     throw Error(Code::limit_exceeded, "task", "at most " + std::to_string(limits_.labels) + " labels (session limits)",
                 std::to_string(task.labels.size()));
@@ -31,6 +32,7 @@ const View& Session<B>::classify_checked(const Task& task, std::string_view text
   throw_if(code, "classify");
   for (const index_t k : asked_) require_finite(scores(k), who(k));
   answer(task);
+  assess(task, ask);
   see_routing(view_.prompt_tokens, view_.roles, view_.routing);
   return view_;
 }
@@ -105,12 +107,6 @@ void Session<B>::answer(const Task& task) {
     }
   }
   if (is_inside(team_->mix_in())) distribution(task, base_scores_, view_.probabilities);
-  const std::size_t chosen = best(view_.probabilities);
-  view_.label.assign(task.labels[chosen]);
-  view_.probability = view_.probabilities[chosen];
-  view_.entropy = entropy_bits(view_.probabilities);
-  view_.disagreement = jensen_shannon_bits(
-      weights_, {label_probability_.data(), {static_cast<index_t>(weights_.size()), static_cast<index_t>(n)}});
 }
 
 }  // namespace finteam::inline FINTEAM_ABI

@@ -26,11 +26,14 @@ void Session<B>::reserve() {
   base_scores_.reserve(labels);
   weight_sums_.assign(n, 0.0);
   label_probability_.reserve(n * labels);
+  effect_scratch_.resize(2 * labels);
+  effects_.resize(n);
   content_.reserve(static_cast<std::size_t>(limits_.text_bytes));
   spare_labels_.resize(labels);
   for (auto& s : spare_labels_) s.reserve(label_bytes);
   view_.labels.reserve(labels);
   view_.probabilities.reserve(labels);
+  view_.label_set.reserve(labels);
   view_.label.reserve(label_bytes);
   for (Roles* roles : {&view_.roles, &score_.roles, &generation_.roles}) {
     roles->resize(n);
@@ -51,6 +54,8 @@ void Session<B>::reserve() {
   generation_.ids.reserve(tokens);
   forced_.reserve(ids_.capacity());
   draft_.reserve(static_cast<std::size_t>(Reader<B>::logit_rows));
+  pooled_.reserve(static_cast<std::size_t>(team_->widest_hidden()));
+  embedding_.reserve(pooled_.capacity());
   absent_logits_.reserve(team_->absent_ids().size());
   generation_.text.reserve(tokens * std::min<std::size_t>(stream_.max_piece_bytes(), 256));
 }

@@ -3,9 +3,11 @@
 
 #include <finteam/core/checked.hpp>
 #include <finteam/file/quoted.hpp>
+#include <finteam/team/label_calibration.hpp>
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -20,6 +22,8 @@ struct Task {
   std::vector<std::string> labels;
   /// By label: p(label) ∝ prior · exp(score). Empty: all equal.
   std::vector<double> prior{};
+  /// What the team's probabilities of these labels are worth, if that is known.
+  std::optional<LabelCalibration> calibration{};
 };
 
 namespace detail {
@@ -27,7 +31,7 @@ namespace detail {
 inline constexpr std::string_view text_slot = "{text}";
 
 /// Throws Error(invalid_argument) for a task that cannot be asked: no or empty or repeated labels, no slot, a bad
-/// prior.
+/// prior or calibration.
 inline void check_task(const Task& task, const std::string& where) {
   const auto refuse = [&](std::string expected, std::string found) {
     throw Error(Code::invalid_argument, where, std::move(expected), std::move(found));
@@ -38,6 +42,7 @@ inline void check_task(const Task& task, const std::string& where) {
     if (std::find(task.labels.begin(), l, *l) != l) refuse("labels that differ", in_quotes(*l) + " twice");
   }
   if (task.input.find(text_slot) == std::string::npos) refuse("an input that holds {text}", in_quotes(task.input));
+  if (task.calibration) task.calibration->validate(task.labels.size(), where);
   if (task.prior.empty()) return;
   if (task.prior.size() != task.labels.size()) {
     refuse("a prior of " + std::to_string(task.labels.size()) + " numbers", std::to_string(task.prior.size()));

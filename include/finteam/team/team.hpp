@@ -152,6 +152,17 @@ class Team {
 
   /// In team.json's order, which is the order of every mix.
   [[nodiscard]] std::span<const Role> roles() const noexcept { return roles_; }
+  /// The place of a role among them; their number for "base", where they share one. Throws Error(not_found).
+  [[nodiscard]] std::size_t index_of(std::string_view role) const {
+    const bool shared = roles_.front().expert.has_value();
+    std::size_t k = 0;
+    while (k < roles_.size() && roles_[k].name != role) ++k;
+    if (k == roles_.size() && !(shared && role == "base")) {
+      throw Error(Code::not_found, "role", shared ? "the name of a role, or base" : "the name of a role",
+                  detail::in_quotes(role));
+    }
+    return k;
+  }
   /// The decoders behind them: one for each role, or one for all, a base or a merged one.
   [[nodiscard]] std::span<const Model<B>> models() const noexcept { return models_; }
   /// The decoder of a role.
@@ -249,6 +260,10 @@ Team<B>::Team(const std::filesystem::path& folder, const OpenOptions& options, B
     const bool shared = !manifest_.base.empty();
     roles_.push_back({manifest_.roles[k].name, shared || is_merged() ? 0 : k,
                       shared ? std::optional(static_cast<index_t>(k)) : std::nullopt});
+  }
+  for (const auto& [name, path] : manifest_.calibrations) {
+    Task& task = manifest_.tasks.at(name);
+    task.calibration = open_label_calibration(folder / path, task.labels.size());
   }
   context_ = files.context();
   open_tokenizer(folder);

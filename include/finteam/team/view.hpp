@@ -3,6 +3,8 @@
 #pragma once
 
 #include <finteam/core/checked.hpp>
+#include <finteam/mix/attribution.hpp>
+#include <finteam/team/abstain.hpp>
 #include <finteam/team/routing.hpp>
 
 #include <charconv>
@@ -23,6 +25,9 @@ struct RoleView {
   double probability = 0;             ///< of that label
   std::vector<double> scores;         ///< by label: log-probability of its tokens and its end; empty if it slept
   std::vector<double> probabilities;  ///< by label: softmax of scores + log prior; empty if it slept
+  /// Of an answer with labels: what changes when the role leaves; nothing if no other role answers. Where deltas are
+  /// summed inside a base: nothing, or, all roles being asked, what would in the mixture of what each says alone.
+  RoleEffect effect{};
 };
 
 /// The roles in the team's order. Prints as one line per role.
@@ -32,13 +37,21 @@ struct Roles : std::vector<RoleView> {
 
 /// The answer to a question with labels. Each text is the view's own: it may outlive its session.
 struct View {
-  std::string label;                  ///< the most probable one; ties: the first in the task's order
-  double probability = 0;             ///< of that label
-  std::vector<std::string> labels;    ///< in the task's order
-  std::vector<double> probabilities;  ///< by label: Σ_roles weight · the role's probability
+  std::string label;                ///< the most probable one; ties: the first in the task's order
+  double probability = 0;           ///< of that label
+  std::vector<std::string> labels;  ///< in the task's order
+  /// By label: Σ_roles weight · the role's probability; then, if the task is calibrated, softmax of its logarithm over
+  /// the temperature; then, if Ask::prior_now is given, · now / then, over their sum.
+  std::vector<double> probabilities;
+  /// Of a calibrated task: the labels (their places in its order) that the set of stated coverage holds, likeliest
+  /// first. None: the text is unlike those that it was calibrated with. By the probabilities before prior_now.
+  std::vector<index_t> label_set;
+  double coverage = 0;  ///< how often label_set holds the truth, for texts like those; 0: no calibration, and no set
   Roles roles;
-  double disagreement = 0;  ///< Jensen-Shannon divergence of the weighted roles, bits
+  double disagreement = 0;  ///< Jensen-Shannon divergence of the weighted roles as they speak for themselves, bits
   double entropy = 0;       ///< of `probabilities`, bits
+  bool abstains = false;    ///< it does not keep to the Ask's thresholds; label and probabilities are as without them
+  AbstainReason abstain_reason = AbstainReason::none;  ///< which one it was
   index_t prompt_tokens = 0;
   Routing routing;  ///< of a merged team; empty for others
 };
