@@ -118,11 +118,14 @@ TEST_CASE("no topology, gate or guess allocates either", "[law4]") {
     team["gate"]["top_k"] = 1;
   };
   const test::SharedFolder shared, inside([](Json&team) { team["mix_in"] = "deltas"; }), tokens(by_token);
-  const test::TeamFolder separate, likelihood([](Json&team) {
+  const test::TeamFolder separate,
+      long_names([](Json&team) { team["roles"][0]["name"] = "the analyst of everything that central banks say"; });
+  const test::TeamFolder likelihood([](Json& team) {
     team["gate"] = {{"reads", "prompt_likelihood"}, {"per", "token"}};
   });
   const std::string text = "Profit rose 12% in the third quarter, but the outlook for the year stays weak";
-  for (const auto& folder : {shared.path(), inside.path(), tokens.path(), separate.path(), likelihood.path()}) {
+  for (const auto& folder :
+       {shared.path(), inside.path(), tokens.path(), separate.path(), long_names.path(), likelihood.path()}) {
     const auto team = open_team(folder);
     for (const Draft draft : {Draft::none, Draft::favourite, Draft::prompt}) {
       Session desk(team, {.tokens = 300, .labels = 4, .rows = 64});

@@ -213,9 +213,14 @@ class Session {
                : std::string(team_->is_merged() ? "the model" : "the base");
   }
   /// Weights that overflow or hold NaN must not become an answer.
-  static void require_finite(std::span<const double> x, const std::string& where) {
+  static void require_finite(std::span<const double> x, const char* where) {
+    require_finite_in(x, [where] { return std::string(where); });
+  }
+  /// where() names them; it is called for an error only, for names may be long.
+  template <class Where>
+  static void require_finite_in(std::span<const double> x, Where&& where) {
     for (const double v : x) {
-      if (!std::isfinite(v)) throw Error(Code::malformed, where, "finite scores", std::to_string(v));
+      if (!std::isfinite(v)) throw Error(Code::malformed, where(), "finite scores", std::to_string(v));
     }
   }
   static void throw_if(std::optional<Code> code, const char* during) {

@@ -30,7 +30,7 @@ const View& Session<B>::classify_checked(const Task& task, std::string_view text
   const auto code = readers_.score(b_, asked_, labels_, ask.interrupt, logits_.view(),
                                    [&](index_t k) { return std::span<double>(scores(k)); });
   throw_if(code, "classify");
-  for (const index_t k : asked_) require_finite(scores(k), who(k));
+  for (const index_t k : asked_) require_finite_in(scores(k), [&] { return who(k); });
   answer(task);
   assess(task, ask);
   see_routing(view_.prompt_tokens, view_.roles, view_.routing);

@@ -155,7 +155,7 @@ void Session<B>::choose_roles(Wake wake) {
   gate_.weigh(weights_);
   if (team_->is_merged()) std::fill(weights_.begin(), weights_.end(), 0.0);  // routers weigh as they read: see_routing
   const bool states = settings() != nullptr && settings()->reads_states();
-  require_finite(weights_, states ? who(static_cast<index_t>(settings()->of)) : std::string("gate"));
+  require_finite_in(weights_, [&] { return states ? who(static_cast<index_t>(settings()->of)) : std::string("gate"); });
   const bool inside = is_inside(team_->mix_in());
   const auto base = static_cast<index_t>(weights_.size());
   asked_.clear();

@@ -148,7 +148,9 @@ const Score& Session<B>::score(std::string_view text, const Ask& ask) {
       throw_if(score_chunk(first, std::min(chunk, score_.tokens - first), ask.interrupt), "score");
     }
   }
-  for (const RoleView& role : score_.roles) require_finite(role.scores, "role " + detail::printable(role.name));
+  for (std::size_t k = 0; k < score_.roles.size(); ++k) {
+    require_finite_in(score_.roles[k].scores, [&] { return who(static_cast<index_t>(k)); });
+  }
   require_finite({&score_.log_probability, 1}, "score");
   see_routing(static_cast<index_t>(ids_.size()), score_.roles, score_.routing);
   return score_;
