@@ -170,7 +170,7 @@ double cold_bytes(const Run& run) {
 std::filesystem::path checkpoint_folder(const Run& run) {
   const Options& o = run.options;
   if (!std::filesystem::exists(o.models / o.shape)) say("writing random weights: " + (o.models / o.shape).string());
-  return random_checkpoint(o.models, o.shape, o.tokenizer);
+  return random_checkpoint(o.models, shape(o.shape), o.tokenizer);
 }
 
 index_t rows_of_step(const Run& run) { return run.options.rows != 0 ? run.options.rows : SessionLimits{}.rows; }
@@ -339,8 +339,9 @@ struct Desk::Engine {
     double sum = planned.base > 0 ? static_cast<double>(planned.base) - unread : 0;
     const Roles roles = session.complete("The", [](std::string_view) {}, {.max_tokens = 1}).roles;
     for (std::size_t k = 0; k < roles.size(); ++k) {
-      if (!roles[k].awake) continue;
-      sum += static_cast<double>(planned.roles[k].weights) - (planned.base > 0 ? 0 : unread);
+      if (!roles[k].awake && !c.is_routed()) continue;
+      const double read = c.is_routed() ? static_cast<double>(c.experts_per_token) / static_cast<double>(c.experts) : 1;
+      sum += read * static_cast<double>(planned.roles[k].weights) - (planned.base > 0 ? 0 : unread);
     }
     return sum;
   }

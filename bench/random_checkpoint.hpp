@@ -60,47 +60,33 @@ class RandomValues {
 
 /// Every tensor of a decoder of that config, in the order of its use.
 inline std::vector<finteam::TensorToWrite> tensors_of(const finteam::Config& c) {
-  const auto& names = finteam::llama_names;
   std::vector<finteam::TensorToWrite> all;
-  const auto add = [&](std::string name, std::vector<index_t> shape) {
-    all.push_back({std::move(name), finteam::DType::bf16, std::move(shape), {}});
-  };
-  add(std::string(names.embed_tokens), {c.v, c.d});
-  for (index_t l = 0; l < c.layers; ++l) {
-    const auto at = [&](std::string_view part) {
-      return std::string(names.layer) + std::to_string(l) + "." + std::string(part);
-    };
-    add(at(names.input_norm), {c.d});
-    add(at(names.q_proj), {c.h * c.e, c.d});
-    add(at(names.k_proj), {c.g * c.e, c.d});
-    add(at(names.v_proj), {c.g * c.e, c.d});
-    add(at(names.o_proj), {c.d, c.h * c.e});
-    add(at(names.post_attention_norm), {c.d});
-    add(at(names.gate_proj), {c.f, c.d});
-    add(at(names.up_proj), {c.f, c.d});
-    add(at(names.down_proj), {c.d, c.f});
+  for (const auto& entry : finteam::weight_table(c)) {
+    for (const auto& part : entry.parts) {
+      const auto shape = entry.k == 0 ? std::vector<index_t>{part.n} : std::vector<index_t>{part.n, entry.k};
+      all.push_back({part.name, finteam::DType::bf16, shape, {}});
+    }
   }
-  add(std::string(names.norm), {c.d});
-  if (!c.tie_word_embeddings) add(std::string(names.lm_head), {c.v, c.d});
   return all;
 }
 
 /// The config.json of c, as transformers writes it.
 inline std::string config_json(const finteam::Config& c) {
-  const finteam::Json json = {{"model_type", "llama"},
-                              {"vocab_size", c.v},
-                              {"hidden_size", c.d},
-                              {"num_hidden_layers", c.layers},
-                              {"num_attention_heads", c.h},
-                              {"num_key_value_heads", c.g},
-                              {"head_dim", c.e},
-                              {"intermediate_size", c.f},
-                              {"max_position_embeddings", c.max_positions},
-                              {"rms_norm_eps", c.rms_norm_eps},
-                              {"rope_theta", c.rope.theta},
-                              {"tie_word_embeddings", c.tie_word_embeddings},
-                              {"torch_dtype", "bfloat16"},
-                              {"eos_token_id", c.eos}};
+  finteam::Json json = {{"model_type", c.model_type},
+                        {"vocab_size", c.v},
+                        {"hidden_size", c.d},
+                        {"num_hidden_layers", c.layers},
+                        {"num_attention_heads", c.h},
+                        {"num_key_value_heads", c.g},
+                        {"head_dim", c.e},
+                        {"intermediate_size", c.f},
+                        {"max_position_embeddings", c.max_positions},
+                        {"rms_norm_eps", c.rms_norm_eps},
+                        {"rope_theta", c.rope.theta},
+                        {"tie_word_embeddings", c.tie_word_embeddings},
+                        {"torch_dtype", "bfloat16"},
+                        {"eos_token_id", c.eos}};
+  if (c.is_routed()) json.update({{"num_local_experts", c.experts}, {"num_experts_per_tok", c.experts_per_token}});
   return json.dump(1);
 }
 
@@ -164,7 +150,8 @@ inline void write_random_weights(const std::filesystem::path& path, const fintea
   const auto room = std::make_unique_for_overwrite<std::byte[]>(bytes(*largest));
   for (auto& t : tensors) t.data = {room.get(), bytes(t)};
 
-  const double need = 2 * (block_weights(c) + head_weights(c) * (c.tie_word_embeddings ? 1 : 2)) + 1e9;
+  double need = 1e9;
+  for (const auto& t : tensors) need += static_cast<double>(t.data.size());
   if (const auto have = std::filesystem::space(path.parent_path()).available; static_cast<double>(have) < need) {
     throw finteam::Error(finteam::Code::limit_exceeded, path.string(),
                          std::to_string(need / 1e9) + " GB of free disk (--models names another folder)",
@@ -201,13 +188,14 @@ inline void write_file(const std::filesystem::path& path, const std::string& tex
   }
 }
 
-/// The folder of a random checkpoint of that shape below `models`, written if it is not there yet. Tokens are those of
-/// the tokenizer.json given. Throws Error(system) when a file cannot be written.
-inline std::filesystem::path random_checkpoint(const std::filesystem::path& models, const std::string& shape_name,
+/// The folder of a random checkpoint of that config below `models`, written if it is not there yet. Tokens are those of
+/// the tokenizer.json given. Throws Error(system) when a file cannot be written, Error(limit_exceeded) for lack of
+/// room.
+inline std::filesystem::path random_checkpoint(const std::filesystem::path& models, const finteam::Config& c,
                                                const std::filesystem::path& tokenizer, const Noise& noise = {}) {
-  const finteam::Config c = shape(shape_name);
-  const std::string name =
-      shape_name + (noise.share == 0 ? "" : "-" + std::to_string(noise.role) + "-" + std::to_string(noise.share));
+  std::string name = c.where;
+  if (noise.share != 0) name += "-" + std::to_string(noise.role) + "-" + std::to_string(noise.share);
+  if (c.is_routed()) name += "-of-" + std::to_string(c.experts);
   const auto folder = models / name, unfinished = models / (name + ".unfinished");
   if (read_file(folder / "config.json") == config_json(c)) return folder;
   std::filesystem::remove_all(folder);

@@ -15,8 +15,8 @@ void ask(Run& run, const std::string& topology, Desk& one) {
   const auto folder = random_team(o.models, o.shape, topology, o.tokenizer);
   Desk team(run, folder, 512);
   const finteam::Config& c = one.config();
-  const double roles = topology == "top1" ? 1 : 3;
   const double floor = team.bytes_per_token() / one.bytes_per_token();
+  const double roles = topology == "top1" ? 1 : topology == "merged" ? floor : 3;  // rows, or what experts make of one
   const auto step = [&](const std::string& name, Desk& desk, double n, double ratio_floor, bool draft) {
     (void)desk.generate(tokens, draft);
     const Desk::Text text = desk.generate(tokens, draft);

@@ -17,7 +17,7 @@
 
 namespace bench {
 
-inline constexpr std::string_view topology_names[] = {"separate", "top1", "lora", "delta"};
+inline constexpr std::string_view topology_names[] = {"separate", "top1", "lora", "delta", "merged"};
 inline constexpr std::string_view role_names[] = {"macro", "micro", "quant"};
 inline constexpr int lora_rank = 16;
 
@@ -98,7 +98,7 @@ inline std::filesystem::path random_team(const std::filesystem::path& models, co
                                          const std::string& topology, const std::filesystem::path& tokenizer) {
   namespace fs = std::filesystem;
   const finteam::Config c = shape(shape_name);
-  const auto base = random_checkpoint(models, shape_name, tokenizer);
+  const auto base = random_checkpoint(models, c, tokenizer);
   const auto team = models / (shape_name + "-" + topology);
   fs::create_directories(team);
   write_file(team / "tokenizer.json", read_file(tokenizer));
@@ -118,8 +118,17 @@ inline std::filesystem::path random_team(const std::filesystem::path& models, co
     const bool apart = topology == "separate" && c.d <= 2048;
     for (std::uint64_t k = 0; k < 3; ++k) {
       const Noise noise{k, apart && k > 0 ? role_noise : 0.0F};
-      link(random_checkpoint(models, shape_name, tokenizer, noise), std::string(role_names[k]));
+      link(random_checkpoint(models, c, tokenizer, noise), std::string(role_names[k]));
     }
+  } else if (topology == "merged") {
+    finteam::Config routed = c;
+    routed.model_type = "mixtral";
+    routed.experts = 3;
+    routed.experts_per_token = 2;
+    link(random_checkpoint(models, routed, tokenizer), "merged");
+    for (auto& role : json["roles"]) role.erase("path");
+    json.erase("gate");
+    json["merged"] = "merged";
   } else {
     link(base, "base");
     json["base"] = "base";
