@@ -6828,21 +6828,36 @@ struct RoleEffect {
 };
 
 /// The effect of every role: RoleEffect{} for one that no other could replace (it alone has weight), or that has none.
-/// weight [n], p [n, labels], effects [n], overwritten; scratch [2 · labels], overwritten. Of equal labels the first is
-/// the likeliest. Source: leave-one-out influence (Cook 1977); the divergence is Lin 1991, eq. 4.1.
-inline void leave_one_role_out(std::span<const double> weight, MatrixView<const double> p,
-                               std::span<RoleEffect> effects, std::span<double> scratch) noexcept {
+/// weight [n], p [n, labels], effects [n], overwritten; scratch [2 · labels], overwritten. finish(y) makes the answer
+/// of a mixture [labels] in place (a calibration); weights need not sum to 1. Of equal labels the first is the
+/// likeliest. Source: leave-one-out influence (Cook 1977); the divergence is Lin 1991, eq. 4.1.
+template <class Finish>
+void leave_one_role_out(std::span<const double> weight, MatrixView<const double> p, std::span<RoleEffect> effects,
+                        std::span<double> scratch, Finish&& finish) noexcept {
   const auto labels = static_cast<std::size_t>(p.extent(1));
   const auto all = scratch.first(labels), without = scratch.subspan(labels, labels);
   const auto likeliest = [](std::span<const double> x) { return std::max_element(x.begin(), x.end()) - x.begin(); };
+  double total = 0;
+  for (const double w : weight) total += w > 0 ? w : 0.0;
   mix_labels(weight, p, all);
+  if (total > 0) {
+    for (double& y : all) y /= total;
+  }
+  finish(all);
   for (std::size_t k = 0; k < effects.size(); ++k) {
     effects[k] = {};
     if (!(weight[k] > 0) || !mix_labels_without(k, weight, p, without)) continue;
+    finish(without);
     constexpr std::array<double, 2> half{0.5, 0.5};
     effects[k] = {jensen_shannon_bits(half, MatrixView<const double>(scratch.data(), {2, p.extent(1)})),
                   likeliest(all) != likeliest(without)};
   }
+}
+
+/// The same, where the mixture is the answer.
+inline void leave_one_role_out(std::span<const double> weight, MatrixView<const double> p,
+                               std::span<RoleEffect> effects, std::span<double> scratch) noexcept {
+  leave_one_role_out(weight, p, effects, scratch, [](std::span<double>) {});
 }
 
 }  // namespace finteam::inline FINTEAM_ABI
@@ -7659,6 +7674,74 @@ class DraftLength {
 
 }  // namespace finteam::inline FINTEAM_ABI
 
+// ---- finteam/team/embed_options.hpp --------------------------------------------------------------------------------
+// What of a text's states a host wants to see.
+// Not here: reading them (session_views.hpp).
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// How the states of a text's tokens become one.
+enum class Pooling : std::uint8_t { mean, last };
+
+/// How a text is read: as it stands, as complete() and score() read it, or as a user's message with the header of the
+/// reply, as generate() and classify() do.
+enum class PromptForm : std::uint8_t { text, chat };
+
+/// What is read of a text, and in whom.
+struct EmbedOptions {
+  std::string_view of{};  ///< a role's name, or base, where roles share one; empty: the first role
+  std::optional<index_t>
+      layer{};  ///< states after so many blocks, 0: input embeddings; none: after all and the final norm
+  Pooling pooling = Pooling::mean;
+  PromptForm form = PromptForm::text;
+  Interrupt interrupt{};  ///< looked at before every layer; then Error(cancelled) or Error(deadline)
+};
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/team/abstain.hpp --------------------------------------------------------------------------------------
+// When an answer with labels is not to be acted on: thresholds, and which of them said so.
+// Not here: the numbers themselves (view.hpp).
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// What an answer must keep to. The defaults let every answer stand.
+struct Abstain {
+  double least_probability = 0;                                            ///< of its label
+  double greatest_entropy = std::numeric_limits<double>::infinity();       ///< of its probabilities, bits
+  double greatest_disagreement = std::numeric_limits<double>::infinity();  ///< of the roles, bits
+
+  /// Throws Error(invalid_argument) for a NaN.
+  void validate() const {
+    const auto require = [](double x, const char* what) {
+      if (std::isnan(x)) throw Error(Code::invalid_argument, std::string("abstain: ") + what, "a number", "NaN");
+    };
+    require(least_probability, "least_probability");
+    require(greatest_entropy, "greatest_entropy");
+    require(greatest_disagreement, "greatest_disagreement");
+  }
+};
+
+/// Which threshold an answer did not keep to: the first, in this order.
+enum class AbstainReason : std::uint8_t { none, probability, entropy, disagreement };
+
+/// The reason's name, as the enumerator is spelt.
+[[nodiscard]] constexpr std::string_view name(AbstainReason reason) noexcept {
+  constexpr std::string_view names[] = {"none", "probability", "entropy", "disagreement"};
+  return names[static_cast<std::size_t>(reason)];
+}
+
+/// Why an answer is not to be acted on; none: it may be. entropy, disagreement: bits.
+[[nodiscard]] constexpr AbstainReason why_abstain(const Abstain& rule, double probability, double entropy,
+                                                  double disagreement) noexcept {
+  if (probability < rule.least_probability) return AbstainReason::probability;
+  if (entropy > rule.greatest_entropy) return AbstainReason::entropy;
+  if (disagreement > rule.greatest_disagreement) return AbstainReason::disagreement;
+  return AbstainReason::none;
+}
+
+}  // namespace finteam::inline FINTEAM_ABI
+
 // ---- finteam/team/view.hpp -----------------------------------------------------------------------------------------
 // What a team answered, and what each role said on its own.
 // Not here: how it came about (session.hpp).
@@ -7674,6 +7757,9 @@ struct RoleView {
   double probability = 0;             ///< of that label
   std::vector<double> scores;         ///< by label: log-probability of its tokens and its end; empty if it slept
   std::vector<double> probabilities;  ///< by label: softmax of scores + log prior; empty if it slept
+  /// Of an answer with labels: what changes when the role leaves; nothing if no other role answers. Where deltas are
+  /// summed inside a base: nothing, or, all roles being asked, what would in the mixture of what each says alone.
+  RoleEffect effect{};
 };
 
 /// The roles in the team's order. Prints as one line per role.
@@ -7683,13 +7769,21 @@ struct Roles : std::vector<RoleView> {
 
 /// The answer to a question with labels. Each text is the view's own: it may outlive its session.
 struct View {
-  std::string label;                  ///< the most probable one; ties: the first in the task's order
-  double probability = 0;             ///< of that label
-  std::vector<std::string> labels;    ///< in the task's order
-  std::vector<double> probabilities;  ///< by label: Σ_roles weight · the role's probability
+  std::string label;                ///< the most probable one; ties: the first in the task's order
+  double probability = 0;           ///< of that label
+  std::vector<std::string> labels;  ///< in the task's order
+  /// By label: Σ_roles weight · the role's probability; then, if the task is calibrated, softmax of its logarithm over
+  /// the temperature; then, if Ask::prior_now is given, · now / then, over their sum.
+  std::vector<double> probabilities;
+  /// Of a calibrated task: the labels (their places in its order) that the set of stated coverage holds, likeliest
+  /// first. None: the text is unlike those that it was calibrated with. By the probabilities before prior_now.
+  std::vector<index_t> label_set;
+  double coverage = 0;  ///< how often label_set holds the truth, for texts like those; 0: no calibration, and no set
   Roles roles;
-  double disagreement = 0;  ///< Jensen-Shannon divergence of the weighted roles, bits
+  double disagreement = 0;  ///< Jensen-Shannon divergence of the weighted roles as they speak for themselves, bits
   double entropy = 0;       ///< of `probabilities`, bits
+  bool abstains = false;    ///< it does not keep to the Ask's thresholds; label and probabilities are as without them
+  AbstainReason abstain_reason = AbstainReason::none;  ///< which one it was
   index_t prompt_tokens = 0;
 };
 
@@ -8000,6 +8094,10 @@ enum class Wake : std::uint8_t { chosen, all };
 struct Ask {
   Wake wake = Wake::chosen;
   Interrupt interrupt{};  ///< looked at before every layer; then Error(cancelled) or Error(deadline)
+  Abstain abstain{};      ///< of classify: when its answer is not to be acted on
+  /// Of classify: how often each label comes now, > 0, where a task's calibration knows how often it came then
+  /// (prior_then); they need not sum to 1. Empty: as often.
+  std::span<const double> prior_now{};
 };
 
 /// Where tokens are guessed that the team then checks in one step. The text is the same with any of them.
@@ -10025,6 +10123,105 @@ inline void read_prior(const JsonView& json, std::size_t roles, std::vector<doub
 }  // namespace detail
 }  // namespace finteam::inline FINTEAM_ABI
 
+// ---- finteam/team/label_calibration.hpp ----------------------------------------------------------------------------
+// What a task's label probabilities are worth, as data: a temperature, the threshold of label sets of stated coverage,
+// and the labels' frequencies where both were found. Written by a host's fit, named in team.json.
+// Not here: the fit (fit_calibration.hpp), what a session makes of it (session_risk.hpp).
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// p = softmax(log p_mixture / temperature); a label is in the set if 1 - p ≤ threshold. Sources: Guo et al. 2017,
+/// section 4.2; Angelopoulos & Bates 2021, section 1.1.
+struct LabelCalibration {
+  double temperature = 1;            ///< from 2^-10 to 2^10; above 1 the team was too sure
+  double threshold = 1;              ///< in [0, 1]; 1: every label is in every set
+  double coverage = 0.9;             ///< how often a set holds the truth, for texts like the samples; in (0, 1)
+  index_t samples = 1;               ///< that the threshold was found with, at least 1
+  std::vector<double> prior_then{};  ///< by label: its frequency among the samples, > 0; empty: not known
+
+  /// labels: how many the task has. Throws Error(invalid_argument) for what is out of its range, or a prior_then of
+  /// another length.
+  void validate(std::size_t labels, const std::string& where) const {
+    const auto refuse = [&](const char* what, const std::string& expected, const std::string& found) {
+      throw Error(Code::invalid_argument, where + ": calibration: " + what, expected, found);
+    };
+    if (!(temperature >= 0x1p-10 && temperature <= 0x1p10)) {
+      refuse("temperature", "2^-10 to 2^10", std::to_string(temperature));
+    }
+    if (!(threshold >= 0 && threshold <= 1)) refuse("threshold", "0 to 1", std::to_string(threshold));
+    if (!(coverage > 0 && coverage < 1)) refuse("coverage", "between 0 and 1", std::to_string(coverage));
+    if (samples < 1) refuse("samples", "at least 1", std::to_string(samples));
+    if (!prior_then.empty() && prior_then.size() != labels) {
+      refuse("prior_then", std::to_string(labels) + " numbers, one for each label", std::to_string(prior_then.size()));
+    }
+    for (const double p : prior_then) {
+      if (!(p > 0) || !std::isfinite(p)) refuse("prior_then", "finite numbers above 0", std::to_string(p));
+    }
+  }
+
+  /// p = softmax(log p / temperature), in place; a probability below 2^-1022 counts as that. p [labels].
+  void apply(std::span<double> p) const noexcept {
+    for (double& x : p) x = std::log(std::max(x, std::numeric_limits<double>::min()));
+    softmax(p, temperature);
+  }
+
+  /// The labels with 1 - p ≤ threshold, likeliest first (of equals the first). p [labels], set overwritten.
+  void choose_set(std::span<const double> p, std::vector<index_t>& set) const {
+    const auto of = [&](index_t l) { return p[static_cast<std::size_t>(l)]; };
+    set.clear();
+    for (index_t l = 0; l < static_cast<index_t>(p.size()); ++l) {
+      if (1 - of(l) <= threshold) set.push_back(l);
+    }
+    std::sort(set.begin(), set.end(), [&](index_t a, index_t b) { return of(a) > of(b) || (of(a) == of(b) && a < b); });
+  }
+
+  /// Writes what read_label_calibration reads, to the bit. Errors as FileWriter.
+  void write(const std::filesystem::path& path) const {
+    Json json = {{"finteam_calibration", 1},
+                 {"temperature", temperature},
+                 {"threshold", threshold},
+                 {"coverage", coverage},
+                 {"samples", samples}};
+    if (!prior_then.empty()) json["prior_then"] = prior_then;
+    FileWriter file(path);
+    file.write(json.dump(2) + "\n");
+    file.commit();
+  }
+};
+
+/// {"finteam_calibration": 1, "temperature": 1.4, "threshold": 0.62, "coverage": 0.9, "samples": 400}, and perhaps
+/// "prior_then". Throws Error that names the key: not_found for one that is missing, unsupported for an unknown one,
+/// malformed for a value out of its range.
+[[nodiscard]] inline LabelCalibration read_label_calibration(const JsonView& json) {
+  (void)json.at("finteam_calibration").as_int(1, 1);
+  detail::only_keys(json, {"finteam_calibration", "temperature", "threshold", "coverage", "samples", "prior_then"});
+  LabelCalibration c{.temperature = json.at("temperature").as_number(0x1p-10, 0x1p10),
+                     .threshold = json.at("threshold").as_number(0, 1),
+                     .coverage = json.at("coverage").as_number(),
+                     .samples = json.at("samples").as_int(1, std::numeric_limits<std::int64_t>::max())};
+  if (!(c.coverage > 0 && c.coverage < 1)) json.at("coverage").refuse("a number between 0 and 1");
+  if (const auto prior = json.find("prior_then")) {
+    prior->each([&](const JsonView& p) {
+      if (!(p.as_number() > 0)) p.refuse("a number above 0");
+      c.prior_then.push_back(p.as_number());
+    });
+  }
+  return c;
+}
+
+/// The calibration in a file, for a task of so many labels. Errors as JsonFile::open and read_label_calibration, and
+/// Error(mismatch) for a prior_then of another length.
+[[nodiscard]] inline LabelCalibration open_label_calibration(const std::filesystem::path& path, std::size_t labels) {
+  const JsonFile file = JsonFile::open(path);
+  LabelCalibration c = read_label_calibration(file.root());
+  if (const auto prior = file.root().find("prior_then"); prior && c.prior_then.size() != labels) {
+    prior->refuse(std::to_string(labels) + " numbers, one for each label", Code::mismatch);
+  }
+  return c;
+}
+
+}  // namespace finteam::inline FINTEAM_ABI
+
 // ---- finteam/team/task.hpp -----------------------------------------------------------------------------------------
 // A question with labels, as data: an instruction, a slot for the text, the labels, and perhaps a prior.
 
@@ -10037,6 +10234,8 @@ struct Task {
   std::vector<std::string> labels;
   /// By label: p(label) ∝ prior · exp(score). Empty: all equal.
   std::vector<double> prior{};
+  /// What the team's probabilities of these labels are worth, if that is known.
+  std::optional<LabelCalibration> calibration{};
 };
 
 namespace detail {
@@ -10044,7 +10243,7 @@ namespace detail {
 inline constexpr std::string_view text_slot = "{text}";
 
 /// Throws Error(invalid_argument) for a task that cannot be asked: no or empty or repeated labels, no slot, a bad
-/// prior.
+/// prior or calibration.
 inline void check_task(const Task& task, const std::string& where) {
   const auto refuse = [&](std::string expected, std::string found) {
     throw Error(Code::invalid_argument, where, std::move(expected), std::move(found));
@@ -10055,6 +10254,7 @@ inline void check_task(const Task& task, const std::string& where) {
     if (std::find(task.labels.begin(), l, *l) != l) refuse("labels that differ", in_quotes(*l) + " twice");
   }
   if (task.input.find(text_slot) == std::string::npos) refuse("an input that holds {text}", in_quotes(task.input));
+  if (task.calibration) task.calibration->validate(task.labels.size(), where);
   if (task.prior.empty()) return;
   if (task.prior.size() != task.labels.size()) {
     refuse("a prior of " + std::to_string(task.labels.size()) + " numbers", std::to_string(task.prior.size()));
@@ -10098,6 +10298,7 @@ struct Manifest {
   std::string chat = "llama-3";
   std::string tokenizer;  ///< a path; empty: tokenizer.json in the team's folder, else in the first role's
   std::map<std::string, Task, std::less<>> tasks;
+  std::map<std::string, std::string, std::less<>> calibrations;  ///< by task, where it names one: a path
 
   /// Whether the base that roles share is read besides them: by the gate, or as the answer, with deltas summed.
   [[nodiscard]] bool has_base_lane() const noexcept {
@@ -10116,7 +10317,7 @@ struct Manifest {
 namespace detail {
 
 [[nodiscard]] inline Task read_task(const JsonView& json) {
-  only_keys(json, {"instruction", "input", "labels", "prior"});
+  only_keys(json, {"instruction", "input", "labels", "prior", "calibration"});
   Task task{
       .instruction = json.string_or("instruction", ""), .input = json.string_or("input", text_slot), .labels = {}};
   json.at("labels").each([&](const JsonView& label) { task.labels.push_back(label.as_string()); });
@@ -10170,7 +10371,10 @@ namespace detail {
   m.chat = json.string_or("chat", m.chat);
   if (const auto tokenizer = json.find("tokenizer")) m.tokenizer = detail::inner_path(*tokenizer);
   if (const auto tasks = json.find("tasks")) {
-    tasks->each_member([&](std::string_view name, const JsonView& t) { m.tasks.emplace(name, detail::read_task(t)); });
+    tasks->each_member([&](std::string_view name, const JsonView& t) {
+      m.tasks.emplace(name, detail::read_task(t));
+      if (const auto file = t.find("calibration")) m.calibrations.emplace(name, detail::inner_path(*file));
+    });
   }
   return m;
 }
@@ -10529,6 +10733,17 @@ class Team {
 
   /// In team.json's order, which is the order of every mix.
   [[nodiscard]] std::span<const Role> roles() const noexcept { return roles_; }
+  /// The place of a role among them; their number for "base", where they share one. Throws Error(not_found).
+  [[nodiscard]] std::size_t index_of(std::string_view role) const {
+    const bool shared = roles_.front().expert.has_value();
+    std::size_t k = 0;
+    while (k < roles_.size() && roles_[k].name != role) ++k;
+    if (k == roles_.size() && !(shared && role == "base")) {
+      throw Error(Code::not_found, "role", shared ? "the name of a role, or base" : "the name of a role",
+                  detail::in_quotes(role));
+    }
+    return k;
+  }
   /// The decoders behind them: one for each role, or one base for all.
   [[nodiscard]] std::span<const Model<B>> models() const noexcept { return models_; }
   /// The decoder of a role.
@@ -10624,6 +10839,10 @@ Team<B>::Team(const std::filesystem::path& folder, const OpenOptions& options, B
     const bool shared = !manifest_.base.empty();
     roles_.push_back(
         {manifest_.roles[k].name, shared ? 0 : k, shared ? std::optional(static_cast<index_t>(k)) : std::nullopt});
+  }
+  for (const auto& [name, path] : manifest_.calibrations) {
+    Task& task = manifest_.tasks.at(name);
+    task.calibration = open_label_calibration(folder / path, task.labels.size());
   }
   context_ = files.context();
   open_tokenizer(folder);
@@ -11045,7 +11264,8 @@ class Session {
         mixed_(static_cast<std::size_t>(team.vocab_size())),
         gate_(team.gate() ? &*team.gate() : nullptr, static_cast<index_t>(team.roles().size()), team.widest_hidden()),
         sampler_(team.vocab_size()),
-        stream_(team.tokenizer()) {
+        stream_(team.tokenizer()),
+        pool_(team.widest_hidden()) {
     reserve();
   }
 
@@ -11053,7 +11273,8 @@ class Session {
   Session(const Team<B>&&, const SessionLimits& = {}, B = {}) = delete;
 
   /// Which of the task's labels fits the text: a label's score in a role is the log-probability of its tokens and its
-  /// end; softmax over the labels per role; the gate mixes the roles' distributions.
+  /// end; softmax over the labels per role; the gate mixes the roles' distributions, and the task's calibration, if it
+  /// has one, says what they are worth. Throws Error(invalid_argument) for a task or an Ask that makes no sense.
   const View& classify(const Task& task, std::string_view text, const Ask& ask = {}) {
     detail::check_task(task, "task");
     return classify_checked(task, text, ask);
@@ -11083,6 +11304,18 @@ class Session {
   template <class OnText>
   const Generation& complete(std::string_view text, OnText&& on_text, const GenerateOptions& options = {});
 
+  /// The states of the text's tokens in a role, or in the base alone, as one [d]: what a linear gate reads, in float.
+  /// Throws Error(not_found) for a role that is not there, Error(invalid_argument) for a layer that it has not.
+  VectorView<const float> embed(std::string_view text, const EmbedOptions& options = {});
+
+  /// Logits [v] of the token after the text as it stands, in a role, or in the base alone ("base"). Throws
+  /// Error(not_found) for a role that is not there.
+  VectorView<const float> next_logits(std::string_view text, std::string_view role, const Interrupt& interrupt = {});
+
+  /// log p [v] of the token after the text as it stands, under what `generate` mixes: Σ exp = 1 over all v, those ids
+  /// included that no token has.
+  VectorView<const float> next_log_probabilities(std::string_view text, const Ask& ask = {});
+
   /// For a gate by performance: each role's loss at an outcome that is now known, such as -log p of the label that came
   /// true. Every role's, be it asleep or not. Throws Error(unsupported) for another gate, Error(invalid_argument) for
   /// losses that are not finite, or not one for each role.
@@ -11106,6 +11339,11 @@ class Session {
   /// p = softmax(scores + log prior); empty if scores are.
   static void distribution(const Task& task, std::span<const double> scores, std::vector<double>& p);
   void answer(const Task& task);
+  /// Throws Error(invalid_argument) for thresholds that are NaN, or frequencies of labels that the task has no use for.
+  static void check(const Ask& ask, const Task& task);
+  /// The label, and what is to be known before it is acted on, of the mixture in view_.probabilities and
+  /// label_probability_.
+  void assess(const Task& task, const Ask& ask);
 
   /// The ids of a conversation, with the reply's header, into ids_. Throws for what the class comment says.
   void tokenize_chat(std::span<const Message> chat);
@@ -11154,6 +11392,10 @@ class Session {
   [[nodiscard]] std::optional<Code> score_by_token(const Ask& ask);
   /// Adds log p of a token, of the logits in rows [count, v], to score_.
   void add_score(MatrixView<float> rows, std::int32_t id);
+
+  /// f(i): i stands for a role, or for the base alone, and has read nothing. Returns what f does.
+  template <class F>
+  [[nodiscard]] std::optional<Code> alone(std::size_t of, F&& f);
 
   /// Checks a generation's options and empties generation_.
   void begin_text(const GenerateOptions& options);
@@ -11223,6 +11465,8 @@ class Session {
   std::vector<double> weight_sums_;        // of a gate by token: Σ over the tokens of an answer, by role
   std::size_t shown_ = 0;                  // tokens of ids_ that the gate has seen
   std::vector<double> label_probability_;  // [roles, labels]
+  std::vector<double> effect_scratch_;     // [2, labels]
+  std::vector<RoleEffect> effects_;        // [roles]
   std::vector<double> base_scores_;        // by label: of the base's lane, if it answers
   std::vector<std::string> spare_labels_;  // strings that keep their capacity while a view has fewer labels
   std::string content_;
@@ -11232,6 +11476,9 @@ class Session {
   std::vector<std::int32_t> draft_, forced_;
   DraftLength draft_length_;
   std::vector<float> absent_logits_;
+  GateFeature pool_;
+  std::vector<double> pooled_;    // [d]
+  std::vector<float> embedding_;  // [d]
 };
 
 }  // namespace finteam::inline FINTEAM_ABI
@@ -11245,6 +11492,7 @@ template <Backend B>
 const View& Session<B>::classify_checked(const Task& task, std::string_view text, const Ask& ask) {
   const FpEnvironment environment;
   detail::refuse_blank(text);
+  check(ask, task);
   if (static_cast<index_t>(task.labels.size()) > limits_.labels) {
     throw Error(Code::limit_exceeded, "task", "at most " + std::to_string(limits_.labels) + " labels (session limits)",
                 std::to_string(task.labels.size()));
@@ -11267,6 +11515,7 @@ const View& Session<B>::classify_checked(const Task& task, std::string_view text
   throw_if(code, "classify");
   for (const index_t k : asked_) require_finite(scores(k), who(k));
   answer(task);
+  assess(task, ask);
   return view_;
 }
 
@@ -11340,12 +11589,6 @@ void Session<B>::answer(const Task& task) {
     }
   }
   if (team_->mix_in() == MixIn::deltas) distribution(task, base_scores_, view_.probabilities);
-  const std::size_t chosen = best(view_.probabilities);
-  view_.label.assign(task.labels[chosen]);
-  view_.probability = view_.probabilities[chosen];
-  view_.entropy = entropy_bits(view_.probabilities);
-  view_.disagreement = jensen_shannon_bits(
-      weights_, {label_probability_.data(), {static_cast<index_t>(weights_.size()), static_cast<index_t>(n)}});
 }
 
 }  // namespace finteam::inline FINTEAM_ABI
@@ -11471,11 +11714,14 @@ void Session<B>::reserve() {
   base_scores_.reserve(labels);
   weight_sums_.assign(n, 0.0);
   label_probability_.reserve(n * labels);
+  effect_scratch_.resize(2 * labels);
+  effects_.resize(n);
   content_.reserve(static_cast<std::size_t>(limits_.text_bytes));
   spare_labels_.resize(labels);
   for (auto& s : spare_labels_) s.reserve(label_bytes);
   view_.labels.reserve(labels);
   view_.probabilities.reserve(labels);
+  view_.label_set.reserve(labels);
   view_.label.reserve(label_bytes);
   for (Roles* roles : {&view_.roles, &score_.roles, &generation_.roles}) {
     roles->resize(n);
@@ -11490,6 +11736,8 @@ void Session<B>::reserve() {
   generation_.ids.reserve(tokens);
   forced_.reserve(ids_.capacity());
   draft_.reserve(static_cast<std::size_t>(Reader<B>::logit_rows));
+  pooled_.reserve(static_cast<std::size_t>(team_->widest_hidden()));
+  embedding_.reserve(pooled_.capacity());
   absent_logits_.reserve(team_->absent_ids().size());
   generation_.text.reserve(tokens * std::min<std::size_t>(stream_.max_piece_bytes(), 256));
 }
@@ -11608,6 +11856,65 @@ void Session<B>::choose_roles(Wake wake) {
 template <Backend B>
 std::optional<Code> Session<B>::catch_up(const Interrupt& interrupt) {
   return readers_.read(b_, asked_, ids_, interrupt, [](index_t, MatrixView<const float>) {});
+}
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/team/session_risk.hpp ---------------------------------------------------------------------------------
+// What a session says of an answer with labels before it is acted on: how sure it is, which role it hangs on, whether
+// to abstain. Include session.hpp.
+
+namespace finteam::inline FINTEAM_ABI {
+
+template <Backend B>
+void Session<B>::check(const Ask& ask, const Task& task) {
+  ask.abstain.validate();
+  if (ask.prior_now.empty()) return;
+  if (!task.calibration || task.calibration->prior_then.empty()) {
+    throw Error(Code::invalid_argument, "prior_now", "nothing: the task's calibration has no prior_then",
+                "frequencies");
+  }
+  if (ask.prior_now.size() != task.labels.size()) {
+    throw Error(Code::invalid_argument, "prior_now",
+                std::to_string(task.labels.size()) + " numbers, one for each label",
+                std::to_string(ask.prior_now.size()));
+  }
+  for (std::size_t l = 0; l < ask.prior_now.size(); ++l) {
+    const double now = ask.prior_now[l], ratio = now / task.calibration->prior_then[l];
+    if (ratio >= 1e-100 && ratio <= 1e100) continue;
+    throw Error(Code::invalid_argument, "prior_now", "numbers above 0, of the size of prior_then's",
+                std::to_string(now));
+  }
+}
+
+template <Backend B>
+void Session<B>::assess(const Task& task, const Ask& ask) {
+  auto& p = view_.probabilities;
+  view_.label_set.clear();
+  view_.coverage = 0;
+  const auto correct = [&](std::span<double> y) {
+    if (!ask.prior_now.empty()) correct_prior(y, task.calibration->prior_then, ask.prior_now);
+  };
+  if (task.calibration) {
+    task.calibration->apply(p);
+    task.calibration->choose_set(p, view_.label_set);
+    view_.coverage = task.calibration->coverage;
+  }
+  correct(p);
+  const auto best = static_cast<std::size_t>(std::max_element(p.begin(), p.end()) - p.begin());
+  view_.label.assign(task.labels[best]);
+  view_.probability = p[best];
+  view_.entropy = entropy_bits(p);
+  const MatrixView<const double> by_role(label_probability_.data(),
+                                         {static_cast<index_t>(weights_.size()), static_cast<index_t>(p.size())});
+  view_.disagreement = jensen_shannon_bits(weights_, by_role);
+  leave_one_role_out(weights_, by_role, effects_, effect_scratch_, [&](std::span<double> y) {
+    if (task.calibration) task.calibration->apply(y);
+    correct(y);
+  });
+  for (std::size_t k = 0; k < effects_.size(); ++k) view_.roles[k].effect = effects_[k];
+  view_.abstain_reason = why_abstain(ask.abstain, view_.probability, view_.entropy, view_.disagreement);
+  view_.abstains = view_.abstain_reason != AbstainReason::none;
 }
 
 }  // namespace finteam::inline FINTEAM_ABI
@@ -11821,6 +12128,361 @@ void Session<B>::name_mean_weights(Roles& roles, index_t tokens) const {
     roles[k].weight = weight_sums_[k] / static_cast<double>(std::max<index_t>(tokens, 1));
     roles[k].awake = roles[k].weight > 0;
   }
+}
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/team/session_views.hpp --------------------------------------------------------------------------------
+// What a session shows of a text as numbers: states, logits, the mixed next token. Include session.hpp.
+
+namespace finteam::inline FINTEAM_ABI {
+
+template <Backend B>
+template <class F>
+std::optional<Code> Session<B>::alone(std::size_t of, F&& f) {
+  const bool base = of == weights_.size(), lent = base && !team_->has_base_lane();
+  const struct Return {  // the first role lends its lane to a base that has none
+    Session* session;
+    ~Return() {
+      if (session == nullptr) return;
+      auto& only_first = session->route_;
+      std::fill(only_first.begin(), only_first.end(), 0.0F);
+      only_first.front() = 1;
+      session->readers_.route(0, only_first);
+      session->readers_.start();
+    }
+  } give_back{lent ? this : nullptr};
+  const index_t lane = lent ? 0 : static_cast<index_t>(of);
+  if (base) readers_.route(lane, {});
+  readers_.start();
+  return f(lane);
+}
+
+template <Backend B>
+VectorView<const float> Session<B>::embed(std::string_view text, const EmbedOptions& options) {
+  const FpEnvironment environment;
+  detail::refuse_blank(text);
+  const std::size_t of = options.of.empty() ? 0 : team_->index_of(options.of);
+  const bool base = of == weights_.size();
+  const Config& config = readers_.decoder(base ? 0 : static_cast<index_t>(of)).config();
+  if (options.layer && (*options.layer < 0 || *options.layer > config.layers)) {
+    throw Error(Code::invalid_argument, "layer", "0 to " + std::to_string(config.layers),
+                std::to_string(*options.layer));
+  }
+  if (options.form == PromptForm::chat) {
+    const Message message{ChatRole::user, text};
+    tokenize_chat({&message, 1});
+  } else {
+    tokenize_text(text);
+    require_room(0);
+  }
+  pool_.start(config.d);
+  const auto see = [&](MatrixView<const float> states) { pool_.see(states, options.pooling == Pooling::mean); };
+  if (options.layer == 0) {
+    readers_.embeddings(b_, base ? std::nullopt : std::optional(static_cast<index_t>(of)), ids_, see);
+  } else {
+    throw_if(alone(of,
+                   [&](index_t lane) {
+                     return readers_.read(
+                         b_, {&lane, 1}, ids_, options.interrupt,
+                         [&](index_t, MatrixView<const float> states) { see(states); }, options.layer);
+                   }),
+             "embed");
+  }
+  pooled_.resize(static_cast<std::size_t>(config.d));
+  pool_.read(pooled_);
+  require_finite(pooled_, who(static_cast<index_t>(of)));
+  embedding_.clear();
+  for (const double x : pooled_) embedding_.push_back(static_cast<float>(x));
+  return {embedding_.data(), {config.d}};
+}
+
+template <Backend B>
+VectorView<const float> Session<B>::next_logits(std::string_view text, std::string_view role,
+                                                const Interrupt& interrupt) {
+  const FpEnvironment environment;
+  detail::refuse_blank(text);
+  const std::size_t of = team_->index_of(role);
+  tokenize_text(text);
+  require_room(0);
+  VectorView<const float> logits;
+  throw_if(
+      alone(of,
+            [&](index_t lane) {
+              const auto code = readers_.read(b_, {&lane, 1}, ids_, interrupt, [](index_t, MatrixView<const float>) {});
+              if (!code) readers_.logits(b_, {&lane, 1}, logit_rows(0));
+              logits = logit_rows(0).row(lane);
+              return code;
+            }),
+      "next_logits");
+  const double total = log_sum_exp(logits.span());
+  require_finite({&total, 1}, who(static_cast<index_t>(of)));
+  return logits;
+}
+
+template <Backend B>
+VectorView<const float> Session<B>::next_log_probabilities(std::string_view text, const Ask& ask) {
+  const FpEnvironment environment;
+  detail::refuse_blank(text);
+  tokenize_text(text);
+  require_room(0);
+  draft_.clear();
+  throw_if(weigh(ask.wake, ask.interrupt), "next_log_probabilities");
+  throw_if(read_ahead(ask.wake, ask.interrupt), "next_log_probabilities");
+  mix(logit_rows(0));
+  const double greatest = static_cast<double>(*std::max_element(mixed_.begin(), mixed_.end()));
+  require_finite({&greatest, 1}, "the next token");
+  return {mixed_.data(), {static_cast<index_t>(mixed_.size())}};
+}
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/team/fit_calibration.hpp ------------------------------------------------------------------------------
+// Fits what a task's label probabilities are worth: the temperature on some examples, the threshold of label sets on
+// others, and how both do on the rest. For a host's tool, not for a step: it allocates.
+// Not here: what a session makes of it (session_risk.hpp).
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// A text and the place of its true label in the task's order.
+struct LabelExample {
+  std::string text;
+  std::int32_t label = 0;
+};
+
+/// How fit_calibration fits.
+struct CalibrationOptions {
+  double coverage = 0.9;       ///< how often a label set is to hold the truth, in (0, 1)
+  double for_threshold = 0.4;  ///< share of the examples that give the threshold, in (0, 1)
+  double held_out = 0.2;       ///< share that gives the figures, in [0, 1); the rest gives the temperature
+  std::uint64_t seed = 0;      ///< of the draw of these shares
+  Interrupt interrupt{};       ///< looked at in every question; then Error(cancelled) or Error(deadline)
+
+  /// Throws Error(invalid_argument) for shares out of range, or that leave nothing for the temperature.
+  void validate() const {
+    const auto require = [](bool good, const char* what, const char* expected, double found) {
+      if (good) return;
+      throw Error(Code::invalid_argument, std::string("fit calibration: ") + what, expected, std::to_string(found));
+    };
+    require(coverage > 0 && coverage < 1, "coverage", "between 0 and 1", coverage);
+    require(for_threshold > 0 && for_threshold < 1, "for_threshold", "between 0 and 1", for_threshold);
+    require(held_out >= 0 && held_out < 1, "held_out", "at least 0 and below 1", held_out);
+    require(for_threshold + held_out < 1, "held_out", "below 1 with for_threshold", for_threshold + held_out);
+  }
+};
+
+/// What fit_calibration found. The figures are of the held-out examples; all 0 without them.
+struct CalibrationFit {
+  LabelCalibration calibration;
+  FitQuality before, after;  ///< of the team's probabilities as they are, and calibrated
+  double coverage = 0;       ///< share of the label sets that hold the truth
+  double set_size = 0;       ///< labels in a set, on average
+
+  /// The calibration as team.json names it. Errors as FileWriter.
+  void write(const std::filesystem::path& path) const { calibration.write(path); }
+};
+
+namespace detail {
+
+/// Probabilities of some samples and their truth.
+struct Outcomes {
+  std::vector<double> p;  ///< [samples, labels]
+  std::vector<std::int32_t> truth;
+  std::size_t labels = 0;
+
+  void add(std::span<const double> row, std::int32_t label) {
+    p.insert(p.end(), row.begin(), row.end());
+    truth.push_back(label);
+  }
+  [[nodiscard]] std::span<double> row(std::size_t s) { return std::span(p).subspan(s * labels, labels); }
+  [[nodiscard]] MatrixView<const double> view() const {
+    return {p.data(), {static_cast<index_t>(truth.size()), static_cast<index_t>(labels)}};
+  }
+  /// log p, as LabelCalibration::apply takes it.
+  [[nodiscard]] Outcomes logs() const {
+    Outcomes out = *this;
+    for (double& x : out.p) x = std::log(std::max(x, std::numeric_limits<double>::min()));
+    return out;
+  }
+  [[nodiscard]] FitQuality quality() const {
+    FitQuality q{.samples = static_cast<index_t>(truth.size())};
+    if (truth.empty()) return q;
+    for (std::size_t s = 0; s < truth.size(); ++s) {
+      q.accuracy += likeliest(view().row(static_cast<index_t>(s)).span()) == truth[s] ? 1 : 0;
+    }
+    q.accuracy /= static_cast<double>(truth.size());
+    q.negative_log_likelihood = negative_log_likelihood(logs().view(), truth);
+    q.calibration_error = expected_calibration_error(view(), truth);
+    return q;
+  }
+};
+
+/// 0 … n - 1 in an order that the seed says.
+[[nodiscard]] inline std::vector<std::size_t> drawn_order(std::size_t n, std::uint64_t seed) {
+  std::vector<std::size_t> order(n);
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  const auto noise = [&](std::size_t i) { return uniform(seed, static_cast<std::int64_t>(i), 0); };
+  std::sort(order.begin(), order.end(),
+            [&](std::size_t a, std::size_t b) { return std::pair(noise(a), a) < std::pair(noise(b), b); });
+  return order;
+}
+
+}  // namespace detail
+
+/// The calibration of a task by labelled examples: temperature = argmin of the negative log-likelihood on the first
+/// share of them (fit_temperature), threshold = conformal_threshold of the calibrated probabilities on the second,
+/// figures of the third, each share drawn at random. Deterministic. Each example is a classify of the task without its
+/// calibration, if it has one. prior_then is the labels' frequencies in all examples, if none is 0. Throws
+/// Error(invalid_argument) for bad options, too few examples for the first two shares, or a label out of range, and as
+/// classify. Sources: Guo et al. 2017, section 4.2; Angelopoulos & Bates 2021, section 1.1.
+template <Backend B>
+[[nodiscard]] CalibrationFit fit_calibration(Session<B>& session, Task task, std::span<const LabelExample> examples,
+                                             const CalibrationOptions& options = {}) {
+  options.validate();
+  task.calibration.reset();
+  const std::size_t labels = task.labels.size(), n = examples.size();
+  const auto part = [&](double share) { return static_cast<std::size_t>(share * static_cast<double>(n)); };
+  const std::size_t held_out = part(options.held_out), for_threshold = part(options.for_threshold);
+  if (for_threshold < 1 || n - held_out - for_threshold < 1) {
+    throw Error(Code::invalid_argument, "fit calibration: examples", "some for each share", std::to_string(n));
+  }
+  std::vector<double> frequency(labels, 0.0);
+  for (const LabelExample& example : examples) {
+    if (example.label < 0 || example.label >= static_cast<std::int32_t>(labels)) {
+      throw Error(Code::invalid_argument, "fit calibration: label", "0 to " + std::to_string(labels - 1),
+                  std::to_string(example.label));
+    }
+    frequency[static_cast<std::size_t>(example.label)] += 1 / static_cast<double>(n);
+  }
+
+  detail::Outcomes fitted{.p = {}, .truth = {}, .labels = labels}, sized = fitted, tested = fitted;
+  const auto order = detail::drawn_order(n, options.seed);
+  for (std::size_t i = 0; i < n; ++i) {
+    const LabelExample& example = examples[order[i]];
+    const View& view = session.classify(task, example.text, {.interrupt = options.interrupt});
+    detail::Outcomes& share = i < held_out ? tested : i < held_out + for_threshold ? sized : fitted;
+    share.add(view.probabilities, example.label);
+  }
+
+  CalibrationFit fit;
+  LabelCalibration& c = fit.calibration;
+  c.coverage = options.coverage;
+  c.samples = static_cast<index_t>(sized.truth.size());
+  c.temperature = fit_temperature(fitted.logs().view(), fitted.truth).temperature;
+  if (std::find(frequency.begin(), frequency.end(), 0.0) == frequency.end()) c.prior_then = frequency;
+  std::vector<double> of_truth;
+  for (std::size_t s = 0; s < sized.truth.size(); ++s) {
+    c.apply(sized.row(s));
+    of_truth.push_back(sized.row(s)[static_cast<std::size_t>(sized.truth[s])]);
+  }
+  c.threshold = std::min(conformal_threshold(of_truth, 1 - options.coverage), 1.0);  // 1 holds every label, as ∞ does
+
+  fit.before = tested.quality();
+  std::vector<index_t> set;
+  for (std::size_t s = 0; s < tested.truth.size(); ++s) {
+    c.apply(tested.row(s));
+    c.choose_set(tested.row(s), set);
+    if (std::find(set.begin(), set.end(), index_t{tested.truth[s]}) != set.end()) fit.coverage += 1;
+    fit.set_size += static_cast<double>(set.size());
+  }
+  fit.after = tested.quality();
+  if (held_out > 0) {
+    fit.coverage /= static_cast<double>(held_out);
+    fit.set_size /= static_cast<double>(held_out);
+  }
+  return fit;
+}
+
+/// The same for a task that team.json describes. Throws Error(not_found) if it does not.
+template <Backend B>
+[[nodiscard]] CalibrationFit fit_calibration(Session<B>& session, std::string_view task,
+                                             std::span<const LabelExample> examples,
+                                             const CalibrationOptions& options = {}) {
+  return fit_calibration(session, session.team().task(task), examples, options);
+}
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/team/fit_gate.hpp -------------------------------------------------------------------------------------
+// Learns a gate from prompts whose role is known: what the gate will read of each, and a logistic regression on it. For
+// a host's tool, not for a step: it allocates. Not here: the regression (mix/logistic_regression.hpp), what a gate does
+// (role_gate.hpp).
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// A prompt and the place of its role in the team.
+struct GateExample {
+  std::string prompt;
+  std::int32_t role = 0;
+};
+
+/// What the gate is to read, as team.json will say it, and how it is fitted.
+struct GateFitOptions {
+  GateReads reads = GateReads::mean_hidden;  ///< or last_hidden, or mean_embedding
+  std::string of{};                          ///< a role's name, or base; empty: the first role
+  std::optional<index_t> layer{};            ///< states after so many blocks; none: after the last and the final norm
+  PromptForm form = PromptForm::chat;        ///< as the prompts will come: to generate and classify, or to complete
+  LogisticRegressionOptions regression{};
+  SessionLimits limits{.labels = 1};
+  Interrupt interrupt{};  ///< looked at in every prompt; then Error(cancelled) or Error(deadline)
+};
+
+/// A gate: linear_scores' weight and bias, and how they do. Its settings are GateFitOptions'.
+struct GateFit {
+  std::vector<float> weight;  ///< [roles, d], row-major
+  std::vector<float> bias;    ///< [roles]
+  index_t iterations = 0;
+  FitQuality training, held_out;  ///< of the gate's choice of a role, at temperature 1
+
+  /// Writes the file that team.json's gate names: weight [roles, d] and bias [roles]. Errors as write_safetensors.
+  void write(const std::filesystem::path& path) const {
+    const auto n = static_cast<index_t>(bias.size()), d = static_cast<index_t>(weight.size() / bias.size());
+    const TensorToWrite tensors[] = {{"weight", DType::f32, {n, d}, std::as_bytes(std::span(weight))},
+                                     {"bias", DType::f32, {n}, std::as_bytes(std::span(bias))}};
+    write_safetensors(path, tensors);
+  }
+};
+
+/// The linear gate that sends prompts like these to their roles: logistic_regression of the role on what a gate with
+/// those options reads of each prompt (Session::embed), whatever gate the team has now; a team that has none yet opens
+/// with a fixed prior. Deterministic. Costs one reading of every prompt in one role, none for embeddings. Throws
+/// Error(invalid_argument) for a reading that is not linear or has no layers, fewer than 2 roles, a role out of range
+/// or without an example, bad options, and as embed.
+template <Backend B>
+[[nodiscard]] GateFit fit_gate(const Team<B>& team, std::span<const GateExample> examples,
+                               const GateFitOptions& options = {}, B backend = {}) {
+  GateSettings settings;
+  settings.reads = options.reads;
+  const auto refuse = [](const char* what, const char* expected, std::string found) {
+    throw Error(Code::invalid_argument, std::string("fit gate: ") + what, expected, std::move(found));
+  };
+  if (!settings.is_linear()) {
+    refuse("reads", "what a linear gate reads", std::string(gate_reads_names[static_cast<std::size_t>(options.reads)]));
+  }
+  if (options.layer && !settings.reads_states()) refuse("layer", "none: embeddings are read", "a layer");
+  options.regression.validate();
+  std::vector<std::int32_t> roles;
+  for (const GateExample& example : examples) roles.push_back(example.role);
+  detail::require_classes("fit gate", roles, static_cast<index_t>(team.roles().size()));
+  for (std::size_t k = 0; k < team.roles().size(); ++k) {
+    if (std::find(roles.begin(), roles.end(), static_cast<std::int32_t>(k)) != roles.end()) continue;
+    refuse("examples", "some of every role", "none of role " + detail::printable(team.roles()[k].name));
+  }
+  const EmbedOptions what{.of = options.of,
+                          .layer = settings.reads_states() ? options.layer : std::optional<index_t>(0),
+                          .pooling = options.reads == GateReads::last_hidden ? Pooling::last : Pooling::mean,
+                          .form = options.form,
+                          .interrupt = options.interrupt};
+  Session<B> session(team, options.limits, std::move(backend));
+  std::vector<float> features;
+  for (const GateExample& example : examples) {
+    const auto x = session.embed(example.prompt, what).span();
+    features.insert(features.end(), x.begin(), x.end());
+  }
+  const auto samples = static_cast<index_t>(examples.size()), d = static_cast<index_t>(features.size()) / samples;
+  LogisticRegression fit = logistic_regression({features.data(), {samples, d}}, roles,
+                                               static_cast<index_t>(team.roles().size()), options.regression);
+  return {std::move(fit.weight), std::move(fit.bias), fit.iterations, fit.training, fit.held_out};
 }
 
 }  // namespace finteam::inline FINTEAM_ABI
