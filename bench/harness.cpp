@@ -175,6 +175,7 @@ Json row(const Run& run, const Work& work, const Samples& samples, const Samples
     fields["by_die"][std::string(name(d))] = summary(work, samples, one, [d = d](Die x) { return x == d; });
   }
   fields.update(work.more);
+  if (fields.contains("ratio_floor") && fields.contains("ratio_to_one")) fields["ratio"] = fields["ratio_to_one"];
   return fields;
 }
 
@@ -217,7 +218,7 @@ void measure(Run& run, Peak peak, const std::vector<Step>& steps, double probe_b
     Json fields = row(run, steps[i].work, samples[i], i != 0 ? &samples[0] : nullptr);
     if (!theirs[i].empty()) {
       fields["peer_tokens_per_s"] = median(theirs[i]);
-      fields["ratio"] = median(ratios[i]);
+      fields["ratio_to_peer"] = median(ratios[i]);
     }
     run.add(std::move(fields));
   }
@@ -289,8 +290,8 @@ std::string table(const Json& rows) {
   };
   for (const Json& r : rows) {
     std::string more;
-    for (const char* key : {"prompt", "context", "ratio_to_one", "peer_tokens_per_s", "ratio", "seconds_p99", "from",
-                            "resident_over_packed", "one_way_ns"}) {
+    for (const char* key : {"prompt", "context", "ratio_to_one", "peer_tokens_per_s", "ratio_to_peer", "ratio_floor",
+                            "acceptance", "seconds_p99", "from", "resident_over_packed", "one_way_ns"}) {
       if (!r.contains(key)) continue;
       more += std::string(key) + "=" + (r[key].is_number_float() ? number(r[key]) : r[key].dump()) + " ";
     }

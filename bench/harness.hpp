@@ -18,7 +18,7 @@ using finteam::Json;
 
 /// What a run was asked for. 0 and "" mean the standard set, or the engine's own default.
 struct Options {
-  std::string name, shape = "llama-3.2-1b", weights, cache;
+  std::string name, shape = "llama-3.2-1b", weights, cache, topology;
   index_t sequences = 0, prompt = 0, context = 512, rows = 0;
   index_t threads = 0;
   double seconds = 8;  ///< at least so long for each row, while more can be learnt

@@ -1,4 +1,5 @@
-// How fast is each product of a block, at 1, 3, 8 and 512 rows, and attention over a long cache?
+// How fast is each product of a block, at 1, 3, 8 and 512 rows, a low-bit difference to one, and attention over a long
+// cache?
 // Weights and caches come from memory, as in a model: copies take turns. "products" is all products of a model's
 // blocks together, its time the sum of their times.
 #include "model.hpp"
@@ -35,7 +36,7 @@ void products(Run& run, const std::vector<index_t>& all_rows) {
   list.push_back(head_product(c));
   for (const Product& p : list) {
     const bool head = p.name == head_product(c).name;
-    ProductBench bench(run, p, head ? 8 : *std::max_element(all_rows.begin(), all_rows.end()));
+    ProductBench bench(run, p, run.options.weights, head ? 8 : *std::max_element(all_rows.begin(), all_rows.end()));
     for (std::size_t i = 0; i < all_rows.size(); ++i) {
       const index_t rows = all_rows[i];
       if (head && rows > 8) continue;  // nobody asks for the logits of a whole prompt
@@ -64,6 +65,25 @@ void products(Run& run, const std::vector<index_t>& all_rows) {
   }
 }
 
+/// A low-bit difference to o_proj, which each fine-tuned role of a shared base reads beside it.
+void differences(Run& run, const std::vector<index_t>& all_rows) {
+  const Product p = block_products(shape(run.options.shape))[1];
+  for (const std::string& format : delta_formats()) {
+    ProductBench bench(run, p, format, *std::max_element(all_rows.begin(), all_rows.end()));
+    for (const index_t rows : all_rows) {
+      bench.check(rows);
+      measure(run, peak_of(format),
+              {{.work = {.name = p.name + " difference, " + format,
+                         .sequences = rows,
+                         .tokens = static_cast<double>(rows),
+                         .bytes = packed_bytes(p.n, p.k, format),
+                         .flops = 2.0 * static_cast<double>(p.n * p.k * rows)},
+                .part = [&](index_t) { bench.run(rows); }}},
+              cold_bytes(run));
+    }
+  }
+}
+
 /// The last `rows` of `tokens` tokens, in one layer.
 void attention(Run& run, const std::string& name, index_t tokens, index_t rows) {
   const auto c = shape(run.options.shape);
@@ -87,8 +107,10 @@ void kernels(Run& run) {
   Run part{run.options, run.pool};
   part.options.seconds /= 8;  // there are many rows
   part.options.peer.clear();
-  products(part, run.options.sequences != 0 ? std::vector<index_t>{run.options.sequences}
-                                            : std::vector<index_t>{1, 3, 8, 512});
+  const auto rows =
+      run.options.sequences != 0 ? std::vector<index_t>{run.options.sequences} : std::vector<index_t>{1, 3, 8, 512};
+  products(part, rows);
+  if (run.options.weights == "int4") differences(part, rows);
   attention(part, "attention, decode", 8192, 1);
   attention(part, "attention, prefill", 2048, 2048);
   for (Json& row : part.rows) run.rows.push_back(std::move(row));

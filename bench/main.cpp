@@ -1,6 +1,6 @@
 // The one door of the benches: which question, of what shape, in which weights; see bench/run.
 #include "model.hpp"
-#include "shape.hpp"
+#include "topology.hpp"
 
 #include <finteam/core/error.hpp>
 
@@ -82,6 +82,8 @@ int main(int argc, char** argv) {
   const auto count = CLI::Range(1, 65'536);
   app.add_option("--sequences", o.sequences, "decode: sequences in a step; kernels: rows (a set of them)")
       ->check(count);
+  app.add_option("--topology", o.topology, "team: how its roles share weights (each in turn)")
+      ->check(CLI::IsMember(std::vector<std::string>(std::begin(topology_names), std::end(topology_names))));
   app.add_option("--prompt", o.prompt, "prefill: tokens (a set of them)")->check(count);
   app.add_option("--context", o.context, "decode: tokens before")->check(count)->capture_default_str();
   app.add_option("--rows", o.rows, "prefill: rows of a step (a session's)")->check(count);

@@ -29,8 +29,13 @@ Weights weights_of(const std::string& text) {
   return *std::find_if(all_weights.begin(), all_weights.end(), [&](Weights w) { return name(w) == text; });
 }
 
-/// Of a matrix that a file holds in bf16.
+constexpr std::array all_deltas = {Format::int1, Format::int2};
+
+/// Of a matrix that a file holds in bf16, or of a difference.
 Format format_of(const std::string& weights) {
+  for (const Format f : all_deltas) {
+    if (name(f) == weights) return f;
+  }
   const RawTensor bf16{nullptr, DType::bf16, {}};
   return finteam::format_of(weights_of(weights), {&bf16, 1});
 }
@@ -40,6 +45,11 @@ Format format_of(const std::string& weights) {
 std::vector<std::string> weight_formats() {
   std::vector<std::string> names;
   for (const Weights w : all_weights) names.emplace_back(name(w));
+  return names;
+}
+std::vector<std::string> delta_formats() {
+  std::vector<std::string> names;
+  for (const Format f : all_deltas) names.emplace_back(name(f));
   return names;
 }
 std::vector<std::string> cache_formats() {
@@ -234,7 +244,7 @@ struct ProductBench::Engine {
   std::size_t next = 0;
 };
 
-ProductBench::ProductBench(const Run& run, const Product& p, index_t most_rows) {
+ProductBench::ProductBench(const Run& run, const Product& p, const std::string& format, index_t most_rows) {
   std::vector<bf16> values(static_cast<std::size_t>(p.n * p.k));
   RandomValues(0.0F).fill(3, 0, values.data(), values.size());
   const index_t extents[] = {p.n, p.k};
@@ -245,10 +255,15 @@ ProductBench::ProductBench(const Run& run, const Product& p, index_t most_rows) 
                                             Tensor<float, 2>({most_rows, p.n}),
                                             Cpu::Input(most_rows, p.k, std::pmr::get_default_resource()),
                                             0});
-  const double bytes = packed_bytes(p.n, p.k, run.options.weights);
+  // a difference of any numbers: bits are bits
+  const std::vector<float> scales(static_cast<std::size_t>(p.n), 0.01F);
+  const Format f = format_of(format);
+  const RawDelta delta{raw.data, reinterpret_cast<const std::byte*>(scales.data()), p.n, p.n, p.k, f};
+  const double bytes = packed_bytes(p.n, p.k, format);
   for (double held = 0; held < cold_bytes(run); held += bytes) {
-    engine_->copies.push_back(
-        engine_->b.matrix({&raw, 1}, Join::stacked, weights_of(run.options.weights), huge_pages()));
+    engine_->copies.push_back(is_delta(f)
+                                  ? PackedMatrix(delta, huge_pages())
+                                  : engine_->b.matrix({&raw, 1}, Join::stacked, weights_of(format), huge_pages()));
   }
 }
 ProductBench::~ProductBench() = default;
@@ -310,9 +325,25 @@ void AttentionBench::run(index_t rows) {
 struct Desk::Engine {
   Team<Cpu> team;
   Session<Cpu> session;
+  double bytes;
   Engine(const Run& run, const std::filesystem::path& folder, index_t tokens)
       : team(open_team(folder, open_options(run, true), Cpu(run.pool))),
-        session(team, {.tokens = tokens}, Cpu(run.pool)) {}
+        session(team, {.tokens = tokens}, Cpu(run.pool)),
+        bytes(awake_bytes(run, folder)) {}
+
+  /// The embedding is not read, unless it is the head as well.
+  [[nodiscard]] double awake_bytes(const Run& run, const std::filesystem::path& folder) {
+    const Plan planned = plan(folder, open_options(run, true));
+    const Config& c = team.decoder(0).config();
+    const double unread = c.tie_word_embeddings ? 0 : packed_bytes(c.v, c.d, run.options.weights);
+    double sum = planned.base > 0 ? static_cast<double>(planned.base) - unread : 0;
+    const Roles roles = session.complete("The", [](std::string_view) {}, {.max_tokens = 1}).roles;
+    for (std::size_t k = 0; k < roles.size(); ++k) {
+      if (!roles[k].awake) continue;
+      sum += static_cast<double>(planned.roles[k].weights) - (planned.base > 0 ? 0 : unread);
+    }
+    return sum;
+  }
 };
 
 Desk::Desk(const Run& run, const std::filesystem::path& folder, index_t tokens) {
@@ -324,10 +355,22 @@ Desk::~Desk() = default;
 
 const Config& Desk::config() const { return engine_->team.decoder(0).config(); }
 
-index_t Desk::generate(index_t tokens) {
-  const Generation& g = engine_->session.complete("The Committee", [](std::string_view) {}, {.max_tokens = tokens});
-  return static_cast<index_t>(g.ids.size());
+Desk::Text Desk::generate(index_t tokens, bool draft) {
+  const Generation& g = engine_->session.complete("The Committee", [](std::string_view) {},
+                                                  {.max_tokens = tokens,
+                                                   .sampling = {.temperature = 1, .seed = 1},
+                                                   .draft = draft ? Draft::favourite : Draft::none});
+  return {static_cast<index_t>(g.ids.size()), g.drafted, g.kept};
 }
+
+void Desk::read(index_t tokens) {
+  std::string text;
+  for (index_t i = 0; i < tokens; ++i) text += "a ";  // a token or two each
+  while (static_cast<index_t>(engine_->team.tokenizer().encode(text).size()) > tokens) text.resize(text.size() - 2);
+  (void)engine_->session.complete(text, [](std::string_view) {}, {.max_tokens = 1});
+}
+
+double Desk::bytes_per_token() const { return engine_->bytes; }
 
 Desk::Answer Desk::classify(std::string_view text) {
   const Task task{.instruction =
@@ -340,7 +383,7 @@ Desk::Answer Desk::classify(std::string_view text) {
   Answer answer{.prompt_tokens = view.prompt_tokens, .readers = 0};
   const auto& gate = engine_->team.gate();
   for (std::size_t k = 0; k < view.roles.size(); ++k) {
-    if (view.roles[k].awake || (gate && gate->of == k)) ++answer.readers;
+    if (view.roles[k].awake || (gate && gate->settings.of == k)) ++answer.readers;
   }
   return answer;
 }

@@ -17,14 +17,15 @@ namespace bench {
 
 // --- formats ---------------------------------------------------------------------------------------------------------
 
-/// What --weights and --cache may be, the default first.
+/// What --weights and --cache may be, the default first. What a difference to such weights may be kept as.
 std::vector<std::string> weight_formats();
 std::vector<std::string> cache_formats();
+std::vector<std::string> delta_formats();
 
 /// The instruction that products with these weights use.
 Peak peak_of(const std::string& weights);
 
-/// Bytes of a packed matrix [n, k].
+/// Bytes of a packed matrix [n, k], in a format of weights or differences.
 double packed_bytes(index_t n, index_t k, const std::string& weights);
 
 /// Bytes of a token's keys and values in one layer.
@@ -73,10 +74,10 @@ class Expert {
 /// holds.
 double cold_bytes(const Run& run);
 
-/// One product with random weights, in copies of which each comes from where the model's would.
+/// One product with random weights, or differences, in copies of which each comes from where the model's would.
 class ProductBench {
  public:
-  ProductBench(const Run& run, const Product& product, index_t most_rows);
+  ProductBench(const Run& run, const Product& product, const std::string& format, index_t most_rows);
   ~ProductBench();
   /// Multiplies `rows` rows by the next copy.
   void run(index_t rows);
@@ -106,8 +107,15 @@ class Desk {
  public:
   Desk(const Run& run, const std::filesystem::path& folder, index_t tokens);
   ~Desk();
-  /// Goes on from a few words, for so many tokens; how many came.
-  index_t generate(index_t tokens);
+  struct Text {
+    index_t tokens = 0, drafted = 0, kept = 0;
+  };
+  /// Goes on from a few words, for so many tokens; draft: the role that weighs most writes ahead.
+  Text generate(index_t tokens, bool draft = false);
+  /// Reads so many tokens and writes one.
+  void read(index_t tokens);
+  /// Bytes of weights that a token of the answer needs: of each awake role's decoder, or of the base and what they add.
+  [[nodiscard]] double bytes_per_token() const;
 
   struct Answer {
     index_t prompt_tokens = 0, readers = 0;  ///< readers: roles that read the prompt

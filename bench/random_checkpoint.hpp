@@ -145,8 +145,14 @@ class StreamedFile {
   off_t written_ = 0, begun_ = 0;
 };
 
+/// What makes a checkpoint another one than the first: `share` of noise in every matrix, of stream `role`.
+struct Noise {
+  std::uint64_t role = 0;
+  float share = 0;
+};
+
 /// model.safetensors of that config.
-inline void write_random_weights(const std::filesystem::path& path, const finteam::Config& c) {
+inline void write_random_weights(const std::filesystem::path& path, const finteam::Config& c, const Noise& noise) {
   auto tensors = tensors_of(c);
   const auto bytes = [](const finteam::TensorToWrite& t) {
     std::size_t n = 2;
@@ -168,12 +174,18 @@ inline void write_random_weights(const std::filesystem::path& path, const fintea
   const std::string header = finteam::safetensors_header(tensors);
   file.write(header.data(), header.size());
   const RandomValues weights(0.0F), scales(1.0F);
-  std::vector<finteam::bf16> block(std::size_t{1} << 20);
+  std::vector<finteam::bf16> block(std::size_t{1} << 20), other(noise.share != 0 ? block.size() : 0);
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     const std::size_t count = tensors[i].data.size() / 2;
     for (std::size_t first = 0; first < count; first += block.size()) {
       const std::size_t n = std::min(block.size(), count - first);
       (tensors[i].shape.size() == 1 ? scales : weights).fill(i, first, block.data(), n);
+      if (noise.share != 0 && tensors[i].shape.size() == 2) {
+        weights.fill((noise.role << 16) + i, first, other.data(), n);
+        for (std::size_t x = 0; x < n; ++x) {
+          block[x] = finteam::to_bf16(finteam::to_float(block[x]) + noise.share * finteam::to_float(other[x]));
+        }
+      }
       file.write(block.data(), 2 * n);
     }
   }
@@ -191,45 +203,21 @@ inline void write_file(const std::filesystem::path& path, const std::string& tex
 
 /// The folder of a random checkpoint of that shape below `models`, written if it is not there yet. Tokens are those of
 /// the tokenizer.json given. Throws Error(system) when a file cannot be written.
-inline std::filesystem::path random_checkpoint(const std::filesystem::path& models, const std::string& name,
-                                               const std::filesystem::path& tokenizer) {
-  const finteam::Config c = shape(name);
+inline std::filesystem::path random_checkpoint(const std::filesystem::path& models, const std::string& shape_name,
+                                               const std::filesystem::path& tokenizer, const Noise& noise = {}) {
+  const finteam::Config c = shape(shape_name);
+  const std::string name =
+      shape_name + (noise.share == 0 ? "" : "-" + std::to_string(noise.role) + "-" + std::to_string(noise.share));
   const auto folder = models / name, unfinished = models / (name + ".unfinished");
   if (read_file(folder / "config.json") == config_json(c)) return folder;
   std::filesystem::remove_all(folder);
   std::filesystem::remove_all(unfinished);
   std::filesystem::create_directories(unfinished);
-  write_random_weights(unfinished / "model.safetensors", c);
+  write_random_weights(unfinished / "model.safetensors", c, noise);
   write_file(unfinished / "config.json", config_json(c));
   write_file(unfinished / "tokenizer.json", read_file(tokenizer));
   std::filesystem::rename(unfinished, folder);
   return folder;
-}
-
-/// A team of three roles, each the checkpoint in `folder`, which their gate weighs alike and all awake.
-inline std::filesystem::path random_team(const std::filesystem::path& folder) {
-  const auto team = folder.string() + "-team";
-  std::filesystem::create_directories(team);
-  std::filesystem::remove(std::filesystem::path(team) / "expert");
-  std::filesystem::create_directory_symlink(".." / folder.filename(), std::filesystem::path(team) / "expert");
-  write_file(std::filesystem::path(team) / "tokenizer.json", read_file(folder / "tokenizer.json"));
-  const auto d = finteam::read_config(folder).d;
-  const std::vector<float> zeros(static_cast<std::size_t>(3 * d));
-  const auto bytes = std::as_bytes(std::span(zeros));
-  const finteam::TensorToWrite gate[] = {{"weight", finteam::DType::f32, {3, d}, bytes},
-                                         {"bias", finteam::DType::f32, {3}, bytes.first(12)}};
-  finteam::write_safetensors(std::filesystem::path(team) / "gate.safetensors", gate);
-  finteam::Json roles = finteam::Json::array();
-  for (const char* name : {"macro", "micro", "quant"}) roles.push_back({{"name", name}, {"path", "expert"}});
-  write_file(
-      std::filesystem::path(team) / "team.json",
-      finteam::Json{
-          {"finteam", 1},
-          {"roles", roles},
-          {"chat", "llama-3"},
-          {"gate", {{"file", "gate.safetensors"}, {"reads", "prompt_mean_hidden"}, {"of", "micro"}, {"top_k", 3}}}}
-          .dump(1));
-  return team;
 }
 
 }  // namespace bench

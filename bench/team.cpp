@@ -1,27 +1,65 @@
-// How fast does a team of three roles write, all of them awake, beside one expert that writes alone?
+// What does a team of three cost, in each form that a team can have, in tokens of one expert of the same shape and
+// format? Writing, writing with the favourite role ahead, and reading a prompt; each beside what its bytes, or its
+// operations, make of it at least. Team and expert take turns.
 #include "model.hpp"
-#include "random_checkpoint.hpp"
+#include "topology.hpp"
 
 namespace bench {
 
-void team(Run& run) {
-  static constexpr index_t tokens = 16;
-  const auto folder = checkpoint_folder(run);
-  Desk one(run, folder, 128), three(run, random_team(folder), 128);
-  const auto& c = one.config();
-  const auto step = [&](Desk& desk, double roles) {
-    // The prompt's few rows are one more step of about the same bytes, whose logits are the first token's.
-    const auto steps = static_cast<double>(desk.generate(tokens));
-    return Step{.work = {.name = roles == 1 ? "one expert" : "team",
-                         .sequences = static_cast<index_t>(roles),
+namespace {
+
+/// The rows of one topology.
+void ask(Run& run, const std::string& topology, Desk& one) {
+  static constexpr index_t tokens = 48, prompt = 256;
+  const Options& o = run.options;
+  const auto folder = random_team(o.models, o.shape, topology, o.tokenizer);
+  Desk team(run, folder, 512);
+  const finteam::Config& c = one.config();
+  const double roles = topology == "top1" ? 1 : 3;
+  const double floor = team.bytes_per_token() / one.bytes_per_token();
+  const auto step = [&](const std::string& name, Desk& desk, double n, double ratio_floor, bool draft) {
+    (void)desk.generate(tokens, draft);
+    const Desk::Text text = desk.generate(tokens, draft);
+    Json more = {{"topology", topology}, {"roles", n}, {"ratio_floor", ratio_floor}};
+    if (draft)
+      more["acceptance"] = static_cast<double>(text.kept) / static_cast<double>(std::max<index_t>(text.drafted, 1));
+    return Step{.work = {.name = name,
+                         .sequences = static_cast<index_t>(n),
                          .tokens = 1,
-                         .bytes = roles * step_weight_bytes(c, run.options.weights),
-                         .flops = roles * step_flops(c, 1, 0, 1),
-                         .more = {{"roles", roles}},
-                         .steps = steps},
-                .part = [&desk](index_t) { desk.generate(tokens); }};
+                         .bytes = desk.bytes_per_token(),
+                         .flops = n * step_flops(c, 1, 0, 1),
+                         .more = more,
+                         .steps = static_cast<double>(text.tokens)},
+                .part = [&desk, draft](index_t) { (void)desk.generate(tokens, draft); }};
   };
-  measure(run, peak_of(run.options.weights), {step(one, 1), step(three, 3)});
+  std::vector<Step> writing = {step("one expert", one, 1, 1, false), step("team, writing", team, roles, floor, false)};
+  if (topology == "separate") writing.push_back(step("team, writing ahead", team, roles, floor, true));
+  measure(run, peak_of(o.weights), writing);
+  const auto reading = [&](const std::string& name, Desk& desk, double n) {
+    return Step{.work = {.name = name,
+                         .sequences = static_cast<index_t>(n),
+                         .tokens = static_cast<double>(prompt),
+                         .bytes = desk.bytes_per_token(),
+                         .flops = n * step_flops(c, static_cast<double>(prompt), 0, 1),
+                         .more = {{"topology", topology}, {"roles", n}, {"prompt", prompt}, {"ratio_floor", n}}},
+                .part = [&desk](index_t) { desk.read(prompt); }};
+  };
+  measure(run, peak_of(o.weights), {reading("one expert, reading", one, 1), reading("team, reading", team, roles)});
+}
+
+}  // namespace
+
+void team(Run& run) {
+  Desk one(run, checkpoint_folder(run), 512);
+  for (const auto name : topology_names) {
+    if (!run.options.topology.empty() && run.options.topology != name) continue;
+    try {
+      ask(run, std::string(name), one);
+    } catch (const finteam::Error& e) {
+      if (e.code() != finteam::Code::limit_exceeded || !run.options.topology.empty()) throw;
+      say(std::string(name) + " is left out: " + e.what());
+    }
+  }
 }
 
 }  // namespace bench

@@ -386,6 +386,363 @@ struct RawTensor {
 
 }  // namespace finteam::inline FINTEAM_ABI
 
+// ---- finteam/core/format.hpp ---------------------------------------------------------------------------------------
+// The formats that a weight can have in memory, their sizes, and what a group of quantised numbers means.
+// Not here: where a weight's bytes lie (packed.hpp), arithmetic (backend/cpu/).
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// What a checkpoint's matrices are kept as.
+enum class Weights : std::uint8_t {
+  stored,     ///< as the files have them (f16 as f32), with float activations: the accuracy that goldens are held to
+  bf16,       ///< bf16, with activations rounded to bf16; 2 bytes a weight
+  int8,       ///< 8 bits, a scale for every 32; 8.5 bits a weight; activations in 8 bits, a scale for every 32
+  int4,       ///< 4 bits, a scale for every 32; 4.5 bits a weight; activations as for int8
+  int4_zero,  ///< 4 bits, a scale and a zero point for every 32; 5 bits a weight; activations as for int8
+};
+
+/// How one matrix is stored, and how activations meet it.
+enum class Format : std::uint8_t {
+  f32,        ///< float, float activations
+  bf16_wide,  ///< bf16, float activations
+  bf16,       ///< bf16, activations rounded to bf16
+  int8,
+  int4,
+  int4_zero,
+  int1,  ///< a difference to another matrix: a bit a number, a scale for every output; activations as for int8
+  int2,  ///< the same with two bits
+};
+
+/// The format's name, for files and messages.
+[[nodiscard]] constexpr std::string_view name(Format f) noexcept {
+  constexpr std::array<std::string_view, 8> names{"f32",  "bf16_wide", "bf16", "int8",
+                                                  "int4", "int4_zero", "int1", "int2"};
+  return names[static_cast<std::size_t>(f)];
+}
+/// As name(Format), and "stored".
+[[nodiscard]] constexpr std::string_view name(Weights w) noexcept {
+  constexpr std::array<std::string_view, 5> names{"stored", "bf16", "int8", "int4", "int4_zero"};
+  return names[static_cast<std::size_t>(w)];
+}
+
+/// Integers, which meet activations in 8 bits.
+[[nodiscard]] constexpr bool is_quantised(Format f) noexcept { return f >= Format::int8; }
+/// Integers with a scale for every output, not for every group: what a difference (delta.hpp) is kept as.
+[[nodiscard]] constexpr bool is_delta(Format f) noexcept { return f >= Format::int1; }
+/// Bits of an integer.
+[[nodiscard]] constexpr index_t bits_of(Format f) noexcept {
+  return f == Format::int1 ? 1 : f == Format::int2 ? 2 : f == Format::int8 ? 8 : 4;
+}
+
+/// The format of a matrix that is made of `parts`: one, for one product reads them all.
+[[nodiscard]] inline Format format_of(Weights weights, std::span<const RawTensor> parts) noexcept {
+  if (weights != Weights::stored) return static_cast<Format>(static_cast<int>(weights) + 1);
+  const bool all = std::all_of(parts.begin(), parts.end(), [](const RawTensor& p) { return p.dtype == DType::bf16; });
+  return all ? Format::bf16_wide : Format::f32;
+}
+
+/// Inputs that share a scale, in weights and in activations.
+inline constexpr index_t group_inputs = 32;
+
+/// Up to 32 weights of one output: w[j] ≈ scale · (q[j] - zero). The scale is a bf16 number, the zero an integer.
+struct WeightGroup {
+  std::array<std::uint8_t, group_inputs> q{};
+  float scale = 0;
+  float zero = 0;
+
+  [[nodiscard]] float operator[](index_t j) const noexcept {
+    return scale * (static_cast<float>(q[static_cast<std::size_t>(j)]) - zero);
+  }
+};
+
+/// Up to 32 activations of one row: x[j] ≈ scale · q[j], |q[j]| ≤ 127.
+struct ActivationGroup {
+  std::array<std::int8_t, group_inputs> q{};
+  float scale = 0;
+};
+
+namespace detail {
+
+/// The nearest integer, ties to even; |x| < 2^22. (No call: this is the inner loop of loading.)
+[[nodiscard]] inline std::int32_t nearest(float x) noexcept {
+  return static_cast<std::int32_t>(std::bit_cast<std::uint32_t>(x + 0x1.8p23F) - 0x4B400000U);
+}
+
+/// Groups whose greatest magnitude is below this are zero: 127 divided by it must be finite.
+inline constexpr float least_magnitude = 1e-30F;
+
+/// 32 numbers; those that a short group lacks are 0.
+using GroupValues = std::array<float, group_inputs>;
+
+/// The integer nearest to x · inverse, which is finite. The bound on its bits changes nothing; it keeps compilers from
+/// fusing product and rounding, and unlike one on floats it does not keep them from vectorising.
+[[nodiscard]] inline std::int32_t nearest_product(float x, float inverse) noexcept {
+  const auto bits = std::bit_cast<std::int32_t>(x * inverse);
+  return nearest(std::bit_cast<float>(std::min(bits, std::int32_t{0x7F7FFFFF})));
+}
+
+/// What a group's numbers are rounded to: scale · q, q = least … most.
+struct Grid {
+  float scale = 0, inverse = 0;
+  std::int32_t least = 0, most = 0;
+};
+
+/// Σ (x/scale - q)² in units of 2^-16, where reach is halves/2 steps, 2^14 of x's units, and q the nearest integer that
+/// four bits have. In integers, so that the order of the sum is a compiler's choice.
+[[nodiscard]] inline std::int32_t squared_error(const std::array<std::int16_t, group_inputs>& x, std::int32_t halves,
+                                                std::int32_t least) noexcept {
+  const auto factor = static_cast<std::int16_t>(512 * halves), bottom = static_cast<std::int16_t>(256 * least),
+             top = static_cast<std::int16_t>(256 * (least + 15));
+  std::int32_t sum = 0;
+  for (const std::int16_t value : x) {
+    const auto at = static_cast<std::int16_t>((value * factor) >> 16);
+    const auto q = std::min(std::max(static_cast<std::int16_t>((at + 128) & ~255), bottom), top);
+    const auto error = static_cast<std::int16_t>(at - q);
+    sum += error * error;
+  }
+  return sum;
+}
+
+/// How many half steps of 4 bits the numbers x shall span: the least squared error of four, the first of equals.
+/// reach: the span from low, which is a whole number of them with a zero point, else -low.
+[[nodiscard]] inline std::int32_t best_halves(bool from_zero, float low, float reach, const GroupValues& x) noexcept {
+  std::array<std::int16_t, group_inputs> units;
+  for (std::size_t j = 0; j < x.size(); ++j) {
+    units[j] = static_cast<std::int16_t>(nearest_product(x[j], 16384 / reach));
+  }
+  const std::int32_t lowest = nearest_product(low, 16384 / reach);
+  constexpr std::array<std::int32_t, 4> offsets{0, 1, -1, -2};
+  std::int64_t best = std::numeric_limits<std::int64_t>::max();
+  for (std::size_t i = 0; i < offsets.size(); ++i) {
+    const std::int32_t halves = (from_zero ? 31 : 16) + offsets[i];
+    const std::int32_t least = from_zero ? std::max((lowest * halves + 16384) >> 15, -15) : -8;
+    const std::int64_t weighted = std::int64_t{squared_error(units, halves, least)} * ((1 << 20) / (halves * halves));
+    best = std::min(best, weighted * 4 + static_cast<std::int64_t>(i));
+  }
+  return (from_zero ? 31 : 16) + offsets[static_cast<std::size_t>(best % 4)];
+}
+
+/// The grid of an integer format over x, whose extrema are low ≤ 0 ≤ high.
+[[nodiscard]] inline Grid grid_of(Format format, float low, float high, const GroupValues& x) noexcept {
+  const bool from_zero = format == Format::int4_zero;
+  Grid grid{.least = -127, .most = 127};
+  if (format == Format::int8) {
+    grid.scale = std::max(-low, high) / 127;
+  } else {
+    // The number of the greatest magnitude is turned to be negative.
+    const float reach = from_zero ? high - low : -low > high ? -low : -high;
+    grid.scale = reach / (0.5F * static_cast<float>(best_halves(from_zero, low, reach, x)));
+  }
+  grid.scale = to_float(to_bf16(grid.scale));
+  grid.inverse = 1 / grid.scale;
+  if (format != Format::int8) {
+    grid.least = from_zero ? std::max(nearest_product(low, grid.inverse), -15) : -8;
+    grid.most = grid.least + 15;
+  }
+  return grid;
+}
+
+/// What the number q of an int1 or int2 matrix stands for, in units of its scale: -1, 1; or -1.5, -0.5, 0.5, 1.5.
+[[nodiscard]] constexpr float delta_level(Format format, unsigned q) noexcept {
+  return format == Format::int1 ? 2 * static_cast<float>(q) - 1 : static_cast<float>(q) - 1.5F;
+}
+
+}  // namespace detail
+
+/// The group that stands for `w` (at most 32 numbers; missing ones are 0) in an integer format. With m the number of
+/// the greatest magnitude: int8 has the scale |m| / 127; int4 that of m / -8, m / -8.5, m / -7.5 and m / -7 which has
+/// the least squared error, q - 8 clamped to [-8, 7]; int4_zero that of range / 15, / 15.5, / 16 and / 14.5, where 0
+/// and its range are representable. The scale is rounded to bf16 before the numbers are, so its rounding costs nothing.
+/// A number that is not finite makes the scale NaN.
+/// Source: Q4_0 and make_qx_quants, which tries scales about m / -8, of llama.cpp (ggml-quants.c).
+[[nodiscard]] inline WeightGroup quantise_weights(Format format, std::span<const float> w) noexcept {
+  detail::GroupValues x{};
+  std::copy_n(w.begin(), w.size(), x.begin());
+  // Floats in their order as integers, whose extrema are the same in any order: a compiler may find them in parallel.
+  std::int32_t low = 0, high = 0;
+  for (const float value : x) {
+    const auto bits = std::bit_cast<std::int32_t>(value);
+    const std::int32_t key = bits ^ ((bits >> 31) & 0x7FFFFFFF);
+    low = std::min(low, key);
+    high = std::max(high, key);
+  }
+  const float lowest = std::bit_cast<float>(low < 0 ? low ^ 0x7FFFFFFF : low), highest = std::bit_cast<float>(high);
+  const float none = format == Format::int8 ? 128.0F : 8.0F;
+  WeightGroup group{.scale = 0, .zero = none};
+  group.q.fill(static_cast<std::uint8_t>(none));
+  constexpr std::int32_t infinity = 0x7F800000;
+  if (low < -infinity || high >= infinity) {
+    group.scale = std::numeric_limits<float>::quiet_NaN();
+    return group;
+  }
+  if (std::max(-lowest, highest) < detail::least_magnitude) return group;
+
+  const detail::Grid grid = detail::grid_of(format, lowest, highest, x);
+  const std::int32_t zero = format == Format::int8 ? 128 : format == Format::int4 ? 8 : -grid.least;
+  group.scale = grid.scale;
+  group.zero = static_cast<float>(zero);
+  for (std::size_t j = 0; j < x.size(); ++j) {
+    const std::int32_t q = std::min(std::max(detail::nearest_product(x[j], grid.inverse), grid.least), grid.most);
+    group.q[j] = static_cast<std::uint8_t>(q + zero);
+  }
+  return group;
+}
+
+/// The group that stands for `x` (at most 32 numbers) against an integer format: scale = max|x| / 127, q to nearest.
+/// NaN makes the scale NaN.
+[[nodiscard]] inline ActivationGroup quantise_activations(std::span<const float> x) noexcept {
+  std::uint32_t bits = 0;
+  for (const float v : x) bits = std::max(bits, std::bit_cast<std::uint32_t>(v) & 0x7FFFFFFFU);
+  const float most = std::bit_cast<float>(bits);
+  ActivationGroup group;
+  if (most < detail::least_magnitude) return group;
+  const float inverse = 127.0F / most;
+  for (std::size_t j = 0; j < x.size(); ++j) {
+    const float q = std::min(std::max(x[j] * inverse, -127.0F), 127.0F);  // so no compiler fuses this product
+    group.q[j] = static_cast<std::int8_t>(detail::nearest(q));
+  }
+  group.scale = std::isfinite(most) ? most / 127.0F : std::numeric_limits<float>::quiet_NaN();
+  return group;
+}
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/core/delta.hpp ----------------------------------------------------------------------------------------
+// A low-bit difference of a fine-tuned matrix to the one that it came from: how a file holds it, and how it is rounded.
+// Not here: panels (packed.hpp), files (file/delta.hpp), the product, which is that of any other matrix.
+// Source: Liu et al. 2024 (BitDelta, arXiv 2402.10193), section 3.1: one bit, scale mean|d|. Two bits, and a scale for
+// every row, are ours.
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// Bytes of one row of k numbers, which a file begins at a byte of its own.
+[[nodiscard]] constexpr index_t delta_row_bytes(Format format, index_t k) noexcept {
+  return k / 8 * bits_of(format) + (k % 8 * bits_of(format) + 7) / 8;
+}
+
+/// A difference [n, k] as a file holds it: d[i,j] = scale(i) · level(q[i,j]), where q has the lowest bits first. In
+/// int1 the levels are -1, 1; in int2 -1.5, -0.5, 0.5, 1.5. Not owning.
+struct RawDelta {
+  const std::byte* numbers = nullptr;  ///< q: n rows of delta_row_bytes
+  const std::byte* scales = nullptr;   ///< float, perhaps not aligned
+  index_t scale_count = 0;             ///< n, or 1 for all rows
+  index_t n = 0;
+  index_t k = 0;
+  Format format = Format::int1;
+
+  [[nodiscard]] const std::byte* row(index_t i) const noexcept { return numbers + i * delta_row_bytes(format, k); }
+  [[nodiscard]] float scale(index_t i) const noexcept {
+    return load_element(scales, DType::f32, scale_count == 1 ? 0 : i);
+  }
+  /// d[i,j]
+  [[nodiscard]] float operator()(index_t i, index_t j) const noexcept {
+    const index_t bits = bits_of(format);
+    const auto byte = static_cast<unsigned>(row(i)[j * bits / 8]);
+    return scale(i) * detail::delta_level(format, byte >> (j * bits % 8) & ((1U << bits) - 1));
+  }
+};
+
+namespace detail {
+
+/// How many of |d| are above `least`, and their sum: in eight lanes, so that compilers have an order to vectorise in.
+/// At most 2^33 numbers.
+struct Above {
+  double sum = 0, count = 0;
+};
+[[nodiscard]] inline Above above(std::span<const float> d, float least) noexcept {
+  std::array<double, 8> sums{};
+  std::array<std::int32_t, 8> counts{};
+  // Floats as integers, whose order is the same but below zero; a mask and no branch: which are above is any guess.
+  const auto limit = std::bit_cast<std::int32_t>(least);
+  const auto add = [&](std::size_t lane, float x) {
+    const std::int32_t bits = std::bit_cast<std::int32_t>(x) & 0x7FFFFFFF, mask = bits > limit ? -1 : 0;
+    sums[lane] += static_cast<double>(std::bit_cast<float>(bits & mask));
+    counts[lane] -= mask;
+  };
+  const std::size_t whole = d.size() / 8 * 8;
+  for (std::size_t j = 0; j < whole; j += 8) {
+    for (std::size_t lane = 0; lane < 8; ++lane) add(lane, d[j + lane]);
+  }
+  for (std::size_t j = whole; j < d.size(); ++j) add(j % 8, d[j]);
+  Above all;
+  for (std::size_t lane = 0; lane < 8; ++lane) all.sum += sums[lane], all.count += counts[lane];
+  return all;
+}
+
+}  // namespace detail
+
+/// The scale with which d is rounded with the least squared error. int1: mean|d|. int2: the better of two fixed points
+/// of Lloyd's iteration, s = Σ c·|d| / Σ c² with c = 1.5 where |d| > s, else 0.5, which begins at mean|d| and 2
+/// mean|d|. Not finite if a number is not. The same bits whatever the compiler. Source: Lloyd 1982.
+[[nodiscard]] inline float fit_delta_scale(Format format, std::span<const float> d) noexcept {
+  if (d.empty()) return 0;
+  const double total = detail::above(d, -1).sum, count = static_cast<double>(d.size());
+  for (const float x : d) {
+    if (!(std::abs(x) <= std::numeric_limits<float>::max())) return std::numeric_limits<float>::quiet_NaN();
+  }
+  const double mean = total / count;
+  if (format == Format::int1) return static_cast<float>(mean);
+  float best = 0;
+  double most = 0;
+  for (const double start : {mean, mean + mean}) {
+    float scale = static_cast<float>(start), before = 0;
+    double gain = 0;
+    for (int i = 0; i < 16 && scale != before; ++i) {
+      const auto [sum, outer] = detail::above(d, scale);
+      before = scale;
+      const double twice = total + sum + sum, squares = count + 8 * outer;  // 2 Σ c|d|, 4 Σ c²
+      scale = static_cast<float>((twice + twice) / squares);
+      gain = twice * twice / squares;
+    }
+    if (gain > most) {
+      most = gain;
+      best = scale;
+    }
+  }
+  return best;
+}
+
+/// numbers = d to the nearest levels of `scale`; delta_row_bytes, overwritten. Zeros take turns above and below, so
+/// that what did not change adds up to nothing.
+inline void quantise_delta(Format format, std::span<const float> d, float scale, std::byte* numbers) noexcept {
+  const std::size_t bits = static_cast<std::size_t>(bits_of(format)), each = 8 / bits;
+  for (std::size_t first = 0; first < d.size(); first += each) {
+    unsigned byte = 0;
+    for (std::size_t j = first; j < std::min(first + each, d.size()); ++j) {
+      // no branch: nothing here can be predicted
+      const unsigned above = d[j] > 0, zero = d[j] == 0, outer = std::abs(d[j]) > scale;
+      const unsigned positive = above | (zero & static_cast<unsigned>(j % 2));
+      byte |= (format == Format::int1 ? positive : 2 * positive + (positive == outer)) << (bits * (j - first));
+    }
+    *numbers++ = static_cast<std::byte>(byte);
+  }
+}
+
+/// Σ d², and Σ (d - d')² where d' is what quantise_delta makes of d.
+struct DeltaError {
+  double squares = 0;
+  double errors = 0;
+};
+[[nodiscard]] inline DeltaError delta_error(Format format, std::span<const float> d, float scale) noexcept {
+  std::array<double, 8> sums{};
+  for (std::size_t j = 0; j < d.size(); ++j) {
+    sums[j % 8] += static_cast<double>(d[j]) * static_cast<double>(d[j]);
+  }
+  DeltaError e;
+  for (const double sum : sums) e.squares += sum;
+  const double s = static_cast<double>(scale), n = static_cast<double>(d.size()), total = detail::above(d, -1).sum;
+  if (format == Format::int1) {
+    e.errors = e.squares + s * (n * s - 2 * total);
+  } else {
+    const auto [sum, outer] = detail::above(d, scale);
+    e.errors = e.squares + s * (s * (n / 4 + 2 * outer) - total - 2 * sum);
+  }
+  e.errors = std::max(e.errors, 0.0);  // what cancels may leave less
+  return e;
+}
+
+}  // namespace finteam::inline FINTEAM_ABI
+
 // ---- finteam/core/eigen.hpp ----------------------------------------------------------------------------------------
 // Views as Eigen maps, for a host that computes with logits, hidden states and gates. Reads and writes the same memory.
 // Not for the decoder: Eigen keeps statics, and starts OpenMP under -fopenmp.
@@ -585,213 +942,6 @@ class Tensor {
 
 }  // namespace finteam::inline FINTEAM_ABI
 
-// ---- finteam/core/format.hpp ---------------------------------------------------------------------------------------
-// The formats that a weight can have in memory, their sizes, and what a group of quantised numbers means.
-// Not here: where a weight's bytes lie (packed.hpp), arithmetic (backend/cpu/).
-
-namespace finteam::inline FINTEAM_ABI {
-
-/// What a checkpoint's matrices are kept as.
-enum class Weights : std::uint8_t {
-  stored,     ///< as the files have them (f16 as f32), with float activations: the accuracy that goldens are held to
-  bf16,       ///< bf16, with activations rounded to bf16; 2 bytes a weight
-  int8,       ///< 8 bits, a scale for every 32; 8.5 bits a weight; activations in 8 bits, a scale for every 32
-  int4,       ///< 4 bits, a scale for every 32; 4.5 bits a weight; activations as for int8
-  int4_zero,  ///< 4 bits, a scale and a zero point for every 32; 5 bits a weight; activations as for int8
-};
-
-/// How one matrix is stored, and how activations meet it.
-enum class Format : std::uint8_t {
-  f32,        ///< float, float activations
-  bf16_wide,  ///< bf16, float activations
-  bf16,       ///< bf16, activations rounded to bf16
-  int8,
-  int4,
-  int4_zero,
-};
-
-/// The format's name, for files and messages.
-[[nodiscard]] constexpr std::string_view name(Format f) noexcept {
-  constexpr std::array<std::string_view, 6> names{"f32", "bf16_wide", "bf16", "int8", "int4", "int4_zero"};
-  return names[static_cast<std::size_t>(f)];
-}
-/// As name(Format), and "stored".
-[[nodiscard]] constexpr std::string_view name(Weights w) noexcept {
-  constexpr std::array<std::string_view, 5> names{"stored", "bf16", "int8", "int4", "int4_zero"};
-  return names[static_cast<std::size_t>(w)];
-}
-
-/// Integers with a scale for every group.
-[[nodiscard]] constexpr bool is_quantised(Format f) noexcept { return f >= Format::int8; }
-
-/// The format of a matrix that is made of `parts`: one, for one product reads them all.
-[[nodiscard]] inline Format format_of(Weights weights, std::span<const RawTensor> parts) noexcept {
-  if (weights != Weights::stored) return static_cast<Format>(static_cast<int>(weights) + 1);
-  const bool all = std::all_of(parts.begin(), parts.end(), [](const RawTensor& p) { return p.dtype == DType::bf16; });
-  return all ? Format::bf16_wide : Format::f32;
-}
-
-/// Inputs that share a scale, in weights and in activations.
-inline constexpr index_t group_inputs = 32;
-
-/// Up to 32 weights of one output: w[j] ≈ scale · (q[j] - zero). The scale is a bf16 number, the zero an integer.
-struct WeightGroup {
-  std::array<std::uint8_t, group_inputs> q{};
-  float scale = 0;
-  float zero = 0;
-
-  [[nodiscard]] float operator[](index_t j) const noexcept {
-    return scale * (static_cast<float>(q[static_cast<std::size_t>(j)]) - zero);
-  }
-};
-
-/// Up to 32 activations of one row: x[j] ≈ scale · q[j], |q[j]| ≤ 127.
-struct ActivationGroup {
-  std::array<std::int8_t, group_inputs> q{};
-  float scale = 0;
-};
-
-namespace detail {
-
-/// The nearest integer, ties to even; |x| < 2^22. (No call: this is the inner loop of loading.)
-[[nodiscard]] inline std::int32_t nearest(float x) noexcept {
-  return static_cast<std::int32_t>(std::bit_cast<std::uint32_t>(x + 0x1.8p23F) - 0x4B400000U);
-}
-
-/// Groups whose greatest magnitude is below this are zero: 127 divided by it must be finite.
-inline constexpr float least_magnitude = 1e-30F;
-
-/// 32 numbers; those that a short group lacks are 0.
-using GroupValues = std::array<float, group_inputs>;
-
-/// The integer nearest to x · inverse, which is finite. The bound on its bits changes nothing; it keeps compilers from
-/// fusing product and rounding, and unlike one on floats it does not keep them from vectorising.
-[[nodiscard]] inline std::int32_t nearest_product(float x, float inverse) noexcept {
-  const auto bits = std::bit_cast<std::int32_t>(x * inverse);
-  return nearest(std::bit_cast<float>(std::min(bits, std::int32_t{0x7F7FFFFF})));
-}
-
-/// What a group's numbers are rounded to: scale · q, q = least … most.
-struct Grid {
-  float scale = 0, inverse = 0;
-  std::int32_t least = 0, most = 0;
-};
-
-/// Σ (x/scale - q)² in units of 2^-16, where reach is halves/2 steps, 2^14 of x's units, and q the nearest integer that
-/// four bits have. In integers, so that the order of the sum is a compiler's choice.
-[[nodiscard]] inline std::int32_t squared_error(const std::array<std::int16_t, group_inputs>& x, std::int32_t halves,
-                                                std::int32_t least) noexcept {
-  const auto factor = static_cast<std::int16_t>(512 * halves), bottom = static_cast<std::int16_t>(256 * least),
-             top = static_cast<std::int16_t>(256 * (least + 15));
-  std::int32_t sum = 0;
-  for (const std::int16_t value : x) {
-    const auto at = static_cast<std::int16_t>((value * factor) >> 16);
-    const auto q = std::min(std::max(static_cast<std::int16_t>((at + 128) & ~255), bottom), top);
-    const auto error = static_cast<std::int16_t>(at - q);
-    sum += error * error;
-  }
-  return sum;
-}
-
-/// How many half steps of 4 bits the numbers x shall span: the least squared error of four, the first of equals.
-/// reach: the span from low, which is a whole number of them with a zero point, else -low.
-[[nodiscard]] inline std::int32_t best_halves(bool from_zero, float low, float reach, const GroupValues& x) noexcept {
-  std::array<std::int16_t, group_inputs> units;
-  for (std::size_t j = 0; j < x.size(); ++j) {
-    units[j] = static_cast<std::int16_t>(nearest_product(x[j], 16384 / reach));
-  }
-  const std::int32_t lowest = nearest_product(low, 16384 / reach);
-  constexpr std::array<std::int32_t, 4> offsets{0, 1, -1, -2};
-  std::int64_t best = std::numeric_limits<std::int64_t>::max();
-  for (std::size_t i = 0; i < offsets.size(); ++i) {
-    const std::int32_t halves = (from_zero ? 31 : 16) + offsets[i];
-    const std::int32_t least = from_zero ? std::max((lowest * halves + 16384) >> 15, -15) : -8;
-    const std::int64_t weighted = std::int64_t{squared_error(units, halves, least)} * ((1 << 20) / (halves * halves));
-    best = std::min(best, weighted * 4 + static_cast<std::int64_t>(i));
-  }
-  return (from_zero ? 31 : 16) + offsets[static_cast<std::size_t>(best % 4)];
-}
-
-/// The grid of an integer format over x, whose extrema are low ≤ 0 ≤ high.
-[[nodiscard]] inline Grid grid_of(Format format, float low, float high, const GroupValues& x) noexcept {
-  const bool from_zero = format == Format::int4_zero;
-  Grid grid{.least = -127, .most = 127};
-  if (format == Format::int8) {
-    grid.scale = std::max(-low, high) / 127;
-  } else {
-    // The number of the greatest magnitude is turned to be negative.
-    const float reach = from_zero ? high - low : -low > high ? -low : -high;
-    grid.scale = reach / (0.5F * static_cast<float>(best_halves(from_zero, low, reach, x)));
-  }
-  grid.scale = to_float(to_bf16(grid.scale));
-  grid.inverse = 1 / grid.scale;
-  if (format != Format::int8) {
-    grid.least = from_zero ? std::max(nearest_product(low, grid.inverse), -15) : -8;
-    grid.most = grid.least + 15;
-  }
-  return grid;
-}
-
-}  // namespace detail
-
-/// The group that stands for `w` (at most 32 numbers; missing ones are 0) in an integer format. With m the number of
-/// the greatest magnitude: int8 has the scale |m| / 127; int4 that of m / -8, m / -8.5, m / -7.5 and m / -7 which has
-/// the least squared error, q - 8 clamped to [-8, 7]; int4_zero that of range / 15, / 15.5, / 16 and / 14.5, where 0
-/// and its range are representable. The scale is rounded to bf16 before the numbers are, so its rounding costs nothing.
-/// A number that is not finite makes the scale NaN.
-/// Source: Q4_0 and make_qx_quants, which tries scales about m / -8, of llama.cpp (ggml-quants.c).
-[[nodiscard]] inline WeightGroup quantise_weights(Format format, std::span<const float> w) noexcept {
-  detail::GroupValues x{};
-  std::copy_n(w.begin(), w.size(), x.begin());
-  // Floats in their order as integers, whose extrema are the same in any order: a compiler may find them in parallel.
-  std::int32_t low = 0, high = 0;
-  for (const float value : x) {
-    const auto bits = std::bit_cast<std::int32_t>(value);
-    const std::int32_t key = bits ^ ((bits >> 31) & 0x7FFFFFFF);
-    low = std::min(low, key);
-    high = std::max(high, key);
-  }
-  const float lowest = std::bit_cast<float>(low < 0 ? low ^ 0x7FFFFFFF : low), highest = std::bit_cast<float>(high);
-  const float none = format == Format::int8 ? 128.0F : 8.0F;
-  WeightGroup group{.scale = 0, .zero = none};
-  group.q.fill(static_cast<std::uint8_t>(none));
-  constexpr std::int32_t infinity = 0x7F800000;
-  if (low < -infinity || high >= infinity) {
-    group.scale = std::numeric_limits<float>::quiet_NaN();
-    return group;
-  }
-  if (std::max(-lowest, highest) < detail::least_magnitude) return group;
-
-  const detail::Grid grid = detail::grid_of(format, lowest, highest, x);
-  const std::int32_t zero = format == Format::int8 ? 128 : format == Format::int4 ? 8 : -grid.least;
-  group.scale = grid.scale;
-  group.zero = static_cast<float>(zero);
-  for (std::size_t j = 0; j < x.size(); ++j) {
-    const std::int32_t q = std::min(std::max(detail::nearest_product(x[j], grid.inverse), grid.least), grid.most);
-    group.q[j] = static_cast<std::uint8_t>(q + zero);
-  }
-  return group;
-}
-
-/// The group that stands for `x` (at most 32 numbers) against an integer format: scale = max|x| / 127, q to nearest.
-/// NaN makes the scale NaN.
-[[nodiscard]] inline ActivationGroup quantise_activations(std::span<const float> x) noexcept {
-  std::uint32_t bits = 0;
-  for (const float v : x) bits = std::max(bits, std::bit_cast<std::uint32_t>(v) & 0x7FFFFFFFU);
-  const float most = std::bit_cast<float>(bits);
-  ActivationGroup group;
-  if (most < detail::least_magnitude) return group;
-  const float inverse = 127.0F / most;
-  for (std::size_t j = 0; j < x.size(); ++j) {
-    const float q = std::min(std::max(x[j] * inverse, -127.0F), 127.0F);  // so no compiler fuses this product
-    group.q[j] = static_cast<std::int8_t>(detail::nearest(q));
-  }
-  group.scale = std::isfinite(most) ? most / 127.0F : std::numeric_limits<float>::quiet_NaN();
-  return group;
-}
-
-}  // namespace finteam::inline FINTEAM_ABI
-
 // ---- finteam/core/panel.hpp ----------------------------------------------------------------------------------------
 // The panel layout of law 3: a weight [n, k] in panels of 16 outputs, with k running inside a panel. One layout serves
 // the matrix-vector kernel, the matrix-matrix kernel and the look-up of a row. Not here: arithmetic
@@ -803,6 +953,9 @@ struct Grid {
 // int4             the same with [2][4][16][4] bytes: the low half of byte j of quad i is input 4i + j of its group of
 //                  32, the high half input 4(i + 4) + j; q + 8
 // int4_zero        int4, with zero points [2][16] bf16 after the scales
+// int1, int2       scales [16] float, then blocks of 64 inputs: b bits a number in [2][b][16][4] bytes; the lowest b
+// bits
+//                  of byte j of line i are input 4 · 8/b · i + j of their group of 32, the next ones 4 inputs further
 // Whatever lies beyond n and k counts as zero. A panel starts at a multiple of 64 bytes.
 
 namespace finteam::inline FINTEAM_ABI {
@@ -818,12 +971,15 @@ inline constexpr index_t block_inputs = 2 * group_inputs;
 
 /// Bytes of the 64 inputs of 16 outputs in an integer format.
 [[nodiscard]] constexpr index_t block_bytes(Format f) noexcept {
-  return f == Format::int8 ? 1088 : f == Format::int4 ? 576 : 640;
+  return 2 * panel_outputs * 4 * bits_of(f) + (is_delta(f) ? 0 : f == Format::int4_zero ? 128 : 64);
 }
+
+/// Bytes before a panel's first block: the scales of its outputs, where they have one each.
+[[nodiscard]] constexpr index_t panel_head_bytes(Format f) noexcept { return is_delta(f) ? panel_outputs * 4 : 0; }
 
 /// Bytes of 16 outputs of k inputs; a multiple of 64.
 [[nodiscard]] constexpr index_t panel_bytes(Format f, index_t k) noexcept {
-  if (is_quantised(f)) return (k + block_inputs - 1) / block_inputs * block_bytes(f);
+  if (is_quantised(f)) return panel_head_bytes(f) + (k + block_inputs - 1) / block_inputs * block_bytes(f);
   return (f == Format::f32 ? k : (k + 1) / 2) * (panel_outputs * 4);
 }
 
@@ -872,10 +1028,60 @@ inline void pack_floats(Format format, std::byte* to, index_t lane, const float*
   }
 }
 
+/// x with the bits of `mask`, places that have the bit `low` and not the bit `high`, in the place of those that lie
+/// high - low further up, and those in theirs.
+[[nodiscard]] constexpr std::uint64_t swap_bits(std::uint64_t x, int high, int low, std::uint64_t mask) noexcept {
+  const std::uint64_t changed = (x ^ x >> (high - low)) & mask;
+  return x ^ changed ^ changed << (high - low);
+}
+
+/// Both groups' words of one output in int1: from the bits of 64 inputs in their order. In the order of a word's
+/// places, bits 4i + j become 8j + i.
+[[nodiscard]] constexpr std::uint64_t word_of_bits(std::uint64_t x) noexcept {
+  x = swap_bits(x, 16, 2, 0x0000CCCC0000CCCCU);
+  x = swap_bits(x, 8, 1, 0x00AA00AA00AA00AAU);
+  x = swap_bits(x, 4, 2, 0x0C0C0C0C0C0C0C0CU);
+  return swap_bits(x, 2, 1, 0x2222222222222222U);
+}
+/// Two lines' words of one output in int2: from the pairs of bits of 32 inputs in their order. Pairs 4i + j of a word
+/// become 4j + i.
+[[nodiscard]] constexpr std::uint64_t word_of_pairs(std::uint64_t x) noexcept {
+  x = swap_bits(x, 16, 4, 0x0000F0F00000F0F0U);
+  return swap_bits(x, 8, 2, 0x00CC00CC00CC00CCU);
+}
+
+/// Row `lane` of the panel of an int1 or int2 matrix, from k numbers as RawDelta has them, and the row's scale.
+inline void pack_delta_row(Format format, std::byte* to, index_t lane, const std::byte* from, index_t k,
+                           float scale) noexcept {
+  std::memcpy(to + lane * 4, &scale, 4);
+  to += panel_head_bytes(format) + lane * 4;
+  const index_t inputs = 64 / bits_of(format);  // of a word
+  for (index_t j = 0; j < k; j += inputs, from += 8, to += 2 * panel_outputs * 4) {
+    const index_t bits = std::min(inputs, k - j) * bits_of(format);
+    std::uint64_t x = 0;
+    std::memcpy(&x, from, static_cast<std::size_t>((bits + 7) / 8));
+    if (bits < 64) x &= (std::uint64_t{1} << bits) - 1;
+    x = format == Format::int1 ? word_of_bits(x) : word_of_pairs(x);
+    const auto low = static_cast<std::uint32_t>(x), high = static_cast<std::uint32_t>(x >> 32);
+    std::memcpy(to, &low, 4);
+    std::memcpy(to + panel_outputs * 4, &high, 4);
+  }
+}
+
+/// Element j of row `lane` of such a panel.
+[[nodiscard]] inline float delta_element(Format format, const std::byte* panel, index_t lane, index_t j) noexcept {
+  const index_t bits = bits_of(format), inputs = 32 / bits;  // of a line
+  const std::byte* line = panel + panel_head_bytes(format) + j / inputs * (panel_outputs * 4);
+  const auto byte = static_cast<unsigned>(line[lane * 4 + j % 4]);
+  const unsigned q = byte >> (bits * (j % inputs / 4)) & ((1U << bits) - 1);
+  return delta_level(format, q) * load_element(panel, DType::f32, lane);
+}
+
 /// Element j of row `lane` of a panel.
 [[nodiscard]] inline float panel_element(Format format, const std::byte* panel, index_t lane, index_t j) noexcept {
   if (format == Format::f32) return load_element(panel, DType::f32, j * panel_outputs + lane);
   if (!is_quantised(format)) return load_element(panel, DType::bf16, (j / 2 * panel_outputs + lane) * 2 + j % 2);
+  if (is_delta(format)) return delta_element(format, panel, lane, j);
   const bool four_bits = format != Format::int8;
   const index_t quad_bytes = panel_outputs * 4, group_bytes = quad_bytes * (four_bits ? 4 : 8);
   const std::byte* block = panel + j / block_inputs * block_bytes(format);
@@ -914,9 +1120,20 @@ class PackedMatrix {
 
   /// Room for the matrix that `parts` make together; every panel must then be packed. For packing on many threads.
   /// Throws Error(mismatch) unless all parts are [n, k] with one k (paired: two of one shape), Error(limit_exceeded)
-  /// if the size overflows.
+  /// if the size overflows, Error(invalid_argument) for a format that only differences have.
   PackedMatrix(std::span<const RawTensor> parts, Join join, Format format, std::pmr::memory_resource* memory)
       : PackedMatrix(shape_of(parts, join), join, format) {
+    if (is_delta(format)) {
+      throw Error(Code::invalid_argument, "matrix", "a format that weights are rounded to", std::string(name(format)));
+    }
+    buffer_ = Buffer(bytes(), memory);
+    data_ = buffer_.data();
+  }
+
+  /// Room for the stacked matrix that the differences `parts` make together; every panel must then be packed.
+  /// Throws Error(mismatch) unless all have one k and one format, Error(limit_exceeded) if the size overflows.
+  PackedMatrix(std::span<const RawDelta> parts, std::pmr::memory_resource* memory)
+      : PackedMatrix(shape_of(parts), Join::stacked, parts[0].format) {
     buffer_ = Buffer(bytes(), memory);
     data_ = buffer_.data();
   }
@@ -946,11 +1163,31 @@ class PackedMatrix {
     return {rows, parts[0].shape[1]};
   }
 
+  /// Throws Error(mismatch) as above.
+  [[nodiscard]] static std::array<index_t, 2> shape_of(std::span<const RawDelta> parts) {
+    index_t rows = 0;
+    for (const RawDelta& part : parts) {
+      if (part.k != parts[0].k || part.format != parts[0].format || !is_delta(part.format)) {
+        throw Error(Code::mismatch, "matrix",
+                    "differences of " + std::to_string(parts[0].k) + " inputs in int1 or int2",
+                    std::to_string(part.k) + " inputs in " + std::string(name(part.format)));
+      }
+      rows = part.n < 0 ? part.n : rows + part.n;
+    }
+    return {rows, parts[0].k};
+  }
+
   /// Packs one tensor on the calling thread.
   explicit PackedMatrix(const RawTensor& raw, Weights weights = Weights::stored,
                         std::pmr::memory_resource* memory = std::pmr::get_default_resource())
       : PackedMatrix({&raw, 1}, Join::stacked, format_of(weights, {&raw, 1}), memory) {
     for (index_t i = 0; i < panels(); ++i) pack(i, {&raw, 1});
+  }
+
+  /// Packs one difference on the calling thread.
+  explicit PackedMatrix(const RawDelta& raw, std::pmr::memory_resource* memory = std::pmr::get_default_resource())
+      : PackedMatrix(std::span(&raw, 1), memory) {
+    for (index_t i = 0; i < panels(); ++i) pack(i, std::span(&raw, 1));
   }
 
   /// n: outputs of a product (paired: of each of the two).
@@ -994,6 +1231,19 @@ class PackedMatrix {
       for (index_t lane = 0; lane < lanes; ++lane) {
         pack_piece(to, lane, rows[static_cast<std::size_t>(lane)], j, std::min(piece, cols_ - j));
       }
+    }
+  }
+
+  /// The same out of differences.
+  void pack(index_t i, std::span<const RawDelta> parts) noexcept {
+    std::byte* to = buffer_.data() + i * panel_bytes();
+    const index_t first = i * panel_outputs, lanes = std::min(panel_outputs, rows_ - first);
+    if (lanes < panel_outputs || cols_ % block_inputs != 0) std::fill_n(to, panel_bytes(), std::byte{0});
+    for (index_t lane = 0; lane < lanes; ++lane) {
+      std::size_t part = 0;
+      index_t at = first + lane;
+      while (at >= parts[part].n) at -= parts[part++].n;
+      detail::pack_delta_row(format_, to, lane, parts[part].row(at), cols_, parts[part].scale(at));
     }
   }
 
@@ -1222,6 +1472,26 @@ struct Chosen {
   [[nodiscard]] index_t count(index_t t) const noexcept { return rows.empty() ? t : static_cast<index_t>(rows.size()); }
 };
 
+/// What a norm scales the rows of a step by: one vector for all, or for some rows an expert's own.
+template <class Space>
+struct RowScales {
+  VectorView<const float, Space> shared;   ///< [d]
+  MatrixView<const float, Space> own{};    ///< [experts, d], or no rows
+  std::span<const std::int32_t> expert{};  ///< by row: whose own it is, or -1; empty: nobody's
+
+  RowScales(VectorView<const float, Space> scale) noexcept : shared(scale) {}
+  RowScales(VectorView<float, Space> scale) noexcept : shared(scale) {}
+  RowScales(VectorView<const float, Space> scale, MatrixView<const float, Space> owns,
+            std::span<const std::int32_t> experts) noexcept
+      : shared(scale), own(owns), expert(experts) {}
+
+  /// The scale of a row. [d]
+  [[nodiscard]] const float* of(index_t row) const noexcept requires(std::is_same_v<Space, Host>) {
+    const std::int32_t k = expert.empty() || own.extent(0) == 0 ? -1 : expert[static_cast<std::size_t>(row)];
+    return k < 0 ? shared.data() : &own(k, 0);
+  }
+};
+
 /// One layer of a paged cache: the pages of each head, one after the other. Zero bytes when it is made.
 template <class Space>
 struct CacheLayer {
@@ -1275,15 +1545,17 @@ template <class B>
 concept Backend = requires(B& b, const typename B::Matrix& w, typename B::Input& input, const RawTensor& raw,
                            std::span<const RawTensor> parts, std::span<const std::int32_t> tokens,
                            std::span<const Site> sites, MatrixView<const float, typename B::Space> x,
-                           MatrixView<float, typename B::Space> y, VectorView<const float, typename B::Space> vector,
-                           TensorView<const float, 3, typename B::Space> x3, TensorView<float, 3, typename B::Space> y3,
-                           CacheLayer<typename B::Space> cache, const Chosen& chosen,
-                           std::pmr::memory_resource* memory) {
+                           MatrixView<float, typename B::Space> y, const RowScales<typename B::Space>& scales,
+                           std::span<const RawDelta> deltas, TensorView<const float, 3, typename B::Space> x3,
+                           TensorView<float, 3, typename B::Space> y3, CacheLayer<typename B::Space> cache,
+                           const Chosen& chosen, std::pmr::memory_resource* memory) {
   typename B::Space;
 
   /// A weight out of a file's tensors, which one product reads together: stacked [Σ n_i, k], or a pair of [n, k].
   /// May keep a pointer to raw.data, which must then outlive it.
   { b.matrix(parts, Join::stacked, Weights::stored, memory) } -> std::same_as<typename B::Matrix>;
+  /// A low-bit difference to a stacked matrix, out of a file's parts, for products only.
+  { b.delta(deltas, memory) } -> std::same_as<typename B::Matrix>;
   { w.rows() } -> std::convertible_to<index_t>;
   { w.cols() } -> std::convertible_to<index_t>;
   /// A vector (a norm's scale) from a file's tensor, as float.
@@ -1302,14 +1574,14 @@ concept Backend = requires(B& b, const typename B::Matrix& w, typename B::Input&
   /// y = x, of the same extents.
   b.copy(x, y);
 
-  /// y[t,i] = x[t,i] · s[i] / sqrt(mean_i x[t,i]² + eps). x [t, d], s [d], y [t, d], overwritten; y may be x.
-  /// Source: Zhang & Sennrich 2019, eq. 4.
-  b.rms_norm(x, vector, 1e-5F, y);
+  /// y[t,i] = x[t,i] · s[t,i] / sqrt(mean_i x[t,i]² + eps), s[t,:] the row's scale. x [t, d], y [t, d], overwritten; y
+  /// may be x. Source: Zhang & Sennrich 2019, eq. 4.
+  b.rms_norm(x, scales, 1e-5F, y);
 
   /// input = the chosen rows of x, as products with matrices of w's format read it. x [t, k]. Weights do not count.
   b.prepare(x, w, input, chosen);
   /// input = the chosen rows of rms_norm(x) for such products.
-  b.prepare_normed(x, vector, 1e-5F, w, input, chosen);
+  b.prepare_normed(x, scales, 1e-5F, w, input, chosen);
 
   /// y[row(r),i] (+)= factor(r) · Σ_j input[r,j] · w[i,j]. w [n, k], stacked, r: the rows that input was prepared for,
   /// y [t, n].
@@ -2164,20 +2436,48 @@ FINTEAM_INLINE inline xsimd::batch<std::uint32_t, Arch> add_dots(const xsimd::ba
   return c;
 }
 
+/// exact[r] += Σ_4 bytes · x[r], rows of Quad bytes at x: four signed bytes, or two pairs of 16 bits. With four bytes
+/// and no dot product of them, in two sums of 16 bits.
+template <class Arch, index_t Quad, std::size_t Rows>
+FINTEAM_INLINE inline void add_bytes(const typename Lanes<Arch>::Bits& bytes, const std::byte* x,
+                                     typename Lanes<Arch>::Bits (&exact)[Rows]) noexcept {
+  using Word = typename Lanes<Arch>::Bits;
+  const Word mask(0x00FF00FFU), even = bytes & mask, odd = shift_right<8>(bytes) & mask;
+  unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
+    const std::byte* at = x + static_cast<index_t>(r) * Quad;
+    if constexpr (has_byte_dot<Arch>) {
+      exact[r] = add_dots<Arch>(bytes, Word(word(at)), exact[r]);
+    } else if constexpr (Quad == 4) {
+      exact[r] = dot8<Arch>(bytes, Word(word(at)), exact[r]);
+    } else {
+      exact[r] = dot16<Arch>(even, Word(word(at)), exact[r]);
+      exact[r] = dot16<Arch>(odd, Word(word(at + 4)), exact[r]);
+    }
+  });
+}
+
+/// A register's words at p, loaded once: GCC 12 would load them anew for every use, which costs more than keeping them.
+template <class Arch>
+FINTEAM_INLINE inline xsimd::batch<std::uint32_t, Arch> load_once(const std::byte* p) noexcept {
+  using Batch = xsimd::batch<std::uint32_t, Arch>;
+  const Batch words = Batch::load_unaligned(reinterpret_cast<const std::uint32_t*>(p));
+#if defined(__AVX512F__)
+  if constexpr (Batch::size == 16) {
+    const __m512i all = words;
+    return Batch(opaque(all));
+  }
+#endif
+  return words;
+}
+
 /// Four signed bytes for each of sixteen outputs, ready for `dot_unsigned`.
 template <class Arch, bool = has_byte_dot<Arch>>
 struct SignedQuads {
   Ints<Arch> bytes;
 
   FINTEAM_INLINE static SignedQuads load(const std::byte* p) noexcept {
-    SignedQuads made{Ints<Arch>::load(p)};
-#if defined(__AVX512VNNI__)
-    if constexpr (Ints<Arch>::parts == 1) {  // once: GCC 12 would load it for every row anew
-      const __m512i bytes = made.bytes.part[0];
-      made.bytes.part[0] = opaque(bytes);
-    }
-#endif
-    return made;
+    if constexpr (Ints<Arch>::parts == 1) return {{{load_once<Arch>(p)}}};
+    return {Ints<Arch>::load(p)};
   }
 };
 
@@ -2248,10 +2548,11 @@ FINTEAM_INLINE inline Ints<Arch> pack_bf16(const Lanes<Arch>& a, const Lanes<Arc
 //
 // float formats        [k][rows]
 // bf16 with a dot      [k/2][rows][2]
-// integer formats      blocks of 64: [16 quads][rows], scales [2][rows] float, offsets [2][rows]
+// integer formats      blocks of 64: [16 quads][rows], scales [2][rows] float, offsets [2][rows] int32, sums [2][rows]
+//                      float
 //
-// A quad is four activations (input_quad_bytes). An offset is what corrects for unsigned weights: -128 or -8 times the
-// sum of the group's numbers (int32), or that sum itself (float) where the weight has a zero point.
+// A quad is four activations (input_quad_bytes). Sums are those of a group's numbers; offsets, -128 or -8 times as
+// much, correct for the unsigned weights of int8 or int4. All but int8 have the same input.
 
 namespace finteam::inline FINTEAM_ABI {
 namespace detail {
@@ -2300,10 +2601,16 @@ template <class Arch>
   return format != Format::int8 && simd::has_byte_pairs<Arch> ? 4 : simd::quad_bytes<Arch>;
 }
 
+/// Bytes of one row's block of 64 inputs in an integer format.
+template <class Arch>
+[[nodiscard]] constexpr index_t input_block_bytes(Format format) noexcept {
+  return 16 * input_quad_bytes<Arch>(format) + 24;
+}
+
 /// Bytes of one row of k elements in a tile.
 template <class Arch>
 [[nodiscard]] constexpr index_t input_row_bytes(Format format, index_t k) noexcept {
-  if (is_quantised(format)) return (k + block_inputs - 1) / block_inputs * (16 * input_quad_bytes<Arch>(format) + 16);
+  if (is_quantised(format)) return (k + block_inputs - 1) / block_inputs * input_block_bytes<Arch>(format);
   return (k + 1) / 2 * (format == Format::bf16 && simd::has_bf16_dot<Arch> ? 4 : 8);
 }
 
@@ -2372,14 +2679,14 @@ class TileRow {
     const auto sum = static_cast<std::int32_t>(simd::sum((low - magic) + (high - magic)));
 
     const index_t half = j / group_inputs % 2, quad = input_quad_bytes<Arch>(format), quads = 16 * quad * rows_;
-    std::byte* block = tile_ + j / block_inputs * (quads + 16 * rows_);
+    std::byte* block = tile_ + j / block_inputs * input_block_bytes<Arch>(format) * rows_;
     write_quads(low, high, quad, block + 8 * half * quad * rows_);
     const float scale = none ? 0.0F : std::isfinite(most) ? most / 127.0F : std::numeric_limits<float>::quiet_NaN();
-    const std::uint32_t offset = format == Format::int4_zero
-                                     ? std::bit_cast<std::uint32_t>(static_cast<float>(sum))
-                                     : static_cast<std::uint32_t>(sum * (format == Format::int8 ? -128 : -8));
+    const float exact = static_cast<float>(sum);
+    const std::int32_t offset = sum * (format == Format::int8 ? -128 : -8);
     std::memcpy(block + quads + (half * rows_ + r_) * 4, &scale, 4);
     std::memcpy(block + quads + ((2 + half) * rows_ + r_) * 4, &offset, 4);
+    std::memcpy(block + quads + ((4 + half) * rows_ + r_) * 4, &exact, 4);
   }
 
   void write_quads(const V& low, const V& high, index_t quad_bytes, std::byte* to) const noexcept {
@@ -2429,6 +2736,15 @@ class CpuInput {
   /// The tile that begins with row t.
   [[nodiscard]] const std::byte* tile(index_t t) const noexcept { return buffer_.data() + t * row_bytes_; }
 
+  /// Whether products with matrices of that format read what was written: those for which it was written do, and a
+  /// difference reads what its base of 8 or 4 bits reads, 8 bits only where activations of both have as many bytes.
+  [[nodiscard]] bool serves(Format format) const noexcept {
+    const bool shared =
+        is_quantised(format_) && (is_delta(format) || (format_ != Format::int8 && format != Format::int8));
+    return format == format_ || (shared && is_quantised(format) &&
+                                 detail::input_quad_bytes<Arch>(format) == detail::input_quad_bytes<Arch>(format_));
+  }
+
   /// Bytes that rows of k elements may need, in any format.
   [[nodiscard]] static std::size_t bytes(index_t rows, index_t k) {
     // 4 bytes an element in the float formats, less in the others once k fills its last block
@@ -2441,6 +2757,7 @@ class CpuInput {
     using Rows = detail::TileShape<Arch>;
     using TileRow = detail::TileRow<Arch>;
     rows_ = t;
+    format_ = format;
     row_bytes_ = detail::input_row_bytes<Arch>(format, k);
     const auto tile = [&](index_t first, index_t size) {
       std::array<float, Rows::most> scales;
@@ -2466,6 +2783,7 @@ class CpuInput {
 
  private:
   index_t rows_ = 0, row_bytes_ = 0;
+  Format format_ = Format::f32;
   Buffer buffer_;
 };
 
@@ -2633,6 +2951,161 @@ class ValueTile {
 }  // namespace detail
 }  // namespace finteam::inline FINTEAM_ABI
 
+// ---- finteam/backend/cpu/delta.hpp ---------------------------------------------------------------------------------
+// What the kernel of every product (tile.hpp) does with a group of 32 inputs of a low-bit difference: bits become
+// bytes, bytes become exact sums. The numbers q are 0 … 2^b - 1; what they stand for follows from the sum of the
+// activations, Σ (2q - 1)·x = 2 Σ q·x - Σ x for one bit, 4 Σ (q - 1.5)·x = 4 Σ q·x - 6 Σ x for two. Not here: loops
+// over k.
+
+namespace finteam::inline FINTEAM_ABI {
+namespace detail {
+
+/// The groups of an int1 or int2 tile: Rows rows of an input, Panels panels.
+template <class Arch, Format F, std::size_t Rows, std::size_t Panels>
+class DeltaGroup {
+ public:
+  using V = simd::Lanes<Arch>;
+
+  /// sums[p][r] += Σ x[r,j] · level(q[i,j]) in the units of the scale (two bits: of a fourth of it), j in group `Half`
+  /// of the block at x and w.
+  template <index_t Half>
+  FINTEAM_INLINE static void add(const std::byte* x, const std::byte* w, index_t stride,
+                                 V (&sums)[Panels][Rows]) noexcept {
+    const std::byte *quads = x + Half * 8 * quad * rows, *scales = x + (16 * quad + 4 * Half) * rows;
+    w += Half * line_bytes * bits;
+    if constexpr (simd::has_byte_dot<Arch> && V::parts == 1) {
+      add_panels(quads, scales, w, stride, sums);
+    } else {
+      simd::unroll<Panels>([&](std::size_t p) FINTEAM_INLINE {
+        simd::unroll<V::parts>([&](std::size_t i) FINTEAM_INLINE {
+          const std::byte* column = w + static_cast<index_t>(p) * stride + static_cast<index_t>(i * V::width) * 4;
+          add_column(quads, scales, column, i, sums[p]);
+        });
+      });
+    }
+  }
+
+  /// sums[p][r] *= the scales of the outputs, at the beginning of each panel.
+  FINTEAM_INLINE static void scale_rows(const std::byte* scales, index_t stride, V (&sums)[Panels][Rows]) noexcept {
+    simd::unroll<Panels>([&](std::size_t p) FINTEAM_INLINE {
+      const V of_outputs = V::load(reinterpret_cast<const float*>(scales + static_cast<index_t>(p) * stride)) *
+                           V::broadcast(F == Format::int1 ? 1.0F : 0.25F);
+      simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE { sums[p][r] = sums[p][r] * of_outputs; });
+    });
+  }
+
+ private:
+  using Word = typename V::Bits;
+  using Batch = typename V::Batch;
+  static constexpr auto rows = static_cast<index_t>(Rows);
+  static constexpr index_t quad = input_quad_bytes<Arch>(F), line_bytes = panel_outputs * 4;
+  static constexpr int bits = static_cast<int>(bits_of(F));
+  static constexpr std::size_t fields = 8 / bits;
+  /// Every other field stays where it is, 2^bits times as great, and has a sum of its own: half the shifts, and no
+  /// chain of sums waits for itself. Where there are registers for both.
+  static constexpr std::size_t chains = Rows * V::parts <= 4 ? 2 : 1;
+  static constexpr bool sums_in_16_bits = quad == 4 && !simd::has_byte_dot<Arch>;
+  static_assert(8 * 2 * 3 * 127 * (1 << bits) < 1 << 15);
+
+  /// f(field, chain, the bytes of N lines): all fields of the lines.
+  template <std::size_t N, class G>
+  FINTEAM_INLINE static void each_field(const Word (&lines)[N], G&& g) noexcept {
+    [&]<std::size_t... I>(std::index_sequence<I...>) FINTEAM_INLINE { (field<I>(lines, g), ...); }
+    (std::make_index_sequence<fields>{});
+  }
+  template <std::size_t I, std::size_t N, class G>
+  FINTEAM_INLINE static void field(const Word (&lines)[N], G&& g) noexcept {
+    constexpr std::size_t chain = I % chains;
+    constexpr int shift = static_cast<int>(I - chain) * bits;
+    const Word mask(0x01010101U * ((1U << bits) - 1) << static_cast<int>(chain) * bits);
+    Word bytes[N];
+    simd::unroll<N>([&](std::size_t n) FINTEAM_INLINE {
+      if constexpr (shift == 0) {
+        bytes[n] = lines[n] & mask;
+      } else {
+        bytes[n] = simd::shift_right<shift>(lines[n]) & mask;
+      }
+    });
+    g(I, chain, bytes);
+  }
+
+  /// 2^bits Σ q·x out of the chains' sums.
+  FINTEAM_INLINE static Word joined(const Word& even, [[maybe_unused]] const Word& odd) noexcept {
+    if constexpr (chains == 2) return simd::shift_left<bits>(even) + odd;
+    return simd::shift_left<bits>(even);
+  }
+
+  /// sum += (exact - 2^bits · mean level · Σ x) · the row's scale; both are exact in float. The row's scale lies at
+  /// `scale`.
+  FINTEAM_INLINE static Batch scaled(const Word& exact, const std::byte* scale, const Batch& sum) noexcept {
+    const Batch of_group(std::bit_cast<float>(simd::word(scale))),
+        of_row(std::bit_cast<float>(simd::word(scale + 16 * rows))), mean(F == Format::int1 ? -1.0F : -6.0F);
+    return simd::fmadd(simd::fmadd(mean, of_row, simd::to_float<Arch>(exact)), of_group, sum);
+  }
+
+  /// All panels together.
+  FINTEAM_INLINE static void add_panels(const std::byte* quads, const std::byte* scales, const std::byte* w,
+                                        index_t stride, V (&sums)[Panels][Rows]) noexcept {
+    Word exact[chains][Panels][Rows];
+    simd::unroll<Panels>([&](std::size_t p) FINTEAM_INLINE {
+      simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
+        for (std::size_t c = 0; c < chains; ++c) exact[c][p][r] = Word(0U);
+      });
+    });
+    simd::unroll<static_cast<std::size_t>(bits)>([&](std::size_t line) FINTEAM_INLINE {
+      Word lines[Panels];
+      simd::unroll<Panels>([&](std::size_t p) FINTEAM_INLINE {
+        const std::byte* at = w + static_cast<index_t>(p) * stride + static_cast<index_t>(line) * line_bytes;
+        lines[p] = simd::load_once<Arch>(at);
+      });
+      each_field(lines, [&](std::size_t field, std::size_t chain, const Word(&bytes)[Panels]) FINTEAM_INLINE {
+        simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
+          const Word row(simd::word(quads + static_cast<index_t>((line * fields + field) * Rows + r) * quad));
+          simd::unroll<Panels>([&](std::size_t p) FINTEAM_INLINE {
+            exact[chain][p][r] = simd::add_dots<Arch>(bytes[p], row, exact[chain][p][r]);
+          });
+        });
+      });
+    });
+    simd::unroll<Panels>([&](std::size_t p) FINTEAM_INLINE {
+      simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
+        sums[p][r].part[0] =
+            scaled(joined(exact[0][p][r], exact[chains - 1][p][r]), scales + 4 * r, sums[p][r].part[0]);
+      });
+    });
+  }
+
+  /// One register of outputs, where a dot product is several instructions: part i of a panel.
+  FINTEAM_INLINE static void add_column(const std::byte* quads, const std::byte* scales, const std::byte* column,
+                                        std::size_t i, V (&sums)[Rows]) noexcept {
+    Word exact[chains][Rows];
+    simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {  // a plain loop would be a call that sets memory
+      for (std::size_t c = 0; c < chains; ++c) exact[c][r] = Word(0U);
+    });
+    simd::unroll<static_cast<std::size_t>(bits)>([&](std::size_t line) FINTEAM_INLINE {
+      std::atomic_signal_fence(std::memory_order_seq_cst);  // or the next column's loads are shared, on the stack
+      const auto* words = reinterpret_cast<const std::uint32_t*>(column + static_cast<index_t>(line) * line_bytes);
+      const Word lines[1] = {Word::load_unaligned(words)};
+      each_field(lines, [&](std::size_t field, std::size_t chain, const Word(&bytes)[1]) FINTEAM_INLINE {
+        simd::add_bytes<Arch, quad>(bytes[0], quads + static_cast<index_t>((line * fields + field) * Rows) * quad,
+                                    exact[chain]);
+      });
+    });
+    simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
+      Word sum = exact[0][r], odd = exact[chains - 1][r];
+      if constexpr (sums_in_16_bits) {
+        const Word none(0U), ones(0x00010001U);
+        sum = simd::dot16<Arch>(sum, ones, none);
+        if constexpr (chains == 2) odd = simd::dot16<Arch>(odd, ones, none);
+      }
+      sums[r].part[i] = scaled(joined(sum, odd), scales + 4 * r, sums[r].part[i]);
+    });
+  }
+};
+
+}  // namespace detail
+}  // namespace finteam::inline FINTEAM_ABI
+
 // ---- finteam/backend/cpu/tile.hpp ----------------------------------------------------------------------------------
 // The one kernel of every product: a few rows of an input against one or two panels, sums in registers.
 // The order of every sum (law 3): one accumulator for each output, taken in increasing k; for the integer formats an
@@ -2665,6 +3138,8 @@ class Tile {
                                     Ahead& ahead) noexcept {
     Tile tile;
     each([&](std::size_t p, std::size_t r) FINTEAM_INLINE { tile.sums_[p][r] = V::zero(); });
+    [[maybe_unused]] const std::byte* const scales = w;
+    w += panel_head_bytes(F);
     for (index_t j = 0; j < k;) {
       const index_t end = std::min(k, j + Ahead::elements(F));
       ahead.fetch();
@@ -2684,6 +3159,7 @@ class Tile {
         for (; j < end; j += 2, w += step, x += (dot_pairs ? 4 : 8) * rows) tile.add_pairs(x, w, stride);
       }
     }
+    if constexpr (is_delta(F)) Delta::scale_rows(scales, stride, tile.sums_);
     each([&](std::size_t p, std::size_t r) FINTEAM_INLINE { tile.sums_[p][r].store(sums + (p * Rows + r) * 16); });
   }
 
@@ -2694,7 +3170,8 @@ class Tile {
   static constexpr auto rows = static_cast<index_t>(Rows);
   static constexpr bool dot_pairs = F == Format::bf16 && simd::has_bf16_dot<Arch>;
   static constexpr index_t quad = input_quad_bytes<Arch>(F);
-  static constexpr index_t x_block = (16 * quad + 16) * rows;
+  using Delta = DeltaGroup<Arch, F, Rows, Panels>;
+  static constexpr index_t x_block = input_block_bytes<Arch>(F) * rows;
   static constexpr index_t step = (is_quantised(F) ? block_bytes(F) : 64) * Interleaved;
 
   template <class G>
@@ -2754,7 +3231,9 @@ class Tile {
   /// Group `Half` of a block: 32 elements of every row.
   template <index_t Half>
   FINTEAM_INLINE void add_group(const std::byte* x, const std::byte* w, index_t stride) noexcept {
-    if constexpr (simd::has_byte_dot<Arch> && simd::Lanes<Arch>::parts == 1) {
+    if constexpr (is_delta(F)) {
+      Delta::template add<Half>(x, w, stride, sums_);
+    } else if constexpr (simd::has_byte_dot<Arch> && simd::Lanes<Arch>::parts == 1) {
       add_dots<Half>(x, w, stride);
     } else {
       each_panel([&](std::size_t p) FINTEAM_INLINE {
@@ -2815,7 +3294,7 @@ class Tile {
       if constexpr (F == Format::int4_zero) zeros = V::zero() - simd::load_bf16<Arch>(at + 64);
       simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
         V sum = simd::to_float<Arch>(exact[p][r]);
-        if constexpr (F == Format::int4_zero) sum = simd::fmadd(zeros, number(x + (8 + 4 * Half) * rows + 4 * r), sum);
+        if constexpr (F == Format::int4_zero) sum = simd::fmadd(zeros, number(x + (16 + 4 * Half) * rows + 4 * r), sum);
         sums_[p][r] = simd::fmadd(sum, scales * number(x + 4 * Half * rows + 4 * r), sums_[p][r]);
       });
     });
@@ -2835,11 +3314,12 @@ class Tile {
       std::atomic_signal_fence(std::memory_order_seq_cst);  // or the next column's loads are shared, on the stack
       const Word bytes = Word::load_unaligned(reinterpret_cast<const std::uint32_t*>(column + 64 * line));
       if constexpr (F == Format::int8) {
-        add_bytes(bytes, quads + static_cast<index_t>(line * Rows) * quad, exact);
+        simd::add_bytes<Arch, quad>(bytes, quads + static_cast<index_t>(line * Rows) * quad, exact);
       } else {
         const Word mask(0x0F0F0F0FU);
-        add_bytes(bytes & mask, quads + static_cast<index_t>(line * Rows) * quad, exact);
-        add_bytes(simd::shift_right<4>(bytes) & mask, quads + static_cast<index_t>((line + 4) * Rows) * quad, exact);
+        simd::add_bytes<Arch, quad>(bytes & mask, quads + static_cast<index_t>(line * Rows) * quad, exact);
+        simd::add_bytes<Arch, quad>(simd::shift_right<4>(bytes) & mask,
+                                    quads + static_cast<index_t>((line + 4) * Rows) * quad, exact);
       }
     });
     const auto of_weights = simd::load_bf16<Arch>(w + 2 * group_bytes + 32 * Half).part[i];
@@ -2854,26 +3334,10 @@ class Tile {
       auto sum = simd::to_float<Arch>(exact[r]);
       if constexpr (F == Format::int4_zero) {
         const auto zeros = V::zero().part[i] - simd::load_bf16<Arch>(w + 2 * group_bytes + 32 * Half + 64).part[i];
-        sum = simd::fmadd(zeros, number(8), sum);
+        sum = simd::fmadd(zeros, number(16), sum);
       }
       auto& total = sums_[p][r].part[i];
       total = simd::fmadd(sum, of_weights * number(0), total);
-    });
-  }
-
-  /// exact[r] += Σ_4 bytes · x[r]
-  FINTEAM_INLINE static void add_bytes(const Word& bytes, const std::byte* x, Word (&exact)[Rows]) noexcept {
-    const Word mask(0x00FF00FFU), even = bytes & mask, odd = simd::shift_right<8>(bytes) & mask;
-    simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
-      const std::byte* at = x + static_cast<index_t>(r) * quad;
-      if constexpr (simd::has_byte_dot<Arch>) {
-        exact[r] = simd::add_dots<Arch>(bytes, Word(simd::word(at)), exact[r]);
-      } else if constexpr (quad == 4) {
-        exact[r] = simd::dot8<Arch>(bytes, Word(simd::word(at)), exact[r]);
-      } else {
-        exact[r] = simd::dot16<Arch>(even, Word(simd::word(at)), exact[r]);
-        exact[r] = simd::dot16<Arch>(odd, Word(simd::word(at + 4)), exact[r]);
-      }
     });
   }
 
@@ -3182,6 +3646,8 @@ class MatmulJob {
       case Format::int8: return pairs<Format::int8>(first, last);
       case Format::int4: return pairs<Format::int4>(first, last);
       case Format::int4_zero: return pairs<Format::int4_zero>(first, last);
+      case Format::int1: return pairs<Format::int1>(first, last);
+      case Format::int2: return pairs<Format::int2>(first, last);
     }
   }
 
@@ -3327,10 +3793,14 @@ class BasicCpu {
   [[nodiscard]] PackedMatrix matrix(std::span<const RawTensor> parts, Join join, Weights weights,
                                     std::pmr::memory_resource* memory) const {
     PackedMatrix w(parts, join, format_of(weights, parts), memory);
-    const index_t size = detail::chunk_size(executor_, w.panels(), w.cols() * panel_outputs);
-    detail::for_chunks(executor_, w.panels(), size, [&](index_t first, index_t last) {
-      for (index_t i = first; i < last; ++i) w.pack(i, parts);
-    });
+    pack(w, parts);
+    return w;
+  }
+
+  /// A difference of few bits, packed in the same way. Errors as PackedMatrix.
+  [[nodiscard]] PackedMatrix delta(std::span<const RawDelta> parts, std::pmr::memory_resource* memory) const {
+    PackedMatrix w(parts, memory);
+    pack(w, parts);
     return w;
   }
 
@@ -3360,9 +3830,9 @@ class BasicCpu {
   void copy(MatrixView<const float> x, MatrixView<float> y) const { detail::copy(x, y); }
 
   /// y[t,i] = x[t,i] · s[i] / sqrt(mean_i x[t,i]² + eps)
-  void rms_norm(MatrixView<const float> x, VectorView<const float> s, float eps, MatrixView<float> y) const {
+  void rms_norm(MatrixView<const float> x, const RowScales<Host>& s, float eps, MatrixView<float> y) const {
     for_rows(x.extent(0), 2 * x.extent(1),
-             [&](index_t t) { detail::rms_norm_row<Arch>(&x(t, 0), s.data(), eps, x.extent(1), &y(t, 0)); });
+             [&](index_t t) { detail::rms_norm_row<Arch>(&x(t, 0), s.of(t), eps, x.extent(1), &y(t, 0)); });
   }
 
   /// input = x[row(t),:], as products with w's format read it.
@@ -3374,7 +3844,7 @@ class BasicCpu {
   }
 
   /// input = rms_norm(x)[row(t),:]
-  void prepare_normed(MatrixView<const float> x, VectorView<const float> s, float eps, const PackedMatrix& w,
+  void prepare_normed(MatrixView<const float> x, const RowScales<Host>& s, float eps, const PackedMatrix& w,
                       Input& input, const Chosen& chosen = {}) const {
     const index_t k = x.extent(1);
     input.write(
@@ -3382,7 +3852,7 @@ class BasicCpu {
         [&, eps, k](index_t t) { return detail::rms_norm_scale<Arch>(&x(chosen.row(t), 0), eps, k); },
         [&, k](index_t t, float scale, index_t j) {
           return detail::load_row<Arch>(&x(chosen.row(t), 0), j, k) * detail::simd::Lanes<Arch>::broadcast(scale) *
-                 detail::load_row<Arch>(s.data(), j, k);
+                 detail::load_row<Arch>(s.of(chosen.row(t)), j, k);
         });
   }
 
@@ -3431,6 +3901,14 @@ class BasicCpu {
   }
 
  private:
+  template <class Part>
+  void pack(PackedMatrix& w, std::span<const Part> parts) const {
+    const index_t size = detail::chunk_size(executor_, w.panels(), w.cols() * panel_outputs);
+    detail::for_chunks(executor_, w.panels(), size, [&](index_t first, index_t last) {
+      for (index_t i = first; i < last; ++i) w.pack(i, parts);
+    });
+  }
+
   /// f(i) for every i in [0, count), in chunks that are worth a thread.
   template <class F>
   void for_rows(index_t count, index_t work_per_row, F&& f) const {
@@ -3500,6 +3978,16 @@ class Reference {
     return w;
   }
 
+  /// The differences `parts`, stacked, each number as it counts. Throws Error(mismatch) unless they join.
+  [[nodiscard]] Matrix delta(std::span<const RawDelta> parts, std::pmr::memory_resource* memory) const {
+    const PackedMatrix shape(parts, memory);
+    Matrix w{.values = {}, .format = shape.format(), .n = shape.rows(), .k = shape.cols()};
+    for (const RawDelta& part : parts) {
+      for (index_t i = 0; i < part.n * part.k; ++i) w.values.push_back(part(i / part.k, i % part.k));
+    }
+    return w;
+  }
+
   [[nodiscard]] Input input(index_t, index_t, std::pmr::memory_resource*) const { return {}; }
 
   /// Throws Error(mismatch) unless raw is [n].
@@ -3525,7 +4013,7 @@ class Reference {
   void copy(MatrixView<const float> x, MatrixView<float> y) const { detail::copy(x, y); }
 
   /// y[t,i] = x[t,i] · s[i] / sqrt(mean_i x[t,i]² + eps)
-  void rms_norm(MatrixView<const float> x, VectorView<const float> s, float eps, MatrixView<float> y) const {
+  void rms_norm(MatrixView<const float> x, const RowScales<Host>& s, float eps, MatrixView<float> y) const {
     const FpEnvironment environment;
     for (index_t t = 0; t < x.extent(0); ++t) {
       double squares = 0;
@@ -3535,7 +4023,7 @@ class Reference {
       }
       const double scale = 1 / std::sqrt(squares / static_cast<double>(x.extent(1)) + static_cast<double>(eps));
       for (index_t i = 0; i < x.extent(1); ++i) {
-        y(t, i) = static_cast<float>(static_cast<double>(x(t, i)) * scale * static_cast<double>(s(i)));
+        y(t, i) = static_cast<float>(static_cast<double>(x(t, i)) * scale * static_cast<double>(s.of(t)[i]));
       }
     }
   }
@@ -3553,7 +4041,7 @@ class Reference {
   }
 
   /// input = rms_norm(x)[row(t),:]
-  void prepare_normed(MatrixView<const float> x, VectorView<const float> s, float eps, const Matrix& w, Input& input,
+  void prepare_normed(MatrixView<const float> x, const RowScales<Host>& s, float eps, const Matrix& w, Input& input,
                       const Chosen& chosen = {}) const {
     std::vector<float> y(static_cast<std::size_t>(x.size()));
     const MatrixView<float> normed(y.data(), x.extents());
@@ -3919,7 +4407,7 @@ namespace finteam::inline FINTEAM_ABI {
 
 // ---- finteam/expert/open_options.hpp -------------------------------------------------------------------------------
 // How a checkpoint's or a team's weights are opened.
-// Not here: what the options make of each tensor (weight_table.hpp).
+// Not here: what the options make of each tensor (source_weights.hpp).
 
 namespace finteam::inline FINTEAM_ABI {
 
@@ -4484,6 +4972,355 @@ class JsonFile {
 
 }  // namespace finteam::inline FINTEAM_ABI
 
+// ---- finteam/file/config.hpp ---------------------------------------------------------------------------------------
+// config.json and generation_config.json of the Llama family (2, 3, 3.1, 3.2) and of merged checkpoints (Mixtral), as
+// transformers 4 and 5 write them. Not here: other families, rope's frequencies (layer/rope.hpp), tensors.
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// How the angles of rope are scaled for contexts longer than those of pretraining.
+enum class RopeType : std::uint8_t {
+  none,    ///< transformers: "default"
+  linear,  ///< every frequency / factor
+  llama3,  ///< low frequencies / factor, high ones as they are, smooth between
+};
+
+/// Rotary position embedding: frequency i of e/2 is theta^(-2i/e), then scaled by type.
+/// Fields after theta are 0 where the type has no use for them.
+struct RopeConfig {
+  RopeType type = RopeType::none;
+  double theta = 10'000;
+  double factor = 0;
+  double low_freq_factor = 0;
+  double high_freq_factor = 0;
+  index_t original_max_positions = 0;
+
+  friend bool operator==(const RopeConfig&, const RopeConfig&) = default;
+};
+
+/// The shape and the constants of a Llama decoder, or of one whose feed-forward layers hold several experts (Mixtral).
+struct Config {
+  std::string where;       ///< what errors call it: "micro/config.json"
+  std::string model_type;  ///< "llama" or "mixtral"
+  index_t v = 0;           ///< vocabulary
+  index_t d = 0;           ///< model width
+  index_t layers = 0;
+  index_t h = 0;                  ///< heads
+  index_t g = 0;                  ///< key/value heads; divides h
+  index_t e = 0;                  ///< head width, even
+  index_t f = 0;                  ///< feed-forward width, of each expert
+  index_t experts = 1;            ///< in each feed-forward layer
+  index_t experts_per_token = 0;  ///< of them, that a router chooses in each layer; 0: no router, and one expert
+  index_t max_positions = 0;
+  double rms_norm_eps = 0;
+  bool tie_word_embeddings = false;  ///< the output matrix is the input embedding
+  RopeConfig rope;
+  std::optional<std::int32_t> bos;  ///< none if the files name none
+  std::vector<std::int32_t> eos;    ///< any of them ends a text; empty if the files name none
+
+  /// Whether each feed-forward layer has a router.
+  [[nodiscard]] bool is_routed() const noexcept { return experts_per_token > 0; }
+};
+
+namespace detail {
+
+inline constexpr std::int64_t config_max_positions = std::int64_t{1} << 30;
+
+/// {rope_type, factor, …}: transformers 4's rope_scaling or 5's rope_parameters. theta is left alone.
+[[nodiscard]] inline RopeConfig read_rope(const JsonView& json) {
+  RopeConfig rope;
+  const auto newer = json.find("rope_type");
+  const auto older = json.find("type");
+  if (newer && older && newer->as_string() != older->as_string()) {
+    older->refuse(in_quotes(newer->as_string()) + " as rope_type says", Code::mismatch);
+  }
+  const std::string type = newer ? newer->as_string() : older ? older->as_string() : "default";
+  if (const auto part = json.find("partial_rotary_factor"); part && part->as_number() != 1.0) {
+    part->refuse("1 (a rotation of whole heads)", Code::unsupported);
+  }
+  if (type == "default") return rope;
+  if (type != "linear" && type != "llama3") {
+    (newer ? *newer : *older).refuse("default, linear or llama3", Code::unsupported);
+  }
+  rope.factor = json.at("factor").as_number(1, 1e6);
+  if (type == "linear") {
+    rope.type = RopeType::linear;
+    return rope;
+  }
+  rope.type = RopeType::llama3;
+  rope.low_freq_factor = json.at("low_freq_factor").as_number(1e-6, 1e6);
+  const JsonView high = json.at("high_freq_factor");
+  rope.high_freq_factor = high.as_number(1e-6, 1e6);
+  if (rope.high_freq_factor <= rope.low_freq_factor) high.refuse("more than low_freq_factor", Code::mismatch);
+  rope.original_max_positions =
+      static_cast<index_t>(json.at("original_max_position_embeddings").as_int(1, config_max_positions));
+  return rope;
+}
+
+/// The rope of a config in either transformers' words; where both are there they must agree. theta: if nothing names
+/// it.
+[[nodiscard]] inline RopeConfig read_rope_of_config(const JsonView& json, double default_theta) {
+  constexpr double least = 1e-3, most = 1e12;
+  const auto theta = json.find("rope_theta");
+  const auto scaling = json.find("rope_scaling");
+  const auto parameters = json.find("rope_parameters");
+  RopeConfig rope = parameters ? read_rope(*parameters) : scaling ? read_rope(*scaling) : RopeConfig{};
+  if (parameters && scaling && read_rope(*scaling) != rope) {
+    scaling->refuse("the same as rope_parameters", Code::mismatch);
+  }
+  std::optional<double> value;
+  const auto merge = [&](const std::optional<JsonView>& x) {
+    if (!x) return;
+    const double stated = x->as_number(least, most);
+    if (value && *value != stated) x->refuse("rope_theta as elsewhere, " + Json(*value).dump(), Code::mismatch);
+    value = stated;
+  };
+  merge(theta);
+  if (scaling) merge(scaling->find("rope_theta"));
+  if (parameters) merge(parameters->find("rope_theta"));
+  rope.theta = value.value_or(default_theta);
+  return rope;
+}
+
+/// Appends the token ids of an integer or a list of them, each once; ids must lie in [0, v).
+inline void read_token_ids(const JsonView& json, index_t v, std::vector<std::int32_t>& ids) {
+  const auto add = [&](const JsonView& id) {
+    const auto x = static_cast<std::int32_t>(id.as_int(0, v - 1));
+    if (std::ranges::find(ids, x) == ids.end()) ids.push_back(x);
+  };
+  if (!json.is_array()) return add(json);
+  if (json.size() > 256) json.refuse("at most 256 ids", Code::limit_exceeded);
+  json.each(add);
+}
+
+/// Features that change the arithmetic and that this build does not have.
+inline void refuse_unsupported(const JsonView& json) {
+  const auto is = [&](std::string_view key, std::string_view only) {
+    if (const auto x = json.find(key); x && x->as_string() != only) x->refuse(in_quotes(only), Code::unsupported);
+  };
+  const auto off = [&](std::string_view key) {
+    if (const auto x = json.find(key); x && x->as_bool()) x->refuse("false", Code::unsupported);
+  };
+  is("hidden_act", "silu");
+  off("attention_bias");
+  off("mlp_bias");
+  if (const auto part = json.find("partial_rotary_factor"); part && part->as_number() != 1.0) {
+    part->refuse("1 (a rotation of whole heads)", Code::unsupported);
+  }
+  if (const auto x = json.find("quantization_config")) x->refuse("weights that are not quantised", Code::unsupported);
+}
+
+/// What Mixtral's config says besides Llama's. Refused: windows of attention, and keys of other families that mix
+/// experts by other rules. Jitter and the auxiliary loss are training's.
+inline void read_experts(const JsonView& json, Config& c) {
+  for (const std::string_view key :
+       {"sliding_window", "norm_topk_prob", "routed_scaling_factor", "scoring_func", "topk_method", "n_group",
+        "topk_group", "n_shared_experts", "num_shared_experts", "shared_expert_intermediate_size",
+        "shared_intermediate_size", "moe_intermediate_size", "first_k_dense_replace", "moe_layer_freq",
+        "decoder_sparse_step", "mlp_only_layers", "router_bias", "use_routing_bias", "expert_capacity"}) {
+    if (const auto x = json.find(key)) x->refuse("null", Code::unsupported);
+  }
+  c.experts = static_cast<index_t>(json.at("num_local_experts").as_int(1, 4096));
+  c.experts_per_token = static_cast<index_t>(json.at("num_experts_per_tok").as_int(1, c.experts));
+  if (!json.find("num_key_value_heads")) {
+    throw Error(Code::not_found, c.where, "key \"num_key_value_heads\", whose default Mixtral has at 8", "none");
+  }
+}
+
+}  // namespace detail
+
+/// The Config of a config.json's text. Needed: model_type, vocab_size, hidden_size, num_hidden_layers,
+/// num_attention_heads, intermediate_size, and of Mixtral num_local_experts, num_experts_per_tok and
+/// num_key_value_heads; the rest defaults as transformers' LlamaConfig and MixtralConfig do, but no eos and no bos.
+/// Error(not_found): a key is missing. Error(malformed): a value of another type, or out of its bounds.
+/// Error(unsupported): another model_type, rope type or feature. Error(mismatch): values that contradict each other.
+[[nodiscard]] inline Config parse_config(std::string_view text, std::string where) {
+  const JsonFile file(text, std::move(where), JsonLimits{.values = 100'000, .bytes = std::size_t{1} << 24});
+  const JsonView json = file.root();
+  Config c;
+  c.where = file.where();
+  c.model_type = json.at("model_type").as_string();
+  const bool mixtral = c.model_type == "mixtral";
+  if (!mixtral && c.model_type != "llama") {
+    json.at("model_type").refuse("\"llama\" or \"mixtral\"", Code::unsupported);
+  }
+  detail::refuse_unsupported(json);
+  if (mixtral) detail::read_experts(json, c);
+
+  const auto extent = [&](std::string_view key, std::int64_t most) {
+    return static_cast<index_t>(json.at(key).as_int(1, most));
+  };
+  c.v = extent("vocab_size", 10'000'000);
+  c.d = extent("hidden_size", 1'000'000);
+  c.layers = extent("num_hidden_layers", 1'000);
+  c.h = extent("num_attention_heads", 10'000);
+  c.f = extent("intermediate_size", 10'000'000);
+  c.g = static_cast<index_t>(json.int_or("num_key_value_heads", c.h, 1, 10'000));
+  if (c.h % c.g != 0) {
+    json.at("num_key_value_heads").refuse("a divisor of num_attention_heads " + std::to_string(c.h), Code::mismatch);
+  }
+  const auto head_dim = json.find("head_dim");
+  if (!head_dim && c.d % c.h != 0) {
+    json.at("hidden_size").refuse("a multiple of num_attention_heads " + std::to_string(c.h), Code::mismatch);
+  }
+  c.e = head_dim ? static_cast<index_t>(head_dim->as_int(1, 65'536)) : c.d / c.h;
+  if (c.e % 2 != 0) throw Error(Code::mismatch, c.where + ": head_dim", "an even width", std::to_string(c.e));
+
+  c.max_positions = static_cast<index_t>(
+      json.int_or("max_position_embeddings", mixtral ? 131'072 : 2048, 1, detail::config_max_positions));
+  c.rms_norm_eps = json.number_or("rms_norm_eps", mixtral ? 1e-5 : 1e-6, 0, 1);
+  c.tie_word_embeddings = json.bool_or("tie_word_embeddings", false);
+  c.rope = detail::read_rope_of_config(json, mixtral ? 1e6 : 1e4);
+  if (const auto bos = json.find("bos_token_id")) c.bos = static_cast<std::int32_t>(bos->as_int(0, c.v - 1));
+  if (const auto eos = json.find("eos_token_id")) detail::read_token_ids(*eos, c.v, c.eos);
+  return c;
+}
+
+/// Adds what generation_config.json says to a Config: more eos ids, and bos if there was none.
+/// Errors as parse_config; its other keys (temperature, top_p, …) are the caller's business.
+inline void merge_generation_config(std::string_view text, std::string where, Config& config) {
+  const JsonFile file(text, std::move(where), JsonLimits{.values = 100'000, .bytes = std::size_t{1} << 24});
+  const JsonView json = file.root();
+  if (const auto eos = json.find("eos_token_id")) detail::read_token_ids(*eos, config.v, config.eos);
+  const auto bos = json.find("bos_token_id");
+  if (bos && !config.bos) config.bos = static_cast<std::int32_t>(bos->as_int(0, config.v - 1));
+}
+
+/// Reads `folder`/config.json, and `folder`/generation_config.json if it is there. Errors as MappedFile::open and
+/// parse_config.
+[[nodiscard]] inline Config read_config(const std::filesystem::path& folder) {
+  const auto read = [](const std::filesystem::path& path) { return read_text_file(path, std::size_t{1} << 24); };
+  const auto path = folder / "config.json";
+  Config config = parse_config(read(path), detail::file_label(path));
+  const auto generation = folder / "generation_config.json";
+  std::error_code ignored;
+  if (std::filesystem::exists(generation, ignored)) {
+    merge_generation_config(read(generation), detail::file_label(generation), config);
+  }
+  return config;
+}
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/expert/weight_table.hpp -------------------------------------------------------------------------------
+// Which tensors a decoder is made of, in the order in which it is loaded. Not here: whether a checkpoint holds them,
+// and what becomes of each (source_weights.hpp).
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// Tensor names of a family; those of a layer stand behind `layer` + its number + ".".
+struct TensorNames {
+  std::string_view embed_tokens, norm, lm_head, layer;
+  std::string_view input_norm, q_proj, k_proj, v_proj, o_proj, post_attention_norm, gate_proj, up_proj, down_proj;
+};
+
+/// How a merged checkpoint's files hold the router and the experts of a feed-forward layer.
+enum class ExpertLayout : std::uint8_t {
+  separate,  ///< tensors for each expert: transformers 4, mergekit, and what transformers 5 saves unless told otherwise
+  fused,     ///< one for all: gate_up_proj [experts, 2f, d], gate_proj before up_proj, and down_proj [experts, d, f]
+};
+
+/// Llama 2, 3, 3.1, 3.2. Source: transformers, modeling_llama.py.
+inline constexpr TensorNames llama_names{
+    .embed_tokens = "model.embed_tokens.weight",
+    .norm = "model.norm.weight",
+    .lm_head = "lm_head.weight",
+    .layer = "model.layers.",
+    .input_norm = "input_layernorm.weight",
+    .q_proj = "self_attn.q_proj.weight",
+    .k_proj = "self_attn.k_proj.weight",
+    .v_proj = "self_attn.v_proj.weight",
+    .o_proj = "self_attn.o_proj.weight",
+    .post_attention_norm = "post_attention_layernorm.weight",
+    .gate_proj = "mlp.gate_proj.weight",
+    .up_proj = "mlp.up_proj.weight",
+    .down_proj = "mlp.down_proj.weight",
+};
+
+/// Names behind a layer's in a merged checkpoint: of the router, and what the experts' tensors begin with.
+struct ExpertNames {
+  std::string_view router, experts;
+};
+/// Mixtral's. Source: transformers 5.23, modeling_mixtral.py and conversion_mapping.py.
+[[nodiscard]] constexpr ExpertNames mixtral_names(ExpertLayout layout) noexcept {
+  return layout == ExpertLayout::separate ? ExpertNames{"block_sparse_moe.gate.weight", "block_sparse_moe.experts."}
+                                          : ExpertNames{"mlp.gate.weight", "mlp.experts."};
+}
+
+/// One weight of a decoder: a vector [n], or a matrix of tensors [n_i, k] that one product reads together.
+struct WeightEntry {
+  /// Where a tensor [experts, rows, k] holds more than the part: n of the rows of one expert, from `first` on.
+  struct Slice {
+    index_t experts, rows, expert, first;
+  };
+  struct Part {
+    std::string name;
+    index_t n;
+    std::optional<Slice> slice{};
+  };
+  std::vector<Part> parts;
+  index_t k = 0;  ///< 0 for a vector
+  Join join = Join::stacked;
+  std::optional<index_t> expert{};  ///< of a feed-forward layer that has several
+  bool is_router = false;           ///< kept as it is stored whatever the options say: its errors choose experts
+};
+
+namespace detail {
+
+/// A layer's router and experts. at(part): the name of a tensor of the layer.
+template <class At>
+void add_experts(const Config& c, ExpertLayout layout, At&& at, std::vector<WeightEntry>& table) {
+  const ExpertNames names = mixtral_names(layout);
+  table.push_back({.parts = {{at(names.router), c.experts}}, .k = c.d, .is_router = true});
+  for (index_t expert = 0; expert < c.experts; ++expert) {
+    std::vector<WeightEntry::Part> gate_up, down;
+    if (layout == ExpertLayout::separate) {
+      const std::string prefix = std::string(names.experts) + std::to_string(expert);
+      gate_up = {{at(prefix + ".w1.weight"), c.f}, {at(prefix + ".w3.weight"), c.f}};
+      down = {{at(prefix + ".w2.weight"), c.d}};
+    } else {
+      const std::string both = at(std::string(names.experts) + "gate_up_proj");
+      using Slice = WeightEntry::Slice;
+      gate_up = {{both, c.f, Slice{c.experts, 2 * c.f, expert, 0}},
+                 {both, c.f, Slice{c.experts, 2 * c.f, expert, c.f}}};
+      down = {{at(std::string(names.experts) + "down_proj"), c.d, Slice{c.experts, c.d, expert, 0}}};
+    }
+    table.push_back({.parts = std::move(gate_up), .k = c.d, .join = Join::paired, .expert = expert});
+    table.push_back({.parts = std::move(down), .k = c.f, .expert = expert});
+  }
+}
+
+}  // namespace detail
+
+/// The weights of a decoder of that config, in the order of DecoderWeights. layout: of a merged checkpoint's files.
+[[nodiscard]] inline std::vector<WeightEntry> weight_table(const Config& c,
+                                                           ExpertLayout layout = ExpertLayout::separate) {
+  const TensorNames& names = llama_names;
+  const index_t queries = c.h * c.e, keys = c.g * c.e;
+  std::vector<WeightEntry> table;
+  table.push_back({{{std::string(names.embed_tokens), c.v}}, c.d});
+  for (index_t l = 0; l < c.layers; ++l) {
+    const auto at = [&](std::string_view part) {
+      return std::string(names.layer) + std::to_string(l) + "." + std::string(part);
+    };
+    table.push_back({{{at(names.input_norm), c.d}}});
+    table.push_back({{{at(names.q_proj), queries}, {at(names.k_proj), keys}, {at(names.v_proj), keys}}, c.d});
+    table.push_back({{{at(names.o_proj), c.d}}, queries});
+    table.push_back({{{at(names.post_attention_norm), c.d}}});
+    if (c.is_routed()) {
+      detail::add_experts(c, layout, at, table);
+      continue;
+    }
+    table.push_back({{{at(names.gate_proj), c.f}, {at(names.up_proj), c.f}}, c.d, Join::paired});
+    table.push_back({{{at(names.down_proj), c.d}}, c.f});
+  }
+  table.push_back({{{std::string(names.norm), c.d}}});
+  if (!c.tie_word_embeddings) table.push_back({{{std::string(names.lm_head), c.v}}, c.d});
+  return table;
+}
+
+}  // namespace finteam::inline FINTEAM_ABI
+
 // ---- finteam/file/safetensors_header.hpp ---------------------------------------------------------------------------
 // What a safetensors header says, checked: each tensor's own facts, and that the tensors tile the data.
 // Not here: the file and its tensors (safetensors.hpp).
@@ -4901,280 +5738,27 @@ class Checkpoint {
 
 }  // namespace finteam::inline FINTEAM_ABI
 
-// ---- finteam/file/config.hpp ---------------------------------------------------------------------------------------
-// config.json and generation_config.json of the Llama family (2, 3, 3.1, 3.2), as transformers 4 and 5 write them.
-// Not here: other families, rope's frequencies (layer/rope.hpp), tensors.
+// ---- finteam/expert/source_weights.hpp -----------------------------------------------------------------------------
+// The weights of the table in a checkpoint: where each lies, and what the options make of it. One list for loading, for
+// the cache of packed weights and for plans. Not here: arithmetic, memory.
 
 namespace finteam::inline FINTEAM_ABI {
-
-/// How the angles of rope are scaled for contexts longer than those of pretraining.
-enum class RopeType : std::uint8_t {
-  none,    ///< transformers: "default"
-  linear,  ///< every frequency / factor
-  llama3,  ///< low frequencies / factor, high ones as they are, smooth between
-};
-
-/// Rotary position embedding: frequency i of e/2 is theta^(-2i/e), then scaled by type.
-/// Fields after theta are 0 where the type has no use for them.
-struct RopeConfig {
-  RopeType type = RopeType::none;
-  double theta = 10'000;
-  double factor = 0;
-  double low_freq_factor = 0;
-  double high_freq_factor = 0;
-  index_t original_max_positions = 0;
-
-  friend bool operator==(const RopeConfig&, const RopeConfig&) = default;
-};
-
-/// The shape and the constants of a Llama decoder.
-struct Config {
-  std::string where;       ///< what errors call it: "micro/config.json"
-  std::string model_type;  ///< "llama"
-  index_t v = 0;           ///< vocabulary
-  index_t d = 0;           ///< model width
-  index_t layers = 0;
-  index_t h = 0;  ///< heads
-  index_t g = 0;  ///< key/value heads; divides h
-  index_t e = 0;  ///< head width, even
-  index_t f = 0;  ///< feed-forward width
-  index_t max_positions = 0;
-  double rms_norm_eps = 0;
-  bool tie_word_embeddings = false;  ///< the output matrix is the input embedding
-  RopeConfig rope;
-  std::optional<std::int32_t> bos;  ///< none if the files name none
-  std::vector<std::int32_t> eos;    ///< any of them ends a text; empty if the files name none
-};
-
-namespace detail {
-
-inline constexpr std::int64_t config_max_positions = std::int64_t{1} << 30;
-
-/// {rope_type, factor, …}: transformers 4's rope_scaling or 5's rope_parameters. theta is left alone.
-[[nodiscard]] inline RopeConfig read_rope(const JsonView& json) {
-  RopeConfig rope;
-  const auto newer = json.find("rope_type");
-  const auto older = json.find("type");
-  if (newer && older && newer->as_string() != older->as_string()) {
-    older->refuse(in_quotes(newer->as_string()) + " as rope_type says", Code::mismatch);
-  }
-  const std::string type = newer ? newer->as_string() : older ? older->as_string() : "default";
-  if (const auto part = json.find("partial_rotary_factor"); part && part->as_number() != 1.0) {
-    part->refuse("1 (a rotation of whole heads)", Code::unsupported);
-  }
-  if (type == "default") return rope;
-  if (type != "linear" && type != "llama3") {
-    (newer ? *newer : *older).refuse("default, linear or llama3", Code::unsupported);
-  }
-  rope.factor = json.at("factor").as_number(1, 1e6);
-  if (type == "linear") {
-    rope.type = RopeType::linear;
-    return rope;
-  }
-  rope.type = RopeType::llama3;
-  rope.low_freq_factor = json.at("low_freq_factor").as_number(1e-6, 1e6);
-  const JsonView high = json.at("high_freq_factor");
-  rope.high_freq_factor = high.as_number(1e-6, 1e6);
-  if (rope.high_freq_factor <= rope.low_freq_factor) high.refuse("more than low_freq_factor", Code::mismatch);
-  rope.original_max_positions =
-      static_cast<index_t>(json.at("original_max_position_embeddings").as_int(1, config_max_positions));
-  return rope;
-}
-
-/// The rope of a config in either transformers' words; where both are there they must agree.
-[[nodiscard]] inline RopeConfig read_rope_of_config(const JsonView& json) {
-  constexpr double least = 1e-3, most = 1e12;
-  const auto theta = json.find("rope_theta");
-  const auto scaling = json.find("rope_scaling");
-  const auto parameters = json.find("rope_parameters");
-  RopeConfig rope = parameters ? read_rope(*parameters) : scaling ? read_rope(*scaling) : RopeConfig{};
-  if (parameters && scaling && read_rope(*scaling) != rope) {
-    scaling->refuse("the same as rope_parameters", Code::mismatch);
-  }
-  std::optional<double> value;
-  const auto merge = [&](const std::optional<JsonView>& x) {
-    if (!x) return;
-    const double stated = x->as_number(least, most);
-    if (value && *value != stated) x->refuse("rope_theta as elsewhere, " + Json(*value).dump(), Code::mismatch);
-    value = stated;
-  };
-  merge(theta);
-  if (scaling) merge(scaling->find("rope_theta"));
-  if (parameters) merge(parameters->find("rope_theta"));
-  rope.theta = value.value_or(rope.theta);
-  return rope;
-}
-
-/// Appends the token ids of an integer or a list of them, each once; ids must lie in [0, v).
-inline void read_token_ids(const JsonView& json, index_t v, std::vector<std::int32_t>& ids) {
-  const auto add = [&](const JsonView& id) {
-    const auto x = static_cast<std::int32_t>(id.as_int(0, v - 1));
-    if (std::ranges::find(ids, x) == ids.end()) ids.push_back(x);
-  };
-  if (!json.is_array()) return add(json);
-  if (json.size() > 256) json.refuse("at most 256 ids", Code::limit_exceeded);
-  json.each(add);
-}
-
-/// Features that change the arithmetic and that this build does not have.
-inline void refuse_unsupported(const JsonView& json) {
-  const auto is = [&](std::string_view key, std::string_view only) {
-    if (const auto x = json.find(key); x && x->as_string() != only) x->refuse(in_quotes(only), Code::unsupported);
-  };
-  const auto off = [&](std::string_view key) {
-    if (const auto x = json.find(key); x && x->as_bool()) x->refuse("false", Code::unsupported);
-  };
-  is("hidden_act", "silu");
-  off("attention_bias");
-  off("mlp_bias");
-  if (const auto part = json.find("partial_rotary_factor"); part && part->as_number() != 1.0) {
-    part->refuse("1 (a rotation of whole heads)", Code::unsupported);
-  }
-  if (const auto x = json.find("quantization_config")) x->refuse("weights that are not quantised", Code::unsupported);
-}
-
-}  // namespace detail
-
-/// The Config of a config.json's text. Needed: model_type, vocab_size, hidden_size, num_hidden_layers,
-/// num_attention_heads, intermediate_size; the rest defaults as transformers' LlamaConfig does, but no eos and no bos.
-/// Error(not_found): a key is missing. Error(malformed): a value of another type, or out of its bounds.
-/// Error(unsupported): another model_type, rope type or feature. Error(mismatch): values that contradict each other.
-[[nodiscard]] inline Config parse_config(std::string_view text, std::string where) {
-  const JsonFile file(text, std::move(where), JsonLimits{.values = 100'000, .bytes = std::size_t{1} << 24});
-  const JsonView json = file.root();
-  Config c;
-  c.where = file.where();
-  c.model_type = json.at("model_type").as_string();
-  if (c.model_type != "llama") json.at("model_type").refuse("\"llama\"", Code::unsupported);
-  detail::refuse_unsupported(json);
-
-  const auto extent = [&](std::string_view key, std::int64_t most) {
-    return static_cast<index_t>(json.at(key).as_int(1, most));
-  };
-  c.v = extent("vocab_size", 10'000'000);
-  c.d = extent("hidden_size", 1'000'000);
-  c.layers = extent("num_hidden_layers", 1'000);
-  c.h = extent("num_attention_heads", 10'000);
-  c.f = extent("intermediate_size", 10'000'000);
-  c.g = static_cast<index_t>(json.int_or("num_key_value_heads", c.h, 1, 10'000));
-  if (c.h % c.g != 0) {
-    json.at("num_key_value_heads").refuse("a divisor of num_attention_heads " + std::to_string(c.h), Code::mismatch);
-  }
-  const auto head_dim = json.find("head_dim");
-  if (!head_dim && c.d % c.h != 0) {
-    json.at("hidden_size").refuse("a multiple of num_attention_heads " + std::to_string(c.h), Code::mismatch);
-  }
-  c.e = head_dim ? static_cast<index_t>(head_dim->as_int(1, 65'536)) : c.d / c.h;
-  if (c.e % 2 != 0) throw Error(Code::mismatch, c.where + ": head_dim", "an even width", std::to_string(c.e));
-
-  c.max_positions = static_cast<index_t>(json.int_or("max_position_embeddings", 2048, 1, detail::config_max_positions));
-  c.rms_norm_eps = json.number_or("rms_norm_eps", 1e-6, 0, 1);
-  c.tie_word_embeddings = json.bool_or("tie_word_embeddings", false);
-  c.rope = detail::read_rope_of_config(json);
-  if (const auto bos = json.find("bos_token_id")) c.bos = static_cast<std::int32_t>(bos->as_int(0, c.v - 1));
-  if (const auto eos = json.find("eos_token_id")) detail::read_token_ids(*eos, c.v, c.eos);
-  return c;
-}
-
-/// Adds what generation_config.json says to a Config: more eos ids, and bos if there was none.
-/// Errors as parse_config; its other keys (temperature, top_p, …) are the caller's business.
-inline void merge_generation_config(std::string_view text, std::string where, Config& config) {
-  const JsonFile file(text, std::move(where), JsonLimits{.values = 100'000, .bytes = std::size_t{1} << 24});
-  const JsonView json = file.root();
-  if (const auto eos = json.find("eos_token_id")) detail::read_token_ids(*eos, config.v, config.eos);
-  const auto bos = json.find("bos_token_id");
-  if (bos && !config.bos) config.bos = static_cast<std::int32_t>(bos->as_int(0, config.v - 1));
-}
-
-/// Reads `folder`/config.json, and `folder`/generation_config.json if it is there. Errors as MappedFile::open and
-/// parse_config.
-[[nodiscard]] inline Config read_config(const std::filesystem::path& folder) {
-  const auto read = [](const std::filesystem::path& path) { return read_text_file(path, std::size_t{1} << 24); };
-  const auto path = folder / "config.json";
-  Config config = parse_config(read(path), detail::file_label(path));
-  const auto generation = folder / "generation_config.json";
-  std::error_code ignored;
-  if (std::filesystem::exists(generation, ignored)) {
-    merge_generation_config(read(generation), detail::file_label(generation), config);
-  }
-  return config;
-}
-
-}  // namespace finteam::inline FINTEAM_ABI
-
-// ---- finteam/expert/weight_table.hpp -------------------------------------------------------------------------------
-// Which tensors a decoder is made of, in the order in which it is loaded, and what becomes of each: one table for
-// loading, for the cache of packed weights and for plans. Not here: arithmetic, memory.
-
-namespace finteam::inline FINTEAM_ABI {
-
-/// Tensor names of a family; those of a layer stand behind `layer` + its number + ".".
-struct TensorNames {
-  std::string_view embed_tokens, norm, lm_head, layer;
-  std::string_view input_norm, q_proj, k_proj, v_proj, o_proj, post_attention_norm, gate_proj, up_proj, down_proj;
-};
-
-/// Llama 2, 3, 3.1, 3.2. Source: transformers, modeling_llama.py.
-inline constexpr TensorNames llama_names{
-    .embed_tokens = "model.embed_tokens.weight",
-    .norm = "model.norm.weight",
-    .lm_head = "lm_head.weight",
-    .layer = "model.layers.",
-    .input_norm = "input_layernorm.weight",
-    .q_proj = "self_attn.q_proj.weight",
-    .k_proj = "self_attn.k_proj.weight",
-    .v_proj = "self_attn.v_proj.weight",
-    .o_proj = "self_attn.o_proj.weight",
-    .post_attention_norm = "post_attention_layernorm.weight",
-    .gate_proj = "mlp.gate_proj.weight",
-    .up_proj = "mlp.up_proj.weight",
-    .down_proj = "mlp.down_proj.weight",
-};
-
-/// One weight of a decoder: a vector [n], or a matrix of tensors [n_i, k] that one product reads together.
-struct WeightEntry {
-  struct Part {
-    std::string name;
-    index_t n;
-  };
-  std::vector<Part> parts;
-  index_t k = 0;  ///< 0 for a vector
-  Join join = Join::stacked;
-};
-
-/// The weights of a decoder of that config, in the order of DecoderWeights.
-[[nodiscard]] inline std::vector<WeightEntry> weight_table(const Config& c) {
-  const TensorNames& names = llama_names;
-  const index_t queries = c.h * c.e, keys = c.g * c.e;
-  std::vector<WeightEntry> table;
-  table.push_back({{{std::string(names.embed_tokens), c.v}}, c.d});
-  for (index_t l = 0; l < c.layers; ++l) {
-    const auto at = [&](std::string_view part) {
-      return std::string(names.layer) + std::to_string(l) + "." + std::string(part);
-    };
-    table.push_back({{{at(names.input_norm), c.d}}});
-    table.push_back({{{at(names.q_proj), queries}, {at(names.k_proj), keys}, {at(names.v_proj), keys}}, c.d});
-    table.push_back({{{at(names.o_proj), c.d}}, queries});
-    table.push_back({{{at(names.post_attention_norm), c.d}}});
-    table.push_back({{{at(names.gate_proj), c.f}, {at(names.up_proj), c.f}}, c.d, Join::paired});
-    table.push_back({{{at(names.down_proj), c.d}}, c.f});
-  }
-  table.push_back({{{std::string(names.norm), c.d}}});
-  if (!c.tie_word_embeddings) table.push_back({{{std::string(names.lm_head), c.v}}, c.d});
-  return table;
-}
 
 /// A weight of the table in a checkpoint, and what it is kept as.
 struct SourceWeight {
   WeightEntry entry;
   std::vector<RawTensor> tensors{};  ///< one for each part, of the right shape
   Weights weights = Weights::stored;
+  std::shared_ptr<const std::array<index_t, 2>> slice_shape{};  ///< what slices' tensors point to
 
   [[nodiscard]] bool is_vector() const noexcept { return entry.k == 0; }
-  /// "model.norm.weight"; the names of several parts with + between them.
+  /// "model.norm.weight"; the names of several parts with + between them, of slices with [expert, first row].
   [[nodiscard]] std::string name() const {
     std::string all;
-    for (const auto& part : entry.parts) all += (all.empty() ? "" : "+") + part.name;
+    for (const auto& part : entry.parts) {
+      all += (all.empty() ? "" : "+") + part.name;
+      if (part.slice) all += '[' + std::to_string(part.slice->expert) + ", " + std::to_string(part.slice->first) + ']';
+    }
     return all;
   }
   /// The matrix in panels, which lie at `data`; without data it only tells sizes.
@@ -5242,14 +5826,57 @@ inline void refuse_idle_choices(const OpenOptions& options, const Config& config
   for (const WeightChoice& choice : options.choices) {
     const OpenOptions alone{.choices = {choice}};
     const bool fits = std::any_of(weights.begin(), weights.end(), [&](const SourceWeight& w) {
-      return !w.is_vector() && std::any_of(w.entry.parts.begin(), w.entry.parts.end(),
-                                           [&](const auto& part) { return choice_of(alone, config, part.name) == 0; });
+      return !w.is_vector() && !w.entry.is_router &&
+             std::any_of(w.entry.parts.begin(), w.entry.parts.end(),
+                         [&](const auto& part) { return choice_of(alone, config, part.name) == 0; });
     });
     if (!fits) {
       throw Error(Code::invalid_argument, "choices", "a part of a matrix's name in " + config.where,
                   in_quotes(choice.part));
     }
   }
+}
+
+/// The layout of a merged checkpoint's files. Throws Error(mismatch) if they hold tensors of both.
+[[nodiscard]] inline ExpertLayout expert_layout(const Checkpoint& checkpoint) {
+  std::string_view separate, fused;
+  for (const std::string_view name : checkpoint.names()) {
+    if (name.find(".block_sparse_moe.") != std::string_view::npos) separate = name;
+    if (name.find(".mlp.experts.") != std::string_view::npos || name.ends_with(".mlp.gate.weight")) fused = name;
+  }
+  if (!separate.empty() && !fused.empty()) {
+    throw Error(Code::mismatch, checkpoint.where(fused), "one layout of experts, that of " + printable(separate),
+                "both layouts");
+  }
+  return fused.empty() ? ExpertLayout::separate : ExpertLayout::fused;
+}
+
+/// Throws Error for a merge whose every linear layer has a router of its own (mergoo): unsupported, and not_found where
+/// the routers are yet to be trained. Source: mergoo, models/modeling_llama.py.
+inline void refuse_routed_linears(const Checkpoint& checkpoint) {
+  for (const std::string_view name : checkpoint.names()) {
+    const std::size_t at = name.find("_proj.experts.");
+    if (at == std::string_view::npos) continue;
+    const std::string router = std::string(name.substr(0, at)) + "_proj.gate.weight";
+    if (!checkpoint.contains(router)) {
+      throw Error(Code::not_found, checkpoint.where(router), "the router that weighs " + printable(name),
+                  "none: a fresh merge, not yet trained");
+    }
+    throw Error(Code::unsupported, checkpoint.where(router), "one router for a feed-forward layer (Mixtral)",
+                "one for a linear layer (mergoo)");
+  }
+}
+
+/// The tensor of a part, or its slice of a tensor, whose shape is then slice_shape. Errors as Checkpoint::tensor.
+[[nodiscard]] inline RawTensor find_part(const Checkpoint& checkpoint, const WeightEntry::Part& part, index_t k,
+                                         std::span<const index_t> slice_shape) {
+  if (k == 0) return checkpoint.tensor(part.name, {part.n});
+  if (!part.slice) return checkpoint.tensor(part.name, {part.n, k});
+  const WeightEntry::Slice& s = *part.slice;
+  RawTensor raw = checkpoint.tensor(part.name, {s.experts, s.rows, k});
+  raw.data += (s.expert * s.rows + s.first) * k * static_cast<index_t>(bytes_of(raw.dtype));
+  raw.shape = slice_shape;
+  return raw;
 }
 
 }  // namespace detail
@@ -5262,14 +5889,16 @@ inline void refuse_idle_choices(const OpenOptions& options, const Config& config
                                                             const OpenOptions& options) {
   std::vector<SourceWeight> weights;
   std::vector<std::string> used;
-  for (WeightEntry& entry : weight_table(config)) {
+  detail::refuse_routed_linears(checkpoint);
+  const ExpertLayout layout = config.is_routed() ? detail::expert_layout(checkpoint) : ExpertLayout::separate;
+  for (WeightEntry& entry : weight_table(config, layout)) {
     SourceWeight w{.entry = std::move(entry)};
+    w.slice_shape = std::make_shared<const std::array<index_t, 2>>(std::array{w.entry.parts.front().n, w.entry.k});
     for (const auto& part : w.entry.parts) {
-      w.tensors.push_back(w.is_vector() ? checkpoint.tensor(part.name, {part.n})
-                                        : checkpoint.tensor(part.name, {part.n, w.entry.k}));
+      w.tensors.push_back(detail::find_part(checkpoint, part, w.entry.k, *w.slice_shape));
       used.push_back(part.name);
     }
-    if (!w.is_vector()) w.weights = detail::choose(options, config, w.entry);
+    if (!w.is_vector() && !w.entry.is_router) w.weights = detail::choose(options, config, w.entry);
     weights.push_back(std::move(w));
   }
   if (config.tie_word_embeddings && checkpoint.contains(llama_names.lm_head)) {
@@ -5813,15 +6442,42 @@ struct LinearDelta {
   std::vector<typename B::Matrix> whole;  ///< none or one: [n, k]
 };
 
+/// The rows of a step that an expert is added to, and at what weight each: what a Chosen looks at. Made once.
+class ChosenRows {
+ public:
+  ChosenRows() = default;
+  /// Room for up to t rows.
+  explicit ChosenRows(index_t t) {
+    rows_.reserve(static_cast<std::size_t>(t));
+    weight_.reserve(static_cast<std::size_t>(t));
+  }
+  void clear() noexcept {
+    rows_.clear();
+    weight_.clear();
+  }
+  void add(std::int32_t row, float weight) {
+    rows_.push_back(row);
+    weight_.push_back(weight);
+  }
+  [[nodiscard]] std::span<const std::int32_t> rows() const noexcept { return rows_; }
+  /// Not for no rows: an empty Chosen is all of them.
+  [[nodiscard]] Chosen chosen() const noexcept { return {.rows = rows_, .weight = weight_}; }
+
+ private:
+  std::vector<std::int32_t> rows_;
+  std::vector<float> weight_;
+};
+
 /// The experts of one step, and working memory for their deltas; all empty where a decoder has none.
 template <Backend B>
 struct DeltaScratch {
   template <std::size_t R>
   using Tensor = decltype(std::declval<B&>().template tensor<float, R>({}, nullptr));
-  std::vector<Chosen> experts;  ///< by expert: the rows of this step that it is added to, at what weight
-  typename B::Input input;      ///< up to t rows of the widest k
-  Tensor<2> inner;              ///< [t, most Σ r]
-  Tensor<2> plus;               ///< [t, 2f]: what is added before SwiGLU
+  std::vector<Chosen> experts;            ///< by expert: the rows of this step that it is added to, at what weight
+  std::vector<std::int32_t> row_experts;  ///< by row: whose norms it has, or -1; empty where nobody has any
+  typename B::Input input;                ///< up to t rows of the widest k
+  Tensor<2> inner;                        ///< [t, most Σ r]
+  Tensor<2> plus;                         ///< [t, 2f]: what is added before SwiGLU
 };
 
 /// y[t,:] += Σ_k weight[t,k] · delta_k(x[t,:]), k over s.experts. deltas: by expert, or none; prepare(w, input, chosen)
@@ -5896,7 +6552,7 @@ template <class T, class Space>
 template <Backend B>
 void attention(B& b, const AttentionWeights<B>& w, std::span<const Site> sites, CacheLayer<typename B::Space> cache,
                AttentionScratch<B>& s, typename B::Input& input, DeltaScratch<B>& delta,
-               VectorView<const float, typename B::Space> norm, float eps, MatrixView<float, typename B::Space> x) {
+               const RowScales<typename B::Space>& norm, float eps, MatrixView<float, typename B::Space> x) {
   const index_t t = x.extent(0), h = s.y.extent(1), g = (s.qkv.extent(1) - h) / 2;
   const auto qkv = s.qkv.view().rows(0, t), y = s.y.view().rows(0, t);
   b.prepare_normed(x, norm, eps, w.qkv_proj, input);
@@ -5917,32 +6573,228 @@ void attention(B& b, const AttentionWeights<B>& w, std::span<const Site> sites, 
 
 }  // namespace finteam::inline FINTEAM_ABI
 
-// ---- finteam/layer/feed_forward.hpp --------------------------------------------------------------------------------
-// The SwiGLU feed-forward layer.
-// Not here yet: several experts in one layer (merged checkpoints); law 1 is where they will come in.
+// ---- finteam/mix/gate.hpp ------------------------------------------------------------------------------------------
+// From scores to weights: softmax at a temperature, floor, top-k, renormalisation. Scores come from a linear map of a
+// feature, from centres, or from each role's likelihood of the prompt; which of them is the team's matter.
 
 namespace finteam::inline FINTEAM_ABI {
 
-/// gate_up_proj: gate_proj and up_proj [f, d], paired for one product; down_proj [d, f]. What experts add to them: by
-/// expert, or empty; to gate and up as a stack [2f, d].
+/// scores[i] = Σ_j weight[i,j] · feature[j] + bias[i], summed in double in increasing j.
+/// weight [n, d], bias [n], feature [d], scores [n], overwritten.
+inline void linear_scores(MatrixView<const float> weight, std::span<const float> bias, std::span<const double> feature,
+                          std::span<double> scores) noexcept {
+  for (index_t i = 0; i < weight.extent(0); ++i) {
+    double sum = 0;
+    for (index_t j = 0; j < weight.extent(1); ++j) {
+      sum = std::fma(static_cast<double>(weight(i, j)), feature[static_cast<std::size_t>(j)], sum);
+    }
+    scores[static_cast<std::size_t>(i)] = sum + static_cast<double>(bias[static_cast<std::size_t>(i)]);
+  }
+}
+
+/// x = softmax(x / temperature), in place. temperature > 0. An empty span is left alone.
+inline void softmax(std::span<double> x, double temperature = 1.0) noexcept {
+  double largest = -std::numeric_limits<double>::infinity();
+  for (const double v : x) largest = std::max(largest, v);
+  double sum = 0;
+  for (double& v : x) sum += v = std::exp((v - largest) / temperature);
+  for (double& v : x) v /= sum;
+}
+
+namespace detail {
+
+/// Sets all but the k largest weights (ties: the lower index) to 0 and returns the sum of those that stay.
+inline double zero_all_but(std::span<double> weights, index_t k) noexcept {
+  const auto stands_before = [&](std::size_t j, std::size_t i) {
+    const double a = std::abs(weights[j]), b = std::abs(weights[i]);
+    return a > b || (a == b && j < i);
+  };
+  double kept = 0;
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    index_t rank = 0;
+    for (std::size_t j = 0; j < weights.size(); ++j) rank += stands_before(j, i) ? 1 : 0;
+    if (rank < k) {
+      kept += weights[i];
+    } else {
+      weights[i] = -weights[i];  // dropped; its size still counts in the ranks of the others
+    }
+  }
+  for (double& w : weights) w = w < 0 || w == 0 ? 0.0 : w;  // a NaN stays one
+  return kept;
+}
+
+}  // namespace detail
+
+/// Keeps the k largest weights (ties: the lower index), sets the others to 0, and divides by what is left: Σ = 1.
+/// Weights [n], in place, Σ = 1 on entry. k ≥ n changes nothing.
+inline void keep_top_k(std::span<double> weights, index_t k) noexcept {
+  if (k >= static_cast<index_t>(weights.size())) return;
+  const double kept = detail::zero_all_but(weights, k);
+  if (kept == 0) return;
+  for (double& w : weights) w /= kept;
+}
+
+/// How a gate's scores become weights.
+struct GateRule {
+  index_t top_k = 0;        ///< roles that keep their weight; 0: all
+  double temperature = 1;   ///< of the softmax: small is sharp
+  double floor = 0;         ///< the least weight of a role before top-k: min(w) ≥ floor, by shrinking towards 1/n
+  bool renormalise = true;  ///< the kept weights sum to 1 again; false: they stay what they were, and Σ ≤ 1
+
+  /// n: the roles. Throws Error(invalid_argument) unless n ≥ 1, top_k ≥ 0, 0 < temperature < ∞, 0 ≤ floor ≤ 1/n.
+  void validate(index_t n) const {
+    const auto refuse = [](const char* what, const std::string& expected, const std::string& found) {
+      throw Error(Code::invalid_argument, std::string("gate: ") + what, expected, found);
+    };
+    if (n < 1) refuse("roles", "at least 1", std::to_string(n));
+    if (top_k < 0) refuse("top_k", "at least 0", std::to_string(top_k));
+    if (!(temperature > 0) || !std::isfinite(temperature)) {
+      refuse("temperature", "a finite number above 0", std::to_string(temperature));
+    }
+    if (!(floor >= 0 && floor <= 1 / static_cast<double>(n))) {
+      refuse("floor", "0 to 1/" + std::to_string(n), std::to_string(floor));
+    }
+  }
+};
+
+/// w = softmax(scores / temperature); w = floor + (1 - n · floor) · w; the top_k largest stay, the others become 0; the
+/// kept ones are divided by their sum if renormalise. In place: scores [n] in, weights [n] out. Precondition:
+/// rule.validate(n). A score of -∞ is a role with weight `floor`; a NaN, +∞ or n scores of -∞ give NaN weights.
+///
+/// Without renormalising, Σ w < 1 says how much of the gate's trust went to roles that sleep. What that means is the
+/// mixture's matter: Σ w · y of feed-forward experts is smaller (Switch, Fedus et al. 2021, whose one expert would
+/// otherwise always weigh 1; Qwen-MoE's norm_topk_prob = false), where Mixtral (Jiang et al. 2024, eq. 1) renormalises;
+/// Σ w · logits is a distribution at a higher temperature; Σ w · p is no distribution, and once it is made one the
+/// weights are the renormalised ones. So mix_probabilities wants them renormalised.
+inline void gate_weights(const GateRule& rule, std::span<double> scores) noexcept {
+  softmax(scores, rule.temperature);
+  const double n = static_cast<double>(scores.size());
+  if (rule.floor > 0) {
+    const double rest = std::max(0.0, std::fma(-n, rule.floor, 1.0));
+    for (double& w : scores) w = std::fma(rest, w, rule.floor);
+  }
+  if (rule.top_k == 0 || rule.top_k >= static_cast<index_t>(scores.size())) return;
+  if (rule.renormalise) {
+    keep_top_k(scores, rule.top_k);
+  } else {
+    detail::zero_all_but(scores, rule.top_k);
+  }
+}
+
+/// scores[j] = log prior[j] + log_likelihood[j], whose softmax is the posterior p(role j | text).
+/// prior [n] (≥ 0, need not sum to 1; 0: a role that is never chosen), log_likelihood [n]: each role's log p of the
+/// text so far, scores [n], overwritten; scores may be either. Source: Li et al. 2022 (BTM), the domain
+/// posterior.
+inline void posterior_scores(std::span<const double> prior, std::span<const double> log_likelihood,
+                             std::span<double> scores) noexcept {
+  for (std::size_t j = 0; j < scores.size(); ++j) scores[j] = std::log(prior[j]) + log_likelihood[j];
+}
+
+/// scores[j] = -‖feature - centre[j,:]‖², summed in double in increasing dimension: roles by the nearness of their
+/// data. centre [n, d], feature [d], scores [n], overwritten. Source: Gururangan et al. 2023 (c-BTM).
+inline void centre_scores(MatrixView<const float> centre, std::span<const double> feature,
+                          std::span<double> scores) noexcept {
+  for (index_t j = 0; j < centre.extent(0); ++j) {
+    double sum = 0;
+    for (index_t i = 0; i < centre.extent(1); ++i) {
+      const double difference = feature[static_cast<std::size_t>(i)] - static_cast<double>(centre(j, i));
+      sum = std::fma(-difference, difference, sum);
+    }
+    scores[static_cast<std::size_t>(j)] = sum;
+  }
+}
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/layer/feed_forward.hpp --------------------------------------------------------------------------------
+// The feed-forward layer: one SwiGLU, or several of which a router chooses a few for every row and sums them by weight
+// (law 1 in a feed-forward layer). Not here: what becomes of the routers' choices besides.
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// gate_up_proj: gate_proj and up_proj [f, d], paired for one product; down_proj [d, f].
+template <Backend B>
+struct FeedForwardExpert {
+  typename B::Matrix gate_up_proj, down_proj;
+};
+
+/// One expert and no router, or as many experts as the router has outputs.
 template <Backend B>
 struct FeedForwardWeights {
-  typename B::Matrix gate_up_proj, down_proj;
+  std::vector<FeedForwardExpert<B>> experts;
+  std::vector<typename B::Matrix> router{};  ///< [experts, d], none or one
+  index_t top_k = 0;                         ///< experts that the router chooses for a row
+  /// What experts on a shared base add to the only expert here: by expert, or empty; to gate and up as a stack [2f, d].
   std::vector<LinearDelta<B>> gate_up_deltas{}, down_deltas{};
 };
 
-/// Working memory of one step, for up to t rows: [t, f].
+/// Working memory of one step, for up to t rows. What only routed layers need is empty elsewhere.
 template <Backend B>
 struct FeedForwardScratch {
-  decltype(std::declval<B&>().template tensor<float, 2>({}, nullptr)) y;
+  using Matrix = decltype(std::declval<B&>().template tensor<float, 2>({}, nullptr));
+  Matrix y;                          ///< [t, f]
+  Matrix n{};                        ///< rms_norm(x), [t, d]
+  Matrix logits{};                   ///< the router's, [t, experts]
+  std::vector<double> scores{};      ///< of one row, [experts]
+  std::vector<ChosenRows> chosen{};  ///< by expert: the rows that chose it
+  MatrixView<float> weights{};       ///< [t, experts], overwritten: what the layer at hand made of its rows
 };
 
-/// x[t,:] += down_proj · (silu(gate_proj · n[t,:]) ⊙ (up_proj · n[t,:])), n = rms_norm(x). x [t, d].
-/// Source: Shazeer 2020, eq. 6.
+namespace detail {
+
+/// Sorts rows by the experts that their logits choose: softmax, the top_k largest (ties: the lower index) divided by
+/// their sum. logits [t, experts]. Source: Jiang et al. 2024 (Mixtral), eq. 1; transformers, MixtralTopKRouter.
+template <Backend B>
+void choose_experts(MatrixView<const float> logits, index_t top_k, FeedForwardScratch<B>& s) {
+  for (ChosenRows& expert : s.chosen) expert.clear();
+  for (index_t t = 0; t < logits.extent(0); ++t) {
+    for (std::size_t k = 0; k < s.scores.size(); ++k) {
+      s.scores[k] = static_cast<double>(logits(t, static_cast<index_t>(k)));
+    }
+    gate_weights({.top_k = top_k}, s.scores);
+    for (std::size_t k = 0; k < s.scores.size(); ++k) {
+      const auto weight = static_cast<float>(s.scores[k]);
+      s.weights(t, static_cast<index_t>(k)) = weight;
+      if (weight != 0) s.chosen[k].add(static_cast<std::int32_t>(t), weight);
+    }
+  }
+}
+
+/// x[t,:] += Σ_k weight[t,k] · expert_k(n[t,:]), n = rms_norm(x), over the experts that the router chooses, in rising
+/// order for every row; the others' weights are not read.
+template <Backend B>
+void routed_feed_forward(B& b, const FeedForwardWeights<B>& w, FeedForwardScratch<B>& s, typename B::Input& input,
+                         const RowScales<typename B::Space>& norm, float eps, MatrixView<float, typename B::Space> x) {
+  static_assert(std::is_same_v<typename B::Space, Host>, "routers are read on the host");
+  const index_t t = x.extent(0);
+  const auto n = s.n.view().rows(0, t), logits = s.logits.view().rows(0, t);
+  b.rms_norm(x, norm, eps, n);
+  b.prepare(n, w.router.front(), input);
+  b.matmul(input, w.router.front(), Write::overwrite, logits);
+  choose_experts<B>(logits, w.top_k, s);
+  for (std::size_t k = 0; k < w.experts.size(); ++k) {
+    const Chosen chosen = s.chosen[k].chosen();
+    if (chosen.rows.empty()) continue;
+    const auto y = s.y.view().rows(0, chosen.count(t));
+    b.prepare(n, w.experts[k].gate_up_proj, input, chosen);
+    b.matmul_swiglu(input, w.experts[k].gate_up_proj, {}, y);
+    b.prepare(y, w.experts[k].down_proj, input);
+    b.matmul(input, w.experts[k].down_proj, Write::accumulate, x, chosen);
+  }
+}
+
+}  // namespace detail
+
+/// x[t,:] += Σ_k weight[t,k] · down_proj_k · (silu(gate_proj_k · n[t,:]) ⊙ (up_proj_k · n[t,:])), n = rms_norm(x); one
+/// expert without a router weighs 1. x [t, d]. Source: Shazeer 2020, eq. 6.
 template <Backend B>
 void feed_forward(B& b, const FeedForwardWeights<B>& w, FeedForwardScratch<B>& s, typename B::Input& input,
-                  DeltaScratch<B>& delta, VectorView<const float, typename B::Space> norm, float eps,
+                  DeltaScratch<B>& delta, const RowScales<typename B::Space>& norm, float eps,
                   MatrixView<float, typename B::Space> x) {
+  if constexpr (std::is_same_v<typename B::Space, Host>) {
+    if (!w.router.empty()) return detail::routed_feed_forward<B>(b, w, s, input, norm, eps, x);
+  }
+  const FeedForwardExpert<B>& only = w.experts.front();
   const auto y = s.y.view().rows(0, x.extent(0));
   MatrixView<float, typename B::Space> plus;
   if (!w.gate_up_deltas.empty()) {
@@ -5952,10 +6804,10 @@ void feed_forward(B& b, const FeedForwardWeights<B>& w, FeedForwardScratch<B>& s
         b, w.gate_up_deltas, delta,
         [&](const auto& a, auto& in, const Chosen& chosen) { b.prepare_normed(x, norm, eps, a, in, chosen); }, plus);
   }
-  b.prepare_normed(x, norm, eps, w.gate_up_proj, input);
-  b.matmul_swiglu(input, w.gate_up_proj, plus, y);
-  b.prepare(y, w.down_proj, input);
-  b.matmul(input, w.down_proj, Write::accumulate, x);
+  b.prepare_normed(x, norm, eps, only.gate_up_proj, input);
+  b.matmul_swiglu(input, only.gate_up_proj, plus, y);
+  b.prepare(y, only.down_proj, input);
+  b.matmul(input, only.down_proj, Write::accumulate, x);
   add_deltas<B>(
       b, w.down_deltas, delta, [&](const auto& a, auto& in, const Chosen& chosen) { b.prepare(y, a, in, chosen); }, x);
 }
@@ -5972,12 +6824,24 @@ namespace finteam::inline FINTEAM_ABI {
 template <Backend B>
 using Scale = decltype(std::declval<B&>().vector(std::declval<const RawTensor&>(), nullptr));
 
+/// A norm's scale, and where experts on a shared base have their own, those of all.
+template <Backend B>
+struct NormWeights {
+  Scale<B> scale;                                                             ///< [d]
+  decltype(std::declval<B&>().template tensor<float, 2>({}, nullptr)) own{};  ///< [experts, d], or no rows
+
+  /// For rows of those experts (-1: the base).
+  [[nodiscard]] RowScales<typename B::Space> of(std::span<const std::int32_t> experts) const noexcept {
+    return {scale.view(), own.view(), experts};
+  }
+};
+
 /// One block of a decoder.
 template <Backend B>
 struct BlockWeights {
-  Scale<B> input_norm;  ///< [d]
+  NormWeights<B> input_norm;
   AttentionWeights<B> attention;
-  Scale<B> post_attention_norm;  ///< [d]
+  NormWeights<B> post_attention_norm;
   FeedForwardWeights<B> feed_forward;
 };
 
@@ -5992,7 +6856,7 @@ template <Backend B>
 struct DecoderWeights {
   typename B::Matrix embed_tokens;  ///< [v, d]
   std::vector<BlockWeights<B>> blocks;
-  Scale<B> norm;                                 ///< [d]
+  NormWeights<B> norm;
   std::vector<typename B::Matrix> own_lm_head;   ///< [v, d], none or one
   std::optional<Safetensors> packed;             ///< the file that the matrices lie in, if they do
   std::vector<LinearDelta<B>> lm_head_deltas{};  ///< by expert, or empty
@@ -6005,6 +6869,16 @@ struct DecoderWeights {
 
 namespace detail {
 
+/// A feed-forward layer out of the table's next weights.
+template <Backend B, class Matrix>
+[[nodiscard]] FeedForwardWeights<B> arrange_feed_forward(const Config& config, Matrix&& matrix) {
+  FeedForwardWeights<B> w{.experts = {}, .top_k = config.experts_per_token};
+  if (config.is_routed()) w.router.push_back(matrix());
+  w.experts.reserve(static_cast<std::size_t>(config.experts));
+  for (index_t i = 0; i < config.experts; ++i) w.experts.push_back({.gate_up_proj = matrix(), .down_proj = matrix()});
+  return w;
+}
+
 /// Puts each weight of the table in its place, in the table's order: matrix(w), vector(w).
 template <Backend B, class Matrix, class Vector>
 [[nodiscard]] DecoderWeights<B> arrange(const std::vector<SourceWeight>& weights, const Config& config,
@@ -6015,12 +6889,12 @@ template <Backend B, class Matrix, class Vector>
   DecoderWeights<B> w{.embed_tokens = matrix(), .blocks = {}, .norm = {}, .own_lm_head = {}, .packed = {}};
   w.blocks.reserve(static_cast<std::size_t>(config.layers));
   for (index_t l = 0; l < config.layers; ++l) {
-    w.blocks.push_back({.input_norm = vector(),
+    w.blocks.push_back({.input_norm = {vector()},
                         .attention = {.qkv_proj = matrix(), .o_proj = matrix()},
-                        .post_attention_norm = vector(),
-                        .feed_forward = {.gate_up_proj = matrix(), .down_proj = matrix()}});
+                        .post_attention_norm = {vector()},
+                        .feed_forward = arrange_feed_forward<B>(config, matrix)});
   }
-  w.norm = vector();
+  w.norm.scale = vector();
   if (!config.tie_word_embeddings) w.own_lm_head.push_back(matrix());
   return w;
 }
@@ -6097,9 +6971,262 @@ struct BlockScratch {
 template <Backend B>
 void block(B& b, const BlockWeights<B>& w, float eps, std::span<const Site> sites, CacheLayer<typename B::Space> cache,
            BlockScratch<B>& s, MatrixView<float, typename B::Space> x) {
-  attention<B>(b, w.attention, sites, cache, s.attention, s.input, s.delta, w.input_norm.view(), eps, x);
-  feed_forward<B>(b, w.feed_forward, s.feed_forward, s.input, s.delta, w.post_attention_norm.view(), eps, x);
+  attention<B>(b, w.attention, sites, cache, s.attention, s.input, s.delta, w.input_norm.of(s.delta.row_experts), eps,
+               x);
+  feed_forward<B>(b, w.feed_forward, s.feed_forward, s.input, s.delta, w.post_attention_norm.of(s.delta.row_experts),
+                  eps, x);
 }
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/file/delta.hpp ----------------------------------------------------------------------------------------
+// A fine-tuned checkpoint as its difference to a base, in a folder of its own:
+//   delta_config.json   {"finteam_delta": 1, "bits": 1 | 2, "scales": "row" | "matrix", "base_header_hash": "…",
+//                        "base_hash": "…"}
+//   delta.safetensors   for a matrix NAME [n, k] of the base  NAME.delta        U8 [n, bytes of k numbers]
+//   (core/delta.hpp)
+//                                                             NAME.delta_scale  F32 [n], or [1]
+//                       for a tensor that is kept in full     NAME, of the base's shape
+//                       and in its metadata "finteam_delta": "1", "base_hash"
+// What it does not hold is the base's. Not here: writing one (delta_writer.hpp), which tensors a model needs.
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// XXH64 of the names, types and shapes of a checkpoint's tensors, whichever files they lie in. Reads no data.
+/// Errors as Checkpoint::find.
+[[nodiscard]] std::string header_hash(const Checkpoint& checkpoint);
+/// The same, and of all bytes, which are read tensor by tensor: about 10 GB/s from memory.
+[[nodiscard]] std::string contents_hash(const Checkpoint& checkpoint);
+
+/// How a base is known to be the one that a difference was taken to.
+enum class BaseCheck : std::uint8_t {
+  headers,   ///< by the names, types and shapes of its tensors
+  contents,  ///< by all its bytes, which are read
+};
+
+/// How many scales a matrix has.
+enum class DeltaScales : std::uint8_t {
+  row,     ///< one for every output
+  matrix,  ///< one
+};
+
+/// What delta_config.json says.
+struct DeltaConfig {
+  static constexpr int version = 1;
+
+  Format format = Format::int1;
+  DeltaScales scales = DeltaScales::row;
+  std::string base_header_hash, base_hash;  ///< 16 hexadecimal digits
+
+  /// Reads one. Error(unsupported): another version, bits or word, or a key that is not known; else as JsonView.
+  [[nodiscard]] static DeltaConfig read(const JsonView& json);
+  /// As the file has it.
+  [[nodiscard]] Json json() const;
+};
+
+namespace detail {
+
+inline constexpr std::string_view delta_suffix = ".delta", delta_scale_suffix = ".delta_scale";
+
+[[nodiscard]] inline std::string hash_text(std::uint64_t hash) {
+  std::string s;
+  for (int shift = 60; shift >= 0; shift -= 4) s += "0123456789abcdef"[hash >> shift & 15U];
+  return s;
+}
+
+/// The hash of a line for every tensor, in the order of their names.
+template <class More>
+[[nodiscard]] std::string hash_of_tensors(const Checkpoint& checkpoint, More&& more) {
+  std::string lines;
+  for (const std::string_view name : checkpoint.names()) {
+    const RawTensor raw = checkpoint.tensor(name);
+    lines += std::string(name) + ' ' + std::string(FINTEAM_ABI::name(raw.dtype)) + ' ' + shape_string(raw.shape) +
+             more(name, raw) + '\n';
+  }
+  return hash_text(xxh64(std::as_bytes(std::span(lines.data(), lines.size()))));
+}
+
+/// A tensor's bytes in its file.
+[[nodiscard]] inline std::span<const std::byte> data_of(const RawTensor& raw) noexcept {
+  return {raw.data, static_cast<std::size_t>(raw.size()) * FINTEAM_ABI::bytes_of(raw.dtype)};
+}
+
+}  // namespace detail
+
+inline std::string header_hash(const Checkpoint& checkpoint) {
+  return detail::hash_of_tensors(checkpoint, [](std::string_view, const RawTensor&) { return std::string(); });
+}
+
+inline std::string contents_hash(const Checkpoint& checkpoint) {
+  const auto hash = detail::hash_of_tensors(checkpoint, [&](std::string_view name, const RawTensor& raw) {
+    const std::uint64_t bytes = xxh64(detail::data_of(raw));
+    checkpoint.release(name);
+    return ' ' + detail::hash_text(bytes);
+  });
+  checkpoint.release();
+  return hash;
+}
+
+inline DeltaConfig DeltaConfig::read(const JsonView& json) {
+  const JsonView number = json.at("finteam_delta");
+  if (number.as_int(0, 1'000'000) != version) number.refuse("version 1", Code::unsupported);
+  detail::only_keys(json, {"finteam_delta", "bits", "scales", "base_header_hash", "base_hash"});
+  DeltaConfig c;
+  const JsonView bits = json.at("bits"), scales = json.at("scales");
+  const std::int64_t count = bits.as_int(0, 64);
+  if (count != 1 && count != 2) bits.refuse("1 or 2", Code::unsupported);
+  c.format = count == 1 ? Format::int1 : Format::int2;
+  const std::string& word = scales.as_string();
+  if (word != "row" && word != "matrix") scales.refuse("\"row\" or \"matrix\"", Code::unsupported);
+  c.scales = word == "row" ? DeltaScales::row : DeltaScales::matrix;
+  const auto hash = [&](std::string_view key) {
+    const JsonView text = json.at(key);
+    const std::string& digits = text.as_string();
+    if (digits.size() != 16 || digits.find_first_not_of("0123456789abcdef") != std::string::npos) {
+      text.refuse("16 hexadecimal digits");
+    }
+    return digits;
+  };
+  c.base_header_hash = hash("base_header_hash");
+  c.base_hash = hash("base_hash");
+  return c;
+}
+
+inline Json DeltaConfig::json() const {
+  return {{"finteam_delta", version},
+          {"bits", bits_of(format)},
+          {"scales", scales == DeltaScales::row ? "row" : "matrix"},
+          {"base_header_hash", base_header_hash},
+          {"base_hash", base_hash}};
+}
+
+/// The difference in a folder, mapped and checked against its base. Immutable; moves, and what it gave out stays good
+/// when it does.
+class DeltaCheckpoint {
+ public:
+  /// Opens `folder`. Error(mismatch): the base is another, by its headers or, where asked for, its contents (`check`);
+  /// a tensor that the base does not have, or not in that shape; numbers or scales of another type or shape, or one
+  /// without the other. Error(malformed): a broken file, a scale that is negative or not finite, or a tensor that is
+  /// there in full and as a difference. Else as DeltaConfig::read, Safetensors::open and find.
+  [[nodiscard]] static DeltaCheckpoint open(const std::filesystem::path& folder, const Checkpoint& base,
+                                            BaseCheck check = BaseCheck::headers) {
+    const auto path = folder / "delta_config.json";
+    const JsonFile json = JsonFile::open(path, JsonLimits{.depth = 4, .values = 100});
+    DeltaCheckpoint self(DeltaConfig::read(json.root()), Safetensors::open(folder / "delta.safetensors"));
+    self.check_metadata();
+    require_base(json.where() + ": base_header_hash", self.config_.base_header_hash, base, header_hash(base));
+    if (check == BaseCheck::contents) {
+      require_base(json.where() + ": base_hash", self.config_.base_hash, base, contents_hash(base));
+    }
+    for (const std::string_view name : self.file_.names()) self.keep(name, base);
+    return self;
+  }
+
+  [[nodiscard]] const DeltaConfig& config() const noexcept { return config_; }
+
+  /// The difference to the base's matrix `name`, or null if there is none.
+  [[nodiscard]] const RawDelta* find(std::string_view name) const {
+    const auto found = deltas_.find(name);
+    return found != deltas_.end() ? &found->second : nullptr;
+  }
+  /// What stands in the place of the base's tensor `name`, of its shape, or null.
+  [[nodiscard]] const RawTensor* find_whole(std::string_view name) const {
+    const auto found = whole_.find(name);
+    return found != whole_.end() ? &found->second : nullptr;
+  }
+
+  /// By the base's names: all differences, and all tensors that are there in full.
+  [[nodiscard]] const std::map<std::string, RawDelta, std::less<>>& deltas() const noexcept { return deltas_; }
+  [[nodiscard]] const std::map<std::string, RawTensor, std::less<>>& whole() const noexcept { return whole_; }
+
+  /// The file that holds them.
+  [[nodiscard]] const Safetensors& file() const noexcept { return file_; }
+
+ private:
+  DeltaCheckpoint(DeltaConfig config, Safetensors file) : config_(std::move(config)), file_(std::move(file)) {}
+
+  void check_metadata() const {
+    const auto require = [&](std::string_view key, const std::string& value) {
+      const auto found = file_.metadata().find(key);
+      if (found != file_.metadata().end() && found->second == value) return;
+      throw Error(Code::mismatch, file_.where() + ": __metadata__." + std::string(key),
+                  value + ", as delta_config.json",
+                  found != file_.metadata().end() ? detail::in_quotes(found->second) : "none");
+    };
+    require("finteam_delta", std::to_string(DeltaConfig::version));
+    require("base_hash", config_.base_hash);
+  }
+
+  static void require_base(const std::string& where, const std::string& hash, const Checkpoint& base,
+                           const std::string& found) {
+    if (hash == found) return;
+    throw Error(Code::mismatch, where, "the base that the difference was taken to, with hash " + hash,
+                base.where() + " with hash " + found);
+  }
+
+  [[nodiscard]] std::string named(std::string_view name) const {
+    return file_.where() + ": " + detail::printable(name);
+  }
+
+  void keep(std::string_view name, const Checkpoint& base) {
+    if (name.ends_with(detail::delta_suffix)) {
+      keep_delta(name.substr(0, name.size() - detail::delta_suffix.size()), base);
+    } else if (name.ends_with(detail::delta_scale_suffix)) {
+      const auto of = std::string(name.substr(0, name.size() - detail::delta_scale_suffix.size()));
+      if (file_.contains(of + std::string(detail::delta_suffix))) return;
+      throw Error(Code::mismatch, named(name), "scales beside the numbers of a difference", "no such numbers");
+    } else {
+      const RawTensor raw = file_.tensor(name);
+      const RawTensor replaced = in_base(name, name, base);
+      if (!std::ranges::equal(raw.shape, replaced.shape)) {
+        throw Error(Code::mismatch, named(name), detail::shape_string(replaced.shape) + ", as in " + base.where(),
+                    detail::shape_string(raw.shape));
+      }
+      whole_.emplace(name, raw);
+    }
+  }
+
+  [[nodiscard]] RawTensor in_base(std::string_view name, std::string_view stored, const Checkpoint& base) const {
+    if (const RawTensor* const raw = base.find(name)) return *raw;
+    throw Error(Code::mismatch, named(stored), "a tensor of " + base.where(), "none of that name");
+  }
+
+  void keep_delta(std::string_view name, const Checkpoint& base) {
+    const std::string numbers = std::string(name) + std::string(detail::delta_suffix),
+                      scales = std::string(name) + std::string(detail::delta_scale_suffix);
+    const RawTensor of = in_base(name, numbers, base);
+    if (of.shape.size() != 2) {
+      throw Error(Code::mismatch, named(numbers), "a difference to a matrix", detail::shape_string(of.shape));
+    }
+    if (file_.contains(name)) {
+      throw Error(Code::malformed, named(name), "a tensor in full or a difference", "both");
+    }
+    RawDelta delta{.n = of.shape[0], .k = of.shape[1], .format = config_.format};
+    delta.scale_count = config_.scales == DeltaScales::row ? delta.n : 1;
+    delta.numbers = part(numbers, "U8", std::array{delta.n, delta_row_bytes(delta.format, delta.k)});
+    delta.scales = part(scales, "F32", std::array{delta.scale_count});
+    for (index_t i = 0; i < delta.scale_count; ++i) {
+      const float scale = load_element(delta.scales, DType::f32, i);
+      if (scale >= 0 && std::isfinite(scale)) continue;
+      throw Error(Code::malformed, named(scales), "finite scales that are not negative", std::to_string(scale));
+    }
+    deltas_.emplace(name, delta);
+  }
+
+  template <std::size_t Rank>
+  [[nodiscard]] const std::byte* part(const std::string& name, std::string_view type,
+                                      const std::array<index_t, Rank>& shape) const {
+    const auto bytes = file_.bytes(name, type, shape);
+    if (bytes) return bytes->data();
+    throw Error(Code::mismatch, named(name), std::string(type) + ' ' + detail::shape_string(shape),
+                file_.contains(name) ? "another type or shape" : "none of that name");
+  }
+
+  DeltaConfig config_;
+  Safetensors file_;
+  std::map<std::string, RawDelta, std::less<>> deltas_;
+  std::map<std::string, RawTensor, std::less<>> whole_;
+};
 
 }  // namespace finteam::inline FINTEAM_ABI
 
@@ -6120,8 +7247,9 @@ struct LowRankPair {
 /// What an expert adds to one entry of the weight table. Empty: nothing.
 struct DeltaSource {
   std::vector<LowRankPair> pairs{};
+  std::vector<RawDelta> whole{};  ///< one for each part of the entry, or none
 
-  [[nodiscard]] bool empty() const noexcept { return pairs.empty(); }
+  [[nodiscard]] bool empty() const noexcept { return pairs.empty() && whole.empty(); }
   /// Σ r.
   [[nodiscard]] index_t rank() const noexcept {
     index_t sum = 0;
@@ -6132,10 +7260,27 @@ struct DeltaSource {
 
 /// An expert of a shared base.
 struct ExpertSource {
-  Safetensors file;                                ///< that the tensors lie in
-  std::vector<DeltaSource> deltas;                 ///< by entry of delta_table
-  std::optional<RawTensor> embed_tokens, lm_head;  ///< [v, d], in place of the base's
+  std::vector<DeltaSource> deltas{};                   ///< by entry of delta_table
+  std::optional<RawTensor> embed_tokens{}, lm_head{};  ///< [v, d], in place of the base's
+  std::vector<std::optional<RawTensor>> norms{};       ///< in place of the base's, by entry of norm_names; or empty
+  std::optional<Safetensors> file{};                   ///< that the tensors lie in
+  std::optional<DeltaCheckpoint> delta_file{};         ///< or this
+
+  /// Whether it is more than what it adds.
+  [[nodiscard]] bool has_own() const noexcept { return embed_tokens || lm_head || has_norms(); }
+  [[nodiscard]] bool has_norms() const noexcept {
+    return std::any_of(norms.begin(), norms.end(), [](const auto& norm) { return norm.has_value(); });
+  }
 };
+
+/// The vectors of the weight table: two norms a block, and the last.
+[[nodiscard]] inline std::vector<std::string> norm_names(const Config& config) {
+  std::vector<std::string> names;
+  for (const WeightEntry& w : weight_table(config)) {
+    if (w.k == 0) names.push_back(w.parts.front().name);
+  }
+  return names;
+}
 
 /// The entries of the weight table that can be added to: its matrices but the embedding, lm_head last, tied or not.
 [[nodiscard]] inline std::vector<WeightEntry> delta_table(Config config) {
@@ -6159,11 +7304,13 @@ struct DeltaShape {
   index_t experts = 0;
   index_t rank = 0;            ///< the most inner rows of a product: Σ r of the pairs that read the same x
   bool before_swiglu = false;  ///< one adds to gate_proj or up_proj
+  bool own_norms = false;      ///< one has norms of its own
 
   [[nodiscard]] static DeltaShape of(std::span<const ExpertSource> experts, const Config& config) {
     DeltaShape shape{.experts = static_cast<index_t>(experts.size())};
     const std::vector<WeightEntry> table = delta_table(config);
     for (const ExpertSource& expert : experts) {
+      shape.own_norms |= expert.has_norms();
       for (std::size_t i = 0; i < table.size(); ++i) {
         shape.rank = std::max(shape.rank, expert.deltas[i].rank());
         shape.before_swiglu |= table[i].join == Join::paired && !expert.deltas[i].empty();
@@ -6188,7 +7335,8 @@ namespace detail {
 template <Backend B>
 [[nodiscard]] LinearDelta<B> load_delta(B& backend, const DeltaSource& source, const OpenOptions& options) {
   LinearDelta<B> delta;
-  if (source.empty()) return delta;
+  if (!source.whole.empty()) delta.whole.push_back(backend.delta(source.whole, options.memory));
+  if (source.pairs.empty()) return delta;
   std::vector<RawTensor> a;
   index_t inner = 0;
   for (const LowRankPair& pair : source.pairs) {
@@ -6215,6 +7363,18 @@ template <Backend B>
   return places;
 }
 
+/// The norms of a decoder, in the order of norm_names.
+template <Backend B>
+[[nodiscard]] std::vector<NormWeights<B>*> norm_places(DecoderWeights<B>& w) {
+  std::vector<NormWeights<B>*> places;
+  for (BlockWeights<B>& block : w.blocks) {
+    places.push_back(&block.input_norm);
+    places.push_back(&block.post_attention_norm);
+  }
+  places.push_back(&w.norm);
+  return places;
+}
+
 }  // namespace detail
 
 /// Bytes in memory that an expert takes besides its base.
@@ -6226,7 +7386,10 @@ template <Backend B>
   };
   std::uint64_t sum = 0;
   for (const DeltaSource& delta : expert.deltas) {
-    if (delta.empty()) continue;
+    if (!delta.whole.empty()) {
+      sum += PackedMatrix(PackedMatrix::shape_of(delta.whole), Join::stacked, delta.whole[0].format, nullptr).bytes();
+    }
+    if (delta.pairs.empty()) continue;
     std::vector<RawTensor> a;
     for (const LowRankPair& pair : delta.pairs) {
       a.push_back(pair.a);
@@ -6239,6 +7402,7 @@ template <Backend B>
   };
   own(expert.embed_tokens, llama_names.embed_tokens);
   own(expert.lm_head, llama_names.lm_head);
+  if (expert.has_norms()) sum += static_cast<std::uint64_t>(4 * (2 * config.layers + 1) * config.d);
   return sum;
 }
 
@@ -6264,6 +7428,24 @@ void load_experts(B& backend, std::span<const ExpertSource> experts, const Confi
     load(expert.embed_tokens, llama_names.embed_tokens, own.embed_tokens);
     load(expert.lm_head, llama_names.lm_head, own.lm_head);
     w.own.push_back(std::move(own));
+  }
+  const auto norms = detail::norm_places(w);
+  for (std::size_t i = 0; i < norms.size(); ++i) {
+    const auto has = [i](const ExpertSource& expert) { return !expert.norms.empty() && expert.norms[i]; };
+    if (std::none_of(experts.begin(), experts.end(), has)) continue;
+    norms[i]->own = backend.template tensor<float, 2>({static_cast<index_t>(experts.size()), config.d}, options.memory);
+    for (std::size_t k = 0; k < experts.size(); ++k) {
+      const auto row = [&](VectorView<const float, typename B::Space> from) {
+        backend.copy(MatrixView<const float, typename B::Space>(from.data(), {1, config.d}),
+                     norms[i]->own.view().rows(static_cast<index_t>(k), 1));
+      };
+      if (has(experts[k])) {
+        const auto own = backend.vector(*experts[k].norms[i], options.memory);
+        row(own.view());
+      } else {
+        row(std::as_const(norms[i]->scale).view());
+      }
+    }
   }
 }
 
@@ -6347,41 +7529,52 @@ class StepScratch {
                              .y = b.template tensor<float, 3>({rows, c.h, c.e}, memory),
                              .cosine = b.template tensor<float, 2>({rows, c.e / 2}, memory),
                              .sine = b.template tensor<float, 2>({rows, c.e / 2}, memory)},
-               .feed_forward = {.y = b.template tensor<float, 2>({rows, c.f}, memory)},
+               .feed_forward = {.y = b.template tensor<float, 2>({rows, c.f}, memory),
+                                .n = b.template tensor<float, 2>({routed_rows(c, rows), c.d}, memory),
+                                .logits = b.template tensor<float, 2>({routed_rows(c, rows), c.experts}, memory),
+                                .scores = std::vector<double>(static_cast<std::size_t>(c.experts)),
+                                .chosen = chosen_rows(c.is_routed() ? c.experts : 0, rows)},
                .delta = {.experts = std::vector<Chosen>(static_cast<std::size_t>(deltas.experts)),
+                         .row_experts = {},
                          .input = b.input(deltas.experts == 0 ? 0 : rows, delta_inputs(c, deltas), memory),
                          .inner = b.template tensor<float, 2>({rows, deltas.rank}, memory),
                          .plus = b.template tensor<float, 2>({deltas.before_swiglu ? rows : 0, 2 * c.f}, memory)}},
-        routed_(static_cast<std::size_t>(deltas.experts)) {
+        routing_({c.is_routed() ? c.layers : 0, rows, c.experts}, memory),
+        routed_(chosen_rows(deltas.experts, rows)),
+        own_norms_(deltas.own_norms) {
     const auto most = static_cast<std::size_t>(rows);
     tokens_.reserve(most);
     sites_.reserve(most);
-    for (Routed& expert : routed_) {
-      expert.rows.reserve(most);
-      expert.weight.reserve(most);
-    }
+    base_rows_.reserve(most);
+    block_.delta.row_experts.reserve(own_norms_ ? most : 0);
   }
 
   /// Bytes that are taken from `memory` for that.
   [[nodiscard]] static std::uint64_t bytes(const Config& c, index_t rows, const DeltaShape& deltas = {}) {
     const index_t heads = c.h + 2 * c.g + c.h, plus = deltas.rank + (deltas.before_swiglu ? 2 * c.f : 0);
+    const index_t routed = c.is_routed() ? c.d + (c.layers + 1) * c.experts : 0;
     return B::Input::bytes(rows, std::max({c.d, c.f, c.h * c.e})) +
            (deltas.experts == 0 ? 0 : B::Input::bytes(rows, delta_inputs(c, deltas))) +
-           4 * static_cast<std::uint64_t>(rows * (c.d + heads * c.e + c.e + c.f + plus));
+           4 * static_cast<std::uint64_t>(rows * (c.d + heads * c.e + c.e + c.f + plus + routed));
   }
 
   /// Most rows of one step.
   [[nodiscard]] index_t rows() const noexcept { return rows_; }
 
+  /// What the routers of a merged checkpoint made of the last step's rows: the weight of each expert, 0 where it was
+  /// not chosen. [layers, rows, experts]; no layers without routers.
+  [[nodiscard]] TensorView<const float, 3> routing() const noexcept { return routing_.view(); }
+
  private:
   template <Backend>
   friend class Decoder;
 
-  /// The rows of a step that an expert is added to.
-  struct Routed {
-    std::vector<std::int32_t> rows;
-    std::vector<float> weight;
-  };
+  [[nodiscard]] static std::vector<ChosenRows> chosen_rows(index_t experts, index_t rows) {
+    std::vector<ChosenRows> all;
+    for (index_t k = 0; k < experts; ++k) all.emplace_back(rows);
+    return all;
+  }
+  [[nodiscard]] static index_t routed_rows(const Config& c, index_t rows) noexcept { return c.is_routed() ? rows : 0; }
 
   [[nodiscard]] static index_t delta_inputs(const Config& c, const DeltaShape& deltas) noexcept {
     return std::max({c.d, c.f, c.h * c.e, deltas.rank});
@@ -6391,15 +7584,19 @@ class StepScratch {
   template <class Route>
   void choose(std::size_t t, Route&& route) {
     for (std::size_t k = 0; k < routed_.size(); ++k) {
-      Routed& expert = routed_[k];
-      expert.rows.clear();
-      expert.weight.clear();
+      ChosenRows& expert = routed_[k];
+      expert.clear();
       for (std::size_t i = 0; i < t; ++i) {
-        if (route(i) == nullptr || route(i)[k] == 0) continue;
-        expert.rows.push_back(static_cast<std::int32_t>(i));
-        expert.weight.push_back(route(i)[k]);
+        if (route(i) != nullptr && route(i)[k] != 0) expert.add(static_cast<std::int32_t>(i), route(i)[k]);
       }
-      block_.delta.experts[k] = {expert.rows, expert.weight};
+      block_.delta.experts[k] = expert.chosen();
+    }
+    if (!own_norms_) return;
+    block_.delta.row_experts.assign(t, -1);
+    for (std::size_t k = 0; k < routed_.size(); ++k) {
+      for (const std::int32_t i : routed_[k].rows()) {
+        block_.delta.row_experts[static_cast<std::size_t>(i)] = static_cast<std::int32_t>(k);
+      }
     }
   }
 
@@ -6408,7 +7605,10 @@ class StepScratch {
   BlockScratch<B> block_;
   std::vector<std::int32_t> tokens_;
   std::vector<Site> sites_;
-  std::vector<Routed> routed_;  // by expert
+  Tensor<float, 3> routing_;
+  std::vector<ChosenRows> routed_;  // by expert on a shared base
+  bool own_norms_;
+  std::vector<std::int32_t> base_rows_;
 };
 
 /// Where a step's states are also wanted: after so many blocks, before any final norm (transformers'
@@ -6427,6 +7627,11 @@ class Decoder {
   /// experts: on this base, in the order of a row's route.
   [[nodiscard]] static Decoder load(B& backend, const Checkpoint& checkpoint, const Config& config,
                                     const OpenOptions& options = {}, std::span<const ExpertSource> experts = {}) {
+    if constexpr (!std::is_same_v<typename B::Space, Host>) {
+      if (config.is_routed()) {
+        throw Error(Code::unsupported, config.where, "a plain model, on this backend", "experts behind routers");
+      }
+    }
     Decoder self(config, load_weights(backend, checkpoint, config, options), DeltaShape::of(experts, config));
     load_experts(backend, experts, config, options, self.w_);
     return self;
@@ -6464,10 +7669,12 @@ class Decoder {
     tapped(0);
     for (std::size_t l = 0; l < w_.blocks.size(); ++l) {
       if (const auto code = interrupt.pending()) return code;
+      if (config_.is_routed())
+        s.block_.feed_forward.weights = s.routing_.view().row(static_cast<index_t>(l)).rows(0, t);
       block<B>(b, w_.blocks[l], eps_, s.sites_, cache.layer(static_cast<index_t>(l)), s.block_, x);
       tapped(l + 1);
     }
-    b.rms_norm(x, w_.norm.view(), eps_, hidden);
+    b.rms_norm(x, w_.norm.of(s.block_.delta.row_experts), eps_, hidden);
     return std::nullopt;
   }
 
@@ -6489,10 +7696,12 @@ class Decoder {
       b.prepare(hidden, w, s.block_.input, chosen);
       b.matmul(s.block_.input, w, Write::overwrite, logits, chosen);
     };
-    head(w_.lm_head(), {.rows = only});
-    for (std::size_t k = 0; k < w_.own.size(); ++k) {
-      const Chosen chosen{.rows = s.routed_[k].rows};
-      if (!w_.own[k].lm_head.empty() && !chosen.rows.empty()) head(w_.own[k].lm_head.front(), chosen);
+    const bool own_heads =
+        std::any_of(w_.own.begin(), w_.own.end(), [](const auto& own) { return !own.lm_head.empty(); });
+    if (!own_heads) {
+      head(w_.lm_head(), {.rows = only});
+    } else {
+      heads(routes, only, s, head, hidden.extent(0));
     }
     add_deltas<B>(
         b, w_.lm_head_deltas, s.block_.delta,
@@ -6507,11 +7716,32 @@ class Decoder {
         frequency_(rope_frequencies(config)),
         w_(std::move(weights)) {}
 
+  /// head(matrix, rows) for the rows of each expert with a head of its own, and for the others with the base's.
+  template <class Head>
+  void heads(std::span<const float* const> routes, std::span<const std::int32_t> only, StepScratch<B>& s, Head&& head,
+             index_t t) const {
+    s.base_rows_.clear();
+    if (only.empty()) {
+      for (index_t i = 0; i < t; ++i) s.base_rows_.push_back(static_cast<std::int32_t>(i));
+    } else {
+      s.base_rows_.assign(only.begin(), only.end());
+    }
+    for (std::size_t k = 0; k < w_.own.size(); ++k) {
+      if (w_.own[k].lm_head.empty() || s.routed_[k].rows().empty()) continue;
+      head(w_.own[k].lm_head.front(), {.rows = s.routed_[k].rows()});
+      std::erase_if(s.base_rows_, [&](std::int32_t i) {
+        const float* route = routes.empty() ? nullptr : routes[static_cast<std::size_t>(i)];
+        return route != nullptr && route[k] != 0;
+      });
+    }
+    if (!s.base_rows_.empty()) head(w_.lm_head(), {.rows = s.base_rows_});
+  }
+
   /// x[t,:] = embed_tokens[token,:], the base's or the row's expert's own.
   void embed(B& b, std::span<const Row> rows, StepScratch<B>& s, MatrixView<float, typename B::Space> x) const {
     b.embed(w_.embed_tokens, s.tokens_, x);
     for (std::size_t k = 0; k < w_.own.size(); ++k) {
-      const std::span<const std::int32_t> of_expert = s.routed_[k].rows;
+      const std::span<const std::int32_t> of_expert = s.routed_[k].rows();
       if (w_.own[k].embed_tokens.empty() || of_expert.empty()) continue;
       s.tokens_.clear();
       for (const std::int32_t i : of_expert) s.tokens_.push_back(rows[static_cast<std::size_t>(i)].token);
@@ -6525,6 +7755,190 @@ class Decoder {
   std::vector<float> frequency_;  // [e/2]
   DecoderWeights<B> w_;
 };
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/file/delta_writer.hpp ---------------------------------------------------------------------------------
+// Writes what delta.hpp reads: a fine-tuned checkpoint as its difference to a base, a tensor at a time.
+// Not here: which tensors are matrices of a model's blocks; the caller says.
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// What becomes of a tensor of a fine-tuned checkpoint.
+enum class DeltaPart : std::uint8_t {
+  low_bit,  ///< its difference to the base's in few bits; a matrix
+  whole,    ///< kept as it is, unless it is the base's
+  base,     ///< the base's is taken for it
+};
+
+/// A matrix that was written as a difference, and how far that is off.
+struct WrittenDelta {
+  std::string name;
+  DeltaError error;
+};
+
+/// How a difference is taken.
+struct DeltaOptions {
+  Format format = Format::int1;
+  DeltaScales scales = DeltaScales::row;
+  /// What becomes of the tensor of that name.
+  std::function<DeltaPart(std::string_view name)> part = [](std::string_view) { return DeltaPart::whole; };
+  /// Called after every difference. May be empty.
+  std::function<void(const WrittenDelta&)> written{};
+};
+
+namespace detail {
+
+/// The difference of one pair of tensors [n, k], and its rounding. Buffers are kept for the next.
+class DeltaRounding {
+ public:
+  DeltaRounding(Format format, DeltaScales scales) : format_(format), of_matrix_(scales == DeltaScales::matrix) {}
+
+  /// False if a number is not finite.
+  [[nodiscard]] bool run(const RawTensor& base, const RawTensor& tuned) {
+    const index_t n = base.shape[0], k = base.shape[1];
+    difference(base, tuned);
+    const auto row_bytes = static_cast<std::size_t>(delta_row_bytes(format_, k));
+    numbers_.assign(static_cast<std::size_t>(n) * row_bytes, std::byte{0});
+    scales_.clear();
+    error_ = {};
+    if (of_matrix_) scales_.push_back(fit_delta_scale(format_, d_));
+    for (index_t i = 0; i < n; ++i) {
+      const auto row = std::span(d_).subspan(static_cast<std::size_t>(i * k), static_cast<std::size_t>(k));
+      if (!of_matrix_) scales_.push_back(fit_delta_scale(format_, row));
+      if (!std::isfinite(scales_.back())) return false;
+      quantise_delta(format_, row, scales_.back(), numbers_.data() + static_cast<std::size_t>(i) * row_bytes);
+      const DeltaError error = delta_error(format_, row, scales_.back());
+      error_.squares += error.squares;
+      error_.errors += error.errors;
+    }
+    return true;
+  }
+
+  [[nodiscard]] std::span<const std::byte> numbers() const noexcept { return numbers_; }
+  [[nodiscard]] std::span<const std::byte> scales() const noexcept { return std::as_bytes(std::span(scales_)); }
+  [[nodiscard]] const DeltaError& error() const noexcept { return error_; }
+
+ private:
+  /// d_ = tuned - base, in float
+  void difference(const RawTensor& base, const RawTensor& tuned) {
+    constexpr index_t piece = 4096;
+    d_.resize(static_cast<std::size_t>(base.size()));
+    std::array<float, piece> from;
+    for (index_t j = 0; j < base.size(); j += piece) {
+      const index_t count = std::min(piece, base.size() - j);
+      float* const d = d_.data() + j;
+      load_elements(base.data, base.dtype, j, count, from.data());
+      load_elements(tuned.data, tuned.dtype, j, count, d);
+      for (index_t i = 0; i < count; ++i) d[i] -= from[static_cast<std::size_t>(i)];
+    }
+  }
+
+  Format format_;
+  bool of_matrix_;
+  std::vector<float> d_, scales_;
+  std::vector<std::byte> numbers_;
+  DeltaError error_;
+};
+
+/// Error(mismatch) unless the tensor is one.
+inline void require_matrix(const RawTensor& raw, const std::string& where) {
+  if (raw.shape.size() != 2) throw Error(Code::mismatch, where, "a matrix", shape_string(raw.shape));
+}
+
+/// Whether two tensors hold the same numbers.
+[[nodiscard]] inline bool same_numbers(const RawTensor& a, const RawTensor& b) noexcept {
+  if (a.dtype == b.dtype) return std::memcmp(a.data, b.data, data_of(a).size()) == 0;
+  for (index_t i = 0; i < a.size(); ++i) {
+    if (a[i] != b[i]) return false;
+  }
+  return true;
+}
+
+/// The names of a pair's tensors, in order. A checkpoint may lack the old `rotary_emb.inv_freq`, which repeats the
+/// config. Error(mismatch): a tensor that only one of them has, or in another shape.
+[[nodiscard]] inline std::vector<std::string_view> paired_names(const Checkpoint& base, const Checkpoint& tuned) {
+  std::vector<std::string_view> names;
+  const auto repeats_config = [](std::string_view name) { return name.ends_with("rotary_emb.inv_freq"); };
+  for (const std::string_view name : base.names()) {
+    if (!repeats_config(name) && !tuned.contains(name)) {
+      throw Error(Code::mismatch, tuned.where(name), "a tensor, as in " + base.where(), "none of that name");
+    }
+  }
+  for (const std::string_view name : tuned.names()) {
+    if (repeats_config(name)) continue;
+    if (!base.contains(name)) {
+      throw Error(Code::mismatch, tuned.where(name), "a tensor that " + base.where() + " has too", "one of its own");
+    }
+    (void)tuned.tensor(name, base.tensor(name).shape);
+    names.push_back(name);
+  }
+  return names;
+}
+
+}  // namespace detail
+
+/// Writes delta.safetensors and delta_config.json into `folder`, which is made if it is not there. The base is read
+/// twice (its hash comes first), the fine-tuned one once and, for tensors kept whole, twice; memory is 5 bytes for
+/// every number of the largest matrix. Error(mismatch): a tensor that only one of the checkpoints has, or in another
+/// shape, or a low_bit tensor that is no matrix. Error(malformed): a number that is not finite.
+/// Error(invalid_argument): a format that is none of a difference. Else as Checkpoint::find and FileWriter.
+inline void write_delta(const Checkpoint& base, const Checkpoint& tuned, const std::filesystem::path& folder,
+                        const DeltaOptions& options) {
+  if (!is_delta(options.format)) {
+    throw Error(Code::invalid_argument, "format", "int1 or int2", std::string(name(options.format)));
+  }
+  std::vector<std::string_view> low_bit, whole;
+  std::vector<TensorEntry> entries;
+  for (const std::string_view name : detail::paired_names(base, tuned)) {
+    const RawTensor raw = tuned.tensor(name);
+    const DeltaPart part = options.part(name);
+    if (part == DeltaPart::whole && !detail::same_numbers(raw, base.tensor(name))) whole.push_back(name);
+    if (part != DeltaPart::low_bit) {
+      base.release(name);
+      tuned.release(name);
+      continue;
+    }
+    detail::require_matrix(raw, tuned.where(name));
+    const index_t n = raw.shape[0], row_bytes = delta_row_bytes(options.format, raw.shape[1]);
+    low_bit.push_back(name);
+    entries.push_back({std::string(name) + std::string(detail::delta_suffix), "U8", {n, row_bytes}});
+    entries.push_back({std::string(name) + std::string(detail::delta_scale_suffix),
+                       "F32",
+                       {options.scales == DeltaScales::row ? n : 1}});
+  }
+  for (const std::string_view name : whole) {
+    const RawTensor raw = tuned.tensor(name);
+    entries.push_back({std::string(name), FINTEAM_ABI::name(raw.dtype), {raw.shape.begin(), raw.shape.end()}});
+  }
+
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  if (error) throw Error(Code::system, folder.string(), "a folder that can be written", error.message());
+  const DeltaConfig config{options.format, options.scales, header_hash(base), contents_hash(base)};
+  FileWriter file(folder / "delta.safetensors");
+  file.write(safetensors_header(
+      entries, {{"finteam_delta", std::to_string(DeltaConfig::version)}, {"base_hash", config.base_hash}}));
+  detail::DeltaRounding rounding(options.format, options.scales);
+  for (const std::string_view name : low_bit) {
+    if (!rounding.run(base.tensor(name), tuned.tensor(name))) {
+      throw Error(Code::malformed, tuned.where(name), "a finite difference to " + base.where(), "one that is not");
+    }
+    file.write(rounding.numbers());
+    file.write(rounding.scales());
+    base.release(name);
+    tuned.release(name);
+    if (options.written) options.written({std::string(name), rounding.error()});
+  }
+  for (const std::string_view name : whole) {
+    file.write(detail::data_of(tuned.tensor(name)));
+    tuned.release(name);
+  }
+  file.commit();
+  FileWriter text(folder / "delta_config.json");
+  text.write(config.json().dump(2) + '\n');
+  text.commit();
+}
 
 }  // namespace finteam::inline FINTEAM_ABI
 
@@ -6654,8 +8068,12 @@ template <class Arch>
 namespace finteam::inline FINTEAM_ABI {
 
 /// Where a team mixes: at its output Σ w p (an ensemble; Li et al. 2022, BTM) or Σ w logits (a product of experts), or
-/// inside, in every linear layer, Σ w · what a role adds to a shared base.
-enum class MixIn : std::uint8_t { probabilities, logits, deltas };
+/// inside: in every linear layer, Σ w · what a role adds to a shared base, or in every feed-forward layer, Σ w · an
+/// expert behind a router (merged checkpoints).
+enum class MixIn : std::uint8_t { probabilities, logits, deltas, experts };
+
+/// Whether one decoder gives the mixture.
+[[nodiscard]] constexpr bool is_inside(MixIn mix) noexcept { return mix == MixIn::deltas || mix == MixIn::experts; }
 
 namespace detail {
 
@@ -7074,139 +8492,6 @@ inline index_t label_set(std::span<const double> p, double threshold, std::span<
   index_t count = 0;
   for (std::size_t i = 0; i < p.size(); ++i) count += holds[i] = 1 - p[i] <= threshold;
   return count;
-}
-
-}  // namespace finteam::inline FINTEAM_ABI
-
-// ---- finteam/mix/gate.hpp ------------------------------------------------------------------------------------------
-// From scores to weights: softmax at a temperature, floor, top-k, renormalisation. Scores come from a linear map of a
-// feature, from centres, or from each role's likelihood of the prompt; which of them is the team's matter.
-
-namespace finteam::inline FINTEAM_ABI {
-
-/// scores[i] = Σ_j weight[i,j] · feature[j] + bias[i], summed in double in increasing j.
-/// weight [n, d], bias [n], feature [d], scores [n], overwritten.
-inline void linear_scores(MatrixView<const float> weight, std::span<const float> bias, std::span<const double> feature,
-                          std::span<double> scores) noexcept {
-  for (index_t i = 0; i < weight.extent(0); ++i) {
-    double sum = 0;
-    for (index_t j = 0; j < weight.extent(1); ++j) {
-      sum = std::fma(static_cast<double>(weight(i, j)), feature[static_cast<std::size_t>(j)], sum);
-    }
-    scores[static_cast<std::size_t>(i)] = sum + static_cast<double>(bias[static_cast<std::size_t>(i)]);
-  }
-}
-
-/// x = softmax(x / temperature), in place. temperature > 0. An empty span is left alone.
-inline void softmax(std::span<double> x, double temperature = 1.0) noexcept {
-  double largest = -std::numeric_limits<double>::infinity();
-  for (const double v : x) largest = std::max(largest, v);
-  double sum = 0;
-  for (double& v : x) sum += v = std::exp((v - largest) / temperature);
-  for (double& v : x) v /= sum;
-}
-
-namespace detail {
-
-/// Sets all but the k largest weights (ties: the lower index) to 0 and returns the sum of those that stay.
-inline double zero_all_but(std::span<double> weights, index_t k) noexcept {
-  const auto stands_before = [&](std::size_t j, std::size_t i) {
-    const double a = std::abs(weights[j]), b = std::abs(weights[i]);
-    return a > b || (a == b && j < i);
-  };
-  double kept = 0;
-  for (std::size_t i = 0; i < weights.size(); ++i) {
-    index_t rank = 0;
-    for (std::size_t j = 0; j < weights.size(); ++j) rank += stands_before(j, i) ? 1 : 0;
-    if (rank < k) {
-      kept += weights[i];
-    } else {
-      weights[i] = -weights[i];  // dropped; its size still counts in the ranks of the others
-    }
-  }
-  for (double& w : weights) w = w < 0 || w == 0 ? 0.0 : w;  // a NaN stays one
-  return kept;
-}
-
-}  // namespace detail
-
-/// Keeps the k largest weights (ties: the lower index), sets the others to 0, and divides by what is left: Σ = 1.
-/// Weights [n], in place, Σ = 1 on entry. k ≥ n changes nothing.
-inline void keep_top_k(std::span<double> weights, index_t k) noexcept {
-  if (k >= static_cast<index_t>(weights.size())) return;
-  const double kept = detail::zero_all_but(weights, k);
-  if (kept == 0) return;
-  for (double& w : weights) w /= kept;
-}
-
-/// How a gate's scores become weights.
-struct GateRule {
-  index_t top_k = 0;        ///< roles that keep their weight; 0: all
-  double temperature = 1;   ///< of the softmax: small is sharp
-  double floor = 0;         ///< the least weight of a role before top-k: min(w) ≥ floor, by shrinking towards 1/n
-  bool renormalise = true;  ///< the kept weights sum to 1 again; false: they stay what they were, and Σ ≤ 1
-
-  /// n: the roles. Throws Error(invalid_argument) unless n ≥ 1, top_k ≥ 0, 0 < temperature < ∞, 0 ≤ floor ≤ 1/n.
-  void validate(index_t n) const {
-    const auto refuse = [](const char* what, const std::string& expected, const std::string& found) {
-      throw Error(Code::invalid_argument, std::string("gate: ") + what, expected, found);
-    };
-    if (n < 1) refuse("roles", "at least 1", std::to_string(n));
-    if (top_k < 0) refuse("top_k", "at least 0", std::to_string(top_k));
-    if (!(temperature > 0) || !std::isfinite(temperature)) {
-      refuse("temperature", "a finite number above 0", std::to_string(temperature));
-    }
-    if (!(floor >= 0 && floor <= 1 / static_cast<double>(n))) {
-      refuse("floor", "0 to 1/" + std::to_string(n), std::to_string(floor));
-    }
-  }
-};
-
-/// w = softmax(scores / temperature); w = floor + (1 - n · floor) · w; the top_k largest stay, the others become 0; the
-/// kept ones are divided by their sum if renormalise. In place: scores [n] in, weights [n] out. Precondition:
-/// rule.validate(n). A score of -∞ is a role with weight `floor`; a NaN, +∞ or n scores of -∞ give NaN weights.
-///
-/// Without renormalising, Σ w < 1 says how much of the gate's trust went to roles that sleep. What that means is the
-/// mixture's matter: Σ w · y of feed-forward experts is smaller (Switch, Fedus et al. 2021, whose one expert would
-/// otherwise always weigh 1; Qwen-MoE's norm_topk_prob = false), where Mixtral (Jiang et al. 2024, eq. 1) renormalises;
-/// Σ w · logits is a distribution at a higher temperature; Σ w · p is no distribution, and once it is made one the
-/// weights are the renormalised ones. So mix_probabilities wants them renormalised.
-inline void gate_weights(const GateRule& rule, std::span<double> scores) noexcept {
-  softmax(scores, rule.temperature);
-  const double n = static_cast<double>(scores.size());
-  if (rule.floor > 0) {
-    const double rest = std::max(0.0, std::fma(-n, rule.floor, 1.0));
-    for (double& w : scores) w = std::fma(rest, w, rule.floor);
-  }
-  if (rule.top_k == 0 || rule.top_k >= static_cast<index_t>(scores.size())) return;
-  if (rule.renormalise) {
-    keep_top_k(scores, rule.top_k);
-  } else {
-    detail::zero_all_but(scores, rule.top_k);
-  }
-}
-
-/// scores[j] = log prior[j] + log_likelihood[j], whose softmax is the posterior p(role j | text).
-/// prior [n] (≥ 0, need not sum to 1; 0: a role that is never chosen), log_likelihood [n]: each role's log p of the
-/// text so far, scores [n], overwritten; scores may be either. Source: Li et al. 2022 (BTM), the domain
-/// posterior.
-inline void posterior_scores(std::span<const double> prior, std::span<const double> log_likelihood,
-                             std::span<double> scores) noexcept {
-  for (std::size_t j = 0; j < scores.size(); ++j) scores[j] = std::log(prior[j]) + log_likelihood[j];
-}
-
-/// scores[j] = -‖feature - centre[j,:]‖², summed in double in increasing dimension: roles by the nearness of their
-/// data. centre [n, d], feature [d], scores [n], overwritten. Source: Gururangan et al. 2023 (c-BTM).
-inline void centre_scores(MatrixView<const float> centre, std::span<const double> feature,
-                          std::span<double> scores) noexcept {
-  for (index_t j = 0; j < centre.extent(0); ++j) {
-    double sum = 0;
-    for (index_t i = 0; i < centre.extent(1); ++i) {
-      const double difference = feature[static_cast<std::size_t>(i)] - static_cast<double>(centre(j, i));
-      sum = std::fma(-difference, difference, sum);
-    }
-    scores[static_cast<std::size_t>(j)] = sum;
-  }
 }
 
 }  // namespace finteam::inline FINTEAM_ABI
@@ -7742,6 +9027,38 @@ enum class AbstainReason : std::uint8_t { none, probability, entropy, disagreeme
 
 }  // namespace finteam::inline FINTEAM_ABI
 
+// ---- finteam/team/routing.hpp --------------------------------------------------------------------------------------
+// How the routers of a merged checkpoint weighed its experts while it answered: what an answer says of it.
+// Not here: how it is recorded (routing_record.hpp).
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// Mean weights of experts over tokens, by layer; empty where there are no routers.
+struct RoutingTable {
+  index_t layers = 0, experts = 0;
+  std::vector<double> weights;  ///< [layers, experts]; a layer's Σ is 1, or 0 if no token was read
+
+  [[nodiscard]] bool empty() const noexcept { return weights.empty(); }
+  /// [layers, experts]
+  [[nodiscard]] MatrixView<const double> view() const noexcept { return {weights.data(), {layers, experts}}; }
+  [[nodiscard]] double operator()(index_t layer, index_t expert) const noexcept { return view()(layer, expert); }
+  /// An expert's mean over the layers.
+  [[nodiscard]] double mean(index_t expert) const noexcept {
+    double sum = 0;
+    for (index_t l = 0; l < layers; ++l) sum += (*this)(l, expert);
+    return layers == 0 ? 0 : sum / static_cast<double>(layers);
+  }
+};
+
+/// Over the prompt's tokens, and over those that came after: generated ones, or those of labels.
+struct Routing {
+  RoutingTable prompt, answer;
+
+  [[nodiscard]] bool empty() const noexcept { return prompt.empty(); }
+};
+
+}  // namespace finteam::inline FINTEAM_ABI
+
 // ---- finteam/team/view.hpp -----------------------------------------------------------------------------------------
 // What a team answered, and what each role said on its own.
 // Not here: how it came about (session.hpp).
@@ -7751,7 +9068,8 @@ namespace finteam::inline FINTEAM_ABI {
 /// One role's part in an answer.
 struct RoleView {
   std::string name;
-  double weight = 0;                  ///< the gate's weight after top-k; 0: the role sleeps
+  double weight = 0;                  ///< the gate's weight after top-k; 0: the role sleeps. Of a merged team: the
+                                      ///< routers' mean over the prompt's tokens and the layers
   bool awake = false;                 ///< it ran: its weight is above 0, or all roles were asked
   std::string label;                  ///< its own most probable label; empty if it slept, or if there are no labels
   double probability = 0;             ///< of that label
@@ -7785,6 +9103,7 @@ struct View {
   bool abstains = false;    ///< it does not keep to the Ask's thresholds; label and probabilities are as without them
   AbstainReason abstain_reason = AbstainReason::none;  ///< which one it was
   index_t prompt_tokens = 0;
+  Routing routing;  ///< of a merged team; empty for others
 };
 
 namespace detail {
@@ -8135,6 +9454,7 @@ struct Generation {
   Roles roles;                 ///< the gate's weights
   index_t prompt_tokens = 0;
   index_t drafted = 0, kept = 0;  ///< tokens that were guessed, and how many of them the team chose
+  Routing routing;                ///< of a merged team; empty for others
 };
 
 /// How probable a text is.
@@ -8142,6 +9462,7 @@ struct Score {
   double log_probability = 0;  ///< Σ log p(token | those before it) under what `generate` mixes, nats
   index_t tokens = 0;          ///< how many were scored; perplexity = exp(-log_probability / tokens)
   Roles roles;                 ///< weights; scores[0] = the role's own log-probability of the text
+  Routing routing;             ///< of a merged team, the text as prompt; empty for others
 };
 
 }  // namespace finteam::inline FINTEAM_ABI
@@ -9505,6 +10826,89 @@ namespace detail {
 }  // namespace detail
 }  // namespace finteam::inline FINTEAM_ABI
 
+// ---- finteam/team/routing_record.hpp -------------------------------------------------------------------------------
+// What the routers of a decoder made of every token that it read: kept by position, so that a token that is taken back
+// leaves no trace. Not here: decoders that several sequences read on at once (no merged checkpoint has adapters).
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// Empty, and free of cost, for a decoder without routers. Made once; nothing is allocated afterwards.
+class RoutingRecord {
+ public:
+  RoutingRecord(const Config& c, index_t tokens, std::pmr::memory_resource* memory)
+      : layers_(c.is_routed() ? c.layers : 0),
+        experts_(c.experts),
+        by_token_({layers_ == 0 ? 0 : tokens, layers_, experts_}, memory),
+        beside_(static_cast<std::size_t>(layers_ * experts_)) {}
+
+  /// Bytes that are taken from `memory` for that.
+  [[nodiscard]] static std::uint64_t bytes(const Config& c, index_t tokens) noexcept {
+    return c.is_routed() ? 4 * static_cast<std::uint64_t>(tokens * c.layers * c.experts) : 0;
+  }
+
+  /// Forgets all.
+  void start() noexcept {
+    length_ = count_beside_ = 0;
+    std::fill(beside_.begin(), beside_.end(), 0.0);
+  }
+  /// Forgets the tokens beyond the first `tokens`.
+  void truncate(index_t tokens) noexcept { length_ = std::min(length_, tokens); }
+
+  /// The rows of a step, which go on with the sequence. routing [layers, ≥ rows, experts]
+  void add(std::span<const Row> rows, TensorView<const float, 3> routing) noexcept {
+    if (layers_ == 0) return;
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      for (index_t l = 0; l < layers_; ++l) {
+        const auto from = routing.row(l).row(static_cast<index_t>(i)).span();
+        std::copy(from.begin(), from.end(), &by_token_.view()(rows[i].position, l, 0));
+      }
+      length_ = rows[i].position + 1;
+    }
+  }
+  /// The rows of a step beside the sequence: tokens of labels.
+  void add_beside(std::span<const Row> rows, TensorView<const float, 3> routing) noexcept {
+    for (index_t i = 0; i < static_cast<index_t>(rows.size()) && layers_ > 0; ++i, ++count_beside_) {
+      for (index_t l = 0; l < layers_; ++l) add_to(&beside_[at(l)], &routing(l, i, 0));
+    }
+  }
+
+  /// Means over the sequence's first `prompt` tokens, and over its others with those beside it. The tables have room.
+  void means(index_t prompt, Routing& out) const noexcept {
+    mean(0, std::min(prompt, length_), 0, out.prompt);
+    mean(prompt, length_, count_beside_, out.answer);
+  }
+
+  /// Gives a table room for this decoder's layers and experts.
+  void shape(RoutingTable& table) const { table = {layers_, experts_, std::vector<double>(beside_.size())}; }
+
+ private:
+  [[nodiscard]] std::size_t at(index_t layer) const noexcept { return static_cast<std::size_t>(layer * experts_); }
+  void add_to(double* sums, const float* weights) const noexcept {
+    for (index_t k = 0; k < experts_; ++k) sums[k] += static_cast<double>(weights[k]);
+  }
+
+  /// Sums go from token to token, so a mean does not depend on the steps.
+  void mean(index_t first, index_t last, index_t beside, RoutingTable& out) const noexcept {
+    if (beside > 0) {
+      std::copy(beside_.begin(), beside_.end(), out.weights.begin());
+    } else {
+      std::fill(out.weights.begin(), out.weights.end(), 0.0);
+    }
+    for (index_t t = first; t < last; ++t) {
+      for (index_t l = 0; l < layers_; ++l) add_to(&out.weights[at(l)], &by_token_.view()(t, l, 0));
+    }
+    const index_t count = std::max<index_t>(last - first, 0) + beside;
+    for (double& w : out.weights) w /= static_cast<double>(std::max<index_t>(count, 1));
+  }
+
+  index_t layers_, experts_;
+  Tensor<float, 3> by_token_;   // [tokens, layers, experts]
+  std::vector<double> beside_;  // Σ, [layers, experts]
+  index_t length_ = 0, count_beside_ = 0;
+};
+
+}  // namespace finteam::inline FINTEAM_ABI
+
 // ---- finteam/team/reader.hpp ---------------------------------------------------------------------------------------
 // A decoder at work: its cache, scratch and hidden states in one session, on one or more lanes. A lane is a sequence of
 // its own, read with the decoder's experts at weights of its own; what several lanes read goes in one step.
@@ -9560,6 +10964,7 @@ class Reader {
         hidden_(b.template tensor<float, 2>({limits.rows, decoder.config().d}, limits.memory)),
         tapped_(b.template tensor<float, 2>({limits.rows, decoder.config().d}, limits.memory)),
         states_(b.template tensor<float, 2>({lanes, decoder.config().d}, limits.memory)),
+        routing_(decoder.config(), limits.tokens, limits.memory),
         lanes_(static_cast<std::size_t>(lanes)) {
     const auto rows = static_cast<std::size_t>(limits.rows);
     rows_.reserve(rows);
@@ -9572,6 +10977,8 @@ class Reader {
 
   [[nodiscard]] const Decoder<B>& decoder() const noexcept { return *decoder_; }
   [[nodiscard]] index_t lanes() const noexcept { return static_cast<index_t>(lanes_.size()); }
+  /// What the decoder's routers made of what was read since start(), labels beside it.
+  [[nodiscard]] const RoutingRecord& routing() const noexcept { return routing_; }
 
   /// What the decoder's experts count in a lane, one weight for each, or empty: the base alone. To be set before the
   /// lane reads; what it has read stays as it was.
@@ -9580,17 +10987,20 @@ class Reader {
   /// Every lane forgets what it read. Sequences are opened as lanes read.
   void start() noexcept {
     cache_.clear();
+    routing_.start();
     for (Lane& lane : lanes_) lane.sequence = none;
   }
 
   /// One lane forgets what it read.
   void forget(index_t lane) noexcept {
     if (at(lane).sequence != none) cache_.close(std::exchange(at(lane).sequence, none));
+    routing_.start();
   }
 
   /// A lane forgets what it read beyond its first `tokens`; its state is then nobody's until it reads again.
   void truncate(B& b, index_t lane, index_t tokens) {
     if (length(lane) > tokens) cache_.truncate(b, at(lane).sequence, tokens);
+    routing_.truncate(tokens);
   }
 
   /// Tokens that a lane has read since start().
@@ -9723,6 +11133,7 @@ class Reader {
   template <class Each>
   [[nodiscard]] std::optional<Code> flush(B& b, const Interrupt& interrupt, Each&& each) {
     if (const auto code = step(b, interrupt)) return code;
+    routing_.add(rows_, scratch_.routing());
     for (const Piece& piece : pieces_) {
       b.copy(hidden_.view().rows(piece.first + piece.count - 1, 1), states_.view().rows(piece.lane, 1));
       const auto seen = (layer_ ? tapped_ : hidden_).view().rows(piece.first, piece.count);
@@ -9739,6 +11150,7 @@ class Reader {
                                                Scores&& scores) {
     gather_label_rows(b, lanes, labels);
     const auto code = step(b, interrupt);
+    if (!code) routing_.add_beside(rows_, scratch_.routing());
     for (const Row& row : rows_) {
       if (cache_.is_open(row.sequence)) cache_.close(row.sequence);
     }
@@ -9794,6 +11206,7 @@ class Reader {
   States tapped_;  // the same rows after layer_ blocks
   States states_;  // of the last token of each lane, [lanes, d]
   std::optional<index_t> layer_;
+  RoutingRecord routing_;
   std::vector<Lane> lanes_;
   std::vector<Row> rows_;
   std::vector<Piece> pieces_;
@@ -9965,6 +11378,9 @@ class LoraFile {
 /// Source: PEFT, src/peft/tuners/lora/{config,layer}.py and utils/save_and_load.py.
 [[nodiscard]] inline ExpertSource open_lora(const std::filesystem::path& folder, const Checkpoint& base,
                                             const Config& config) {
+  if (config.is_routed()) {
+    throw Error(Code::unsupported, config.where, "a plain model under adapters", "experts behind routers");
+  }
   const JsonFile json = JsonFile::open(folder / "adapter_config.json");
   const LoraConfig lora(json.root());
   detail::LoraFile file(Safetensors::open(folder / "adapter_model.safetensors"), lora);
@@ -9987,7 +11403,58 @@ class LoraFile {
     throw Error(Code::unsupported, json.where() + ": modules_to_save",
                 "lm_head besides embed_tokens, which the base ties", "embed_tokens alone");
   }
-  return {file.finish(), std::move(deltas), embed_tokens, lm_head};
+  ExpertSource expert{.deltas = std::move(deltas), .embed_tokens = embed_tokens, .lm_head = lm_head};
+  expert.file = file.finish();
+  return expert;
+}
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/expert/low_bit.hpp ------------------------------------------------------------------------------------
+// A fine-tuned checkpoint as a low-bit difference to a shared base (tools/make_delta), as an expert on that base.
+// Not here: the files' form (file/delta.hpp).
+
+namespace finteam::inline FINTEAM_ABI {
+namespace detail {
+
+/// The differences to the parts of an entry: all of them, or none. Throws Error(unsupported) for some.
+[[nodiscard]] inline DeltaSource low_bit_delta(const DeltaCheckpoint& delta, const WeightEntry& entry) {
+  DeltaSource source;
+  for (const auto& part : entry.parts) {
+    if (const RawDelta* const raw = delta.find(part.name)) source.whole.push_back(*raw);
+  }
+  if (source.whole.empty() || source.whole.size() == entry.parts.size()) return source;
+  throw Error(Code::unsupported, delta.file().where() + ": " + entry.parts.front().name,
+              "differences to all matrices that one product reads, or to none", "to some of them");
+}
+
+}  // namespace detail
+
+/// The difference in `folder` to a base of that config. Errors as DeltaCheckpoint::open, and Error(unsupported) for a
+/// tensor that the decoder has no place for.
+[[nodiscard]] inline ExpertSource open_low_bit(const std::filesystem::path& folder, const Checkpoint& base,
+                                               const Config& config, BaseCheck check = BaseCheck::headers) {
+  ExpertSource expert;
+  DeltaCheckpoint delta = DeltaCheckpoint::open(folder, base, check);
+  std::size_t known = 0;
+  for (const WeightEntry& entry : delta_table(config)) {
+    expert.deltas.push_back(detail::low_bit_delta(delta, entry));
+    known += expert.deltas.back().whole.size();
+  }
+  const auto whole = [&](std::string_view name) -> std::optional<RawTensor> {
+    const RawTensor* const raw = delta.find_whole(name);
+    known += raw != nullptr ? 1 : 0;
+    return raw != nullptr ? std::optional(*raw) : std::nullopt;
+  };
+  expert.embed_tokens = whole(llama_names.embed_tokens);
+  expert.lm_head = config.tie_word_embeddings ? expert.embed_tokens : whole(llama_names.lm_head);
+  for (const std::string& name : norm_names(config)) expert.norms.push_back(whole(name));
+  if (known != delta.deltas().size() + delta.whole().size()) {
+    throw Error(Code::unsupported, delta.file().where(),
+                "linear layers and norms of blocks, embed_tokens and lm_head only", "others");
+  }
+  expert.delta_file = std::move(delta);
+  return expert;
 }
 
 }  // namespace finteam::inline FINTEAM_ABI
@@ -10292,17 +11759,18 @@ struct Manifest {
   };
 
   std::vector<Role> roles;
-  std::string base;                  ///< a path; the roles' are then adapters on it; empty: each role is a checkpoint
-  std::optional<GateSettings> gate;  ///< none for a team of one
+  std::string base;    ///< a path; the roles' are then adapters on it; empty: each role is a checkpoint
+  std::string merged;  ///< a path, that of every role: a merged checkpoint, whose experts they are, in its order
+  std::optional<GateSettings> gate;  ///< none for a team of one, or a merged one: its routers are the gate
   MixIn mix_in = MixIn::probabilities;
   std::string chat = "llama-3";
   std::string tokenizer;  ///< a path; empty: tokenizer.json in the team's folder, else in the first role's
   std::map<std::string, Task, std::less<>> tasks;
   std::map<std::string, std::string, std::less<>> calibrations;  ///< by task, where it names one: a path
 
-  /// Whether the base that roles share is read besides them: by the gate, or as the answer, with deltas summed.
+  /// Whether the roles' common decoder is read besides them: by the gate, or as the answer, which is mixed inside.
   [[nodiscard]] bool has_base_lane() const noexcept {
-    return !base.empty() && (mix_in == MixIn::deltas || gate_reads_base());
+    return !merged.empty() || (!base.empty() && (mix_in == MixIn::deltas || gate_reads_base()));
   }
   /// Whether the gate reads the states of the base.
   [[nodiscard]] bool gate_reads_base() const noexcept {
@@ -10331,15 +11799,25 @@ namespace detail {
 }  // namespace detail
 
 /// Throws Error that names the key: not_found, malformed, unsupported (a gate, mix or version of a later finteam),
-/// mismatch (several roles and no gate, a mix of deltas without a base).
+/// mismatch (several roles and no gate, a mix of deltas without a base, a merged team with a gate or a base).
 [[nodiscard]] inline Manifest read_manifest(const JsonView& json) {
   (void)json.at("finteam").as_int(1, 1);
-  detail::only_keys(json, {"finteam", "roles", "base", "tokenizer", "gate", "mix_in", "chat", "tasks"});
+  detail::only_keys(json, {"finteam", "roles", "base", "merged", "tokenizer", "gate", "mix_in", "chat", "tasks"});
   Manifest m;
+  if (const auto merged = json.find("merged")) {
+    m.merged = detail::inner_path(*merged);
+    m.mix_in = MixIn::experts;
+    for (const char* key : {"base", "gate", "mix_in"}) {
+      if (const auto x = json.find(key)) x->refuse("null: a merged team's routers are the gate", Code::mismatch);
+    }
+  }
   const JsonView roles = json.at("roles");
   roles.each([&](const JsonView& role) {
     detail::only_keys(role, {"name", "path"});
-    Manifest::Role r{role.at("name").as_string(), detail::inner_path(role.at("path"))};
+    if (const auto path = role.find("path"); path && !m.merged.empty()) {
+      path->refuse("null: the path of all is merged", Code::mismatch);
+    }
+    Manifest::Role r{role.at("name").as_string(), m.merged.empty() ? detail::inner_path(role.at("path")) : m.merged};
     if (r.name.empty()) role.at("name").refuse("a name");
     for (const auto& other : m.roles) {
       if (other.name == r.name) role.at("name").refuse("a name that no other role has");
@@ -10355,7 +11833,7 @@ namespace detail {
   for (const auto& role : m.roles) names.push_back(role.name);
   const auto gate = json.find("gate");
   if (gate) m.gate = detail::read_gate(*gate, names, !m.base.empty());
-  if (m.roles.size() > 1 && !m.gate) {
+  if (m.roles.size() > 1 && !m.gate && m.merged.empty()) {
     throw Error(Code::mismatch, json.where(), "a gate, for " + std::to_string(m.roles.size()) + " roles", "none");
   }
   if (const auto mix = json.find("mix_in")) {
@@ -10683,8 +12161,20 @@ struct TeamFiles {
   }
 };
 
+/// An adapter or a difference, whichever is in `folder`, to a base of that config.
+[[nodiscard]] inline ExpertSource open_expert(const std::filesystem::path& folder, const Checkpoint& base,
+                                              const Config& config, const OpenOptions& options) {
+  if (is_there(folder / "adapter_config.json")) return open_lora(folder, base, config);
+  if (!is_there(folder / "delta_config.json")) {
+    throw Error(Code::not_found, folder.string(),
+                "adapter_config.json (LoRA) or delta_config.json (a low-bit difference)", "neither");
+  }
+  return open_low_bit(folder, base, config,
+                      options.verify == Verify::contents ? BaseCheck::contents : BaseCheck::headers);
+}
+
 /// Errors as open_team.
-[[nodiscard]] inline TeamFiles open_team_files(const std::filesystem::path& folder) {
+[[nodiscard]] inline TeamFiles open_team_files(const std::filesystem::path& folder, const OpenOptions& options) {
   TeamFiles files;
   files.where = folder.string();
   if (is_there(folder / "team.json")) {
@@ -10692,21 +12182,42 @@ struct TeamFiles {
     files.where = file.where();
     files.manifest = read_manifest(file.root());
   } else {
-    files.manifest.roles.push_back({"expert", "."});
     files.manifest.chat.clear();
+    if (const Config config = read_config(folder / "."); config.is_routed()) {
+      files.manifest.merged = ".";
+      files.manifest.mix_in = MixIn::experts;
+      for (index_t k = 0; k < config.experts; ++k) {
+        files.manifest.roles.push_back({"expert " + std::to_string(k), "."});
+      }
+    } else {
+      files.manifest.roles.push_back({"expert", "."});
+    }
   }
   const Manifest& m = files.manifest;
   if (!m.base.empty()) {
     files.configs.push_back(read_config(folder / m.base));
     files.checkpoints.push_back(Checkpoint::open(folder / m.base));
     for (const auto& role : m.roles) {
-      files.experts.push_back(open_lora(folder / role.path, files.checkpoints.front(), files.configs.front()));
+      files.experts.push_back(
+          open_expert(folder / role.path, files.checkpoints.front(), files.configs.front(), options));
       const ExpertSource& expert = files.experts.back();
-      if (m.mix_in == MixIn::deltas && (expert.embed_tokens || expert.lm_head)) {
+      if (m.mix_in == MixIn::deltas && expert.has_own()) {
         throw Error(Code::unsupported, files.where + ": role " + printable(role.name),
-                    "nothing but deltas, which mix_in sums", "whole matrices (modules_to_save)");
+                    "nothing but deltas, which mix_in sums", "tensors of its own in place of the base's");
       }
     }
+    return files;
+  }
+  if (!m.merged.empty()) {
+    files.configs.push_back(read_config(folder / m.merged));
+    const Config& config = files.configs.front();
+    const auto n = config.is_routed() ? config.experts : 0;
+    if (n != static_cast<index_t>(m.roles.size())) {
+      throw Error(Code::mismatch, config.where,
+                  std::to_string(m.roles.size()) + " experts behind routers, for as many roles",
+                  n == 0 ? "a plain model" : std::to_string(n));
+    }
+    files.checkpoints.push_back(Checkpoint::open(folder / m.merged));
     return files;
   }
   for (const auto& role : m.roles) {
@@ -10744,13 +12255,15 @@ class Team {
     }
     return k;
   }
-  /// The decoders behind them: one for each role, or one base for all.
+  /// The decoders behind them: one for each role, or one for all, a base or a merged one.
   [[nodiscard]] std::span<const Model<B>> models() const noexcept { return models_; }
   /// The decoder of a role.
   [[nodiscard]] const Decoder<B>& decoder(std::size_t role) const noexcept {
     return models_[roles_[role].model].decoder;
   }
-  /// Whether the base that roles share is read besides them: by the gate, or as the answer, with deltas summed.
+  /// Whether the roles are the experts of one merged checkpoint, whose routers are the gate: per token and layer.
+  [[nodiscard]] bool is_merged() const noexcept { return !manifest_.merged.empty(); }
+  /// Whether the roles' common decoder is read besides them: by the gate, or as the answer, which is mixed inside.
   [[nodiscard]] bool has_base_lane() const noexcept { return manifest_.has_base_lane(); }
   /// Sequences that each decoder reads side by side.
   [[nodiscard]] index_t lanes() const noexcept { return manifest_.lanes(); }
@@ -10758,7 +12271,7 @@ class Team {
   [[nodiscard]] const Tokenizer& tokenizer() const noexcept { return *tokenizer_; }
   /// How a conversation becomes ids.
   [[nodiscard]] const ChatFormat& chat() const noexcept { return *chat_; }
-  /// Nothing for a team of one.
+  /// Nothing for a team of one, or a merged one.
   [[nodiscard]] const std::optional<Gate>& gate() const noexcept { return gate_; }
   /// What `generate` and `score` mix.
   [[nodiscard]] MixIn mix_in() const noexcept { return manifest_.mix_in; }
@@ -10807,8 +12320,8 @@ class Team {
   index_t context_ = 0, widest_hidden_ = 0;
 };
 
-/// Opens the team in `folder`: a team.json, or one plain Hugging Face checkpoint (a team of one without tasks,
-/// which chats as Llama 3 if its tokenizer can).
+/// Opens the team in `folder`: a team.json, or one Hugging Face checkpoint (a team of one without tasks, or of a merged
+/// checkpoint's "expert 0", "expert 1", …, which chats as Llama 3 if its tokenizer can).
 /// Throws Error that names the file and the key or tensor, what was expected and what was found.
 /// Cost: reads every weight once, and packs it as the backend likes it; what it takes in memory, plan() says before.
 template <Backend B = Cpu>
@@ -10818,7 +12331,7 @@ template <Backend B = Cpu>
 
 template <Backend B>
 Team<B>::Team(const std::filesystem::path& folder, const OpenOptions& options, B backend) {
-  detail::TeamFiles files = detail::open_team_files(folder);
+  detail::TeamFiles files = detail::open_team_files(folder, options);
   manifest_ = std::move(files.manifest);
   std::uint64_t total = 0, done = 0;
   for (const Checkpoint& checkpoint : files.checkpoints) total += checkpoint.bytes();
@@ -10837,8 +12350,8 @@ Team<B>::Team(const std::filesystem::path& folder, const OpenOptions& options, B
   }
   for (std::size_t k = 0; k < manifest_.roles.size(); ++k) {
     const bool shared = !manifest_.base.empty();
-    roles_.push_back(
-        {manifest_.roles[k].name, shared ? 0 : k, shared ? std::optional(static_cast<index_t>(k)) : std::nullopt});
+    roles_.push_back({manifest_.roles[k].name, shared || is_merged() ? 0 : k,
+                      shared ? std::optional(static_cast<index_t>(k)) : std::nullopt});
   }
   for (const auto& [name, path] : manifest_.calibrations) {
     Task& task = manifest_.tasks.at(name);
@@ -10933,7 +12446,7 @@ class RoleReaders {
   RoleReaders(B& b, const Team<B>& team, const SessionLimits& limits) {
     for (const Model<B>& model : team.models()) readers_.emplace_back(b, model.decoder, team.lanes(), limits);
     for (const Role& role : team.roles()) places_.push_back({role.model, role.expert.value_or(0)});
-    if (team.has_base_lane()) places_.push_back({0, static_cast<index_t>(places_.size())});
+    if (team.has_base_lane()) places_.push_back({0, team.lanes() - 1});
     for (std::size_t k = 0; k < team.roles().size(); ++k) {
       if (!team.roles()[k].expert) continue;
       std::vector<float> alone(team.roles().size(), 0.0F);
@@ -10965,6 +12478,8 @@ class RoleReaders {
     return reader(role).state(place(role).lane);
   }
   [[nodiscard]] const Decoder<B>& decoder(index_t role) const noexcept { return reader(role).decoder(); }
+  /// What the routers of its decoder made of what it read.
+  [[nodiscard]] const RoutingRecord& routing(index_t role) const noexcept { return reader(role).routing(); }
 
   /// Whether every one of those roles has a decoder of its own.
   [[nodiscard]] bool apart(std::span<const index_t> roles) const noexcept {
@@ -11424,6 +12939,9 @@ class Session {
   /// The weights of an answer by a gate by token: their mean over its tokens.
   void begin_weights(Roles& roles);
   void name_mean_weights(Roles& roles, index_t tokens) const;
+  /// Of a merged team: what its routers made of ids_, of which the prompt is so long, and of labels; roles weigh as
+  /// they did in the prompt.
+  void see_routing(index_t prompt, Roles& roles, Routing& routing) const;
   void name_roles(Roles& roles, Wake wake) const {
     for (std::size_t k = 0; k < roles.size(); ++k) {
       roles[k].weight = weights_[k];
@@ -11434,12 +12952,17 @@ class Session {
   [[nodiscard]] std::string who(index_t role) const {
     return role < static_cast<index_t>(weights_.size())
                ? "role " + detail::printable(team_->roles()[static_cast<std::size_t>(role)].name)
-               : std::string("the base");
+               : std::string(team_->is_merged() ? "the model" : "the base");
   }
   /// Weights that overflow or hold NaN must not become an answer.
-  static void require_finite(std::span<const double> x, const std::string& where) {
+  static void require_finite(std::span<const double> x, const char* where) {
+    require_finite_in(x, [where] { return std::string(where); });
+  }
+  /// where() names them; it is called for an error only, for names may be long.
+  template <class Where>
+  static void require_finite_in(std::span<const double> x, Where&& where) {
     for (const double v : x) {
-      if (!std::isfinite(v)) throw Error(Code::malformed, where, "finite scores", std::to_string(v));
+      if (!std::isfinite(v)) throw Error(Code::malformed, where(), "finite scores", std::to_string(v));
     }
   }
   static void throw_if(std::optional<Code> code, const char* during) {
@@ -11513,9 +13036,10 @@ const View& Session<B>::classify_checked(const Task& task, std::string_view text
   const auto code = readers_.score(b_, asked_, labels_, ask.interrupt, logits_.view(),
                                    [&](index_t k) { return std::span<double>(scores(k)); });
   throw_if(code, "classify");
-  for (const index_t k : asked_) require_finite(scores(k), who(k));
+  for (const index_t k : asked_) require_finite_in(scores(k), [&] { return who(k); });
   answer(task);
   assess(task, ask);
+  see_routing(view_.prompt_tokens, view_.roles, view_.routing);
   return view_;
 }
 
@@ -11588,7 +13112,7 @@ void Session<B>::answer(const Task& task) {
         view_.probabilities[l] = std::fma(role.weight, role.probabilities[l], view_.probabilities[l]);
     }
   }
-  if (team_->mix_in() == MixIn::deltas) distribution(task, base_scores_, view_.probabilities);
+  if (is_inside(team_->mix_in())) distribution(task, base_scores_, view_.probabilities);
 }
 
 }  // namespace finteam::inline FINTEAM_ABI
@@ -11733,6 +13257,12 @@ void Session<B>::reserve() {
       r.probabilities.reserve(labels);
     }
   }
+  if (team_->is_merged()) {
+    for (Routing* routing : {&view_.routing, &score_.routing, &generation_.routing}) {
+      readers_.routing(static_cast<index_t>(n)).shape(routing->prompt);
+      readers_.routing(static_cast<index_t>(n)).shape(routing->answer);
+    }
+  }
   generation_.ids.reserve(tokens);
   forced_.reserve(ids_.capacity());
   draft_.reserve(static_cast<std::size_t>(Reader<B>::logit_rows));
@@ -11835,22 +13365,34 @@ std::optional<Code> Session<B>::follow(Wake wake, const Interrupt& interrupt) {
 template <Backend B>
 void Session<B>::choose_roles(Wake wake) {
   gate_.weigh(weights_);
+  if (team_->is_merged()) std::fill(weights_.begin(), weights_.end(), 0.0);  // routers weigh as they read: see_routing
   const bool states = settings() != nullptr && settings()->reads_states();
-  require_finite(weights_, states ? who(static_cast<index_t>(settings()->of)) : std::string("gate"));
-  const bool inside = team_->mix_in() == MixIn::deltas;
+  require_finite_in(weights_, [&] { return states ? who(static_cast<index_t>(settings()->of)) : std::string("gate"); });
+  const bool inside = is_inside(team_->mix_in());
   const auto base = static_cast<index_t>(weights_.size());
   asked_.clear();
   answering_.clear();
   for (index_t k = 0; k < base; ++k) {
     const bool chosen = weights_[static_cast<std::size_t>(k)] > 0 && !inside;
     if (chosen) answering_.push_back(k);
-    if (chosen || wake == Wake::all) asked_.push_back(k);
+    if (chosen || (wake == Wake::all && !team_->is_merged())) asked_.push_back(k);
   }
   if (!inside) return;
   answering_.push_back(base);
   asked_.push_back(base);
+  if (team_->is_merged()) return;
   for (std::size_t k = 0; k < weights_.size(); ++k) route_[k] = static_cast<float>(weights_[k]);
   readers_.route(base, route_);
+}
+
+template <Backend B>
+void Session<B>::see_routing(index_t prompt, Roles& roles, Routing& routing) const {
+  if (!team_->is_merged()) return;
+  readers_.routing(static_cast<index_t>(roles.size())).means(prompt, routing);
+  for (std::size_t k = 0; k < roles.size(); ++k) {
+    roles[k].weight = routing.prompt.mean(static_cast<index_t>(k));
+    roles[k].awake = roles[k].weight > 0;
+  }
 }
 
 template <Backend B>
@@ -11927,7 +13469,7 @@ namespace finteam::inline FINTEAM_ABI {
 template <Backend B>
 void Session<B>::mix(MatrixView<float> rows) {
   const auto n = static_cast<index_t>(weights_.size());
-  if (team_->mix_in() == MixIn::deltas) {
+  if (is_inside(team_->mix_in())) {
     const auto base = rows.row(n).span();
     std::copy(base.begin(), base.end(), mixed_.begin());
     log_softmax(mixed_);
@@ -12020,6 +13562,7 @@ const Generation& Session<B>::write(const FpEnvironment& environment, OnText& on
     end_round(kept);
   }
   if (by_token() && !interrupted) name_mean_weights(out.roles, static_cast<index_t>(out.ids.size()));
+  see_routing(out.prompt_tokens, out.roles, out.routing);
   if (*end != Finish::caller) stream_.finish(emit);
   out.finish = stream_.stopped() ? Finish::stop_string : *end;
   return out;
@@ -12064,8 +13607,11 @@ const Score& Session<B>::score(std::string_view text, const Ask& ask) {
       throw_if(score_chunk(first, std::min(chunk, score_.tokens - first), ask.interrupt), "score");
     }
   }
-  for (const RoleView& role : score_.roles) require_finite(role.scores, "role " + detail::printable(role.name));
+  for (std::size_t k = 0; k < score_.roles.size(); ++k) {
+    require_finite_in(score_.roles[k].scores, [&] { return who(static_cast<index_t>(k)); });
+  }
   require_finite({&score_.log_probability, 1}, "score");
+  see_routing(static_cast<index_t>(ids_.size()), score_.roles, score_.routing);
   return score_;
 }
 
@@ -12191,7 +13737,7 @@ VectorView<const float> Session<B>::embed(std::string_view text, const EmbedOpti
   }
   pooled_.resize(static_cast<std::size_t>(config.d));
   pool_.read(pooled_);
-  require_finite(pooled_, who(static_cast<index_t>(of)));
+  require_finite_in(pooled_, [&] { return who(static_cast<index_t>(of)); });
   embedding_.clear();
   for (const double x : pooled_) embedding_.push_back(static_cast<float>(x));
   return {embedding_.data(), {config.d}};
@@ -12216,7 +13762,7 @@ VectorView<const float> Session<B>::next_logits(std::string_view text, std::stri
             }),
       "next_logits");
   const double total = log_sum_exp(logits.span());
-  require_finite({&total, 1}, who(static_cast<index_t>(of)));
+  require_finite_in({&total, 1}, [&] { return who(static_cast<index_t>(of)); });
   return logits;
 }
 
@@ -12499,7 +14045,7 @@ struct Plan {
     std::string name;
     std::uint64_t weights = 0;
   };
-  std::vector<Role> roles;                  ///< in team.json's order; on a base: what each adds to it
+  std::vector<Role> roles;                  ///< in team.json's order; on a base, or merged: what each adds
   std::uint64_t base = 0;                   ///< weights that roles share
   std::uint64_t weights = 0;                ///< all of them: the same whether they are packed on opening or mapped
   std::uint64_t largest_tensor = 0;         ///< of the files: what opening may hold besides weights while it packs
@@ -12521,7 +14067,7 @@ namespace detail {
 /// headers is read, and nothing large allocated. Errors as open_team and Session, as far as those files tell.
 [[nodiscard]] inline Plan plan(const std::filesystem::path& folder, const OpenOptions& options = {},
                                const SessionLimits& session = {}) {
-  const detail::TeamFiles files = detail::open_team_files(folder);
+  const detail::TeamFiles files = detail::open_team_files(folder, options);
   const SessionLimits limits = detail::checked(session, files.context());
   Plan plan;
   const index_t lanes = files.manifest.lanes();
@@ -12534,18 +14080,20 @@ namespace detail {
   for (std::size_t k = 0; k < files.configs.size(); ++k) {
     const Config& c = files.configs[k];
     const DeltaShape deltas = DeltaShape::of(files.experts, c);
-    std::uint64_t& weights = files.experts.empty() ? plan.roles[k].weights : plan.base;
     for (const SourceWeight& w : find_weights(files.checkpoints[k], c, options)) {
-      weights += w.bytes();
+      const std::size_t role = files.manifest.merged.empty() ? k : static_cast<std::size_t>(w.entry.expert.value_or(0));
+      const bool own = files.manifest.merged.empty() ? files.experts.empty() : w.entry.expert.has_value();
+      (own ? plan.roles[role].weights : plan.base) += w.bytes();
+      plan.weights += w.bytes();
       plan.largest_tensor = std::max(plan.largest_tensor, w.source_bytes());
     }
-    plan.weights += weights;
     const std::uint64_t page = detail::cache_page_bytes(c, limits.cache);
     plan.cache_per_1000_tokens += 1000 * static_cast<std::uint64_t>(lanes) * page / page_tokens;
     plan.cache += static_cast<std::uint64_t>(Reader<Cpu>::cache_limits(c, lanes, limits).pages) * page;
+    const index_t answers = files.manifest.merged.empty() ? lanes : static_cast<index_t>(plan.roles.size()) + 1;
     plan.scratch +=
-        StepScratch<Cpu>::bytes(c, limits.rows, deltas) +
-        4 * static_cast<std::uint64_t>((2 * limits.rows + lanes) * c.d + lanes * Reader<Cpu>::logit_rows * c.v);
+        StepScratch<Cpu>::bytes(c, limits.rows, deltas) + RoutingRecord::bytes(c, limits.tokens) +
+        4 * static_cast<std::uint64_t>((2 * limits.rows + lanes) * c.d + answers * Reader<Cpu>::logit_rows * c.v);
   }
   return plan;
 }

@@ -28,6 +28,9 @@ struct Bound {
   return {0, 0};
 }
 
+/// A product with a low-bit difference: as op, with numbers of magnitude up to 1.5 and up to a thousand of them.
+inline constexpr Bound delta{5e-5, 1e-5};
+
 /// Attention in float against attention in double over the same stored keys and values, of magnitude up to 4. A weight
 /// that is rounded to bf16 is off by 2^-9 of itself; the total is that of the rounded ones, so an output is off by at
 /// most 2^-8 of the greatest value. A weight that is rounded to 8 bits is off by at most half a step, 1/510 of its
@@ -56,5 +59,9 @@ inline constexpr double parity = 1e-4;
 /// Label scores, probabilities and bits of a whole team against the same in float64 behind float32 decoders: `parity`,
 /// and as much again relative to it, since a score sums several log-probabilities.
 inline constexpr Bound whole_model{parity, 1e-5};
+
+/// A low-bit difference sees activations of 8 bits, off by at most 1/254 of their group's greatest: of what it does to
+/// logits through all layers, so much may be missing.
+inline constexpr double low_bit_share = 0.03;
 
 }  // namespace tolerance

@@ -4,6 +4,7 @@
 
 #include <finteam/core/checked.hpp>
 #include <finteam/core/config.hpp>
+#include <finteam/core/delta.hpp>
 #include <finteam/core/dtype.hpp>
 #include <finteam/core/eigen.hpp>
 #include <finteam/core/error.hpp>
@@ -20,6 +21,8 @@
 #include <finteam/expert/decoder.hpp>
 #include <finteam/file/checkpoint.hpp>
 #include <finteam/file/config.hpp>
+#include <finteam/file/delta.hpp>
+#include <finteam/file/delta_writer.hpp>
 #include <finteam/file/safetensors.hpp>
 #include <finteam/mix/attribution.hpp>
 #include <finteam/mix/calibration.hpp>

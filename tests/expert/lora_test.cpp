@@ -3,7 +3,8 @@
 
 #include "catch.hpp"
 #include "expert/golden.hpp"
-#include "team/folder.hpp"
+#include "random.hpp"
+#include "team/shared_folder.hpp"
 #include "tolerance.hpp"
 
 #include <finteam/backend/cpu.hpp>
@@ -143,6 +144,52 @@ TEST_CASE("no delta, and deltas of weight zero, are the base bit for bit", "[law
   CHECK(shared.logits({{}}).front() == expected);
   CHECK(shared.logits({{0, 0}}).front() == expected);
   CHECK(shared.logits({{1, 0}, {}})[1] == expected);
+}
+
+TEST_CASE("an adapter of full rank is the fine-tuned model", "[law1]") {
+  // B = W - W0 and A = 1 in every linear layer: the adapter says all that fine-tuning changed
+  const test::Golden golden("llama31");
+  test::TemporaryFolder folder;
+  test::Floats tuned, adapter;
+  test::Random random(17);
+  for (const auto name : golden.checkpoint.names()) {
+    const RawTensor raw = golden.checkpoint.tensor(name);
+    std::vector<float> values, difference;
+    for (index_t i = 0; i < raw.size(); ++i) {
+      values.push_back(raw[i]);
+      difference.push_back(0.1F * static_cast<float>(random.uniform(-1, 1)));
+    }
+    const bool linear = name.find("_proj") != std::string_view::npos;
+    for (std::size_t i = 0; linear && i < values.size(); ++i) values[i] += difference[i];
+    tuned.add(std::string(name), {raw.shape.begin(), raw.shape.end()}, std::move(values));
+    if (!linear) continue;
+    const index_t k = raw.shape[1];
+    std::vector<float> one(static_cast<std::size_t>(k * k), 0.0F);
+    for (index_t i = 0; i < k; ++i) one[static_cast<std::size_t>(i * k + i)] = 1;
+    const std::string module = "base_model.model." + std::string(name.substr(0, name.rfind(".weight")));
+    adapter.add(module + ".lora_A.weight", {k, k}, std::move(one));
+    adapter.add(module + ".lora_B.weight", {raw.shape[0], k}, std::move(difference));
+  }
+  tuned.write(folder.path() / "model.safetensors");
+  adapter.write(folder.path() / "adapter_model.safetensors");
+  test::write(folder.path() / "adapter_config.json",
+              R"({"peft_type": "LORA", "r": 64, "lora_alpha": 64, "rank_pattern": {"down_proj": 88},
+                  "alpha_pattern": {"down_proj": 88}})");
+  Cpu b;
+  std::vector<ExpertSource> experts;
+  experts.push_back(open_lora(folder.path(), golden.checkpoint, golden.config));
+  Shared<Cpu> shared({});
+  shared.decoder = Decoder<Cpu>::load(b, Checkpoint::open(folder.path()), golden.config);
+  const auto expected = shared.logits({{}}).front();
+  shared.decoder = Decoder<Cpu>::load(b, golden.checkpoint, golden.config, {}, experts);
+  shared.scratch = StepScratch<Cpu>(b, golden.config, 160, std::pmr::get_default_resource(), shared.decoder.deltas());
+  require_parity(shared.logits({{1}}).front(), expected);
+  const auto plain = shared.logits({{}}).front();
+  double effect = 0;
+  for (std::size_t i = 0; i < plain.size(); ++i) {
+    effect = std::max(effect, std::abs(static_cast<double>(plain[i]) - static_cast<double>(expected[i])));
+  }
+  CHECK(effect > 1);
 }
 
 namespace {

@@ -44,6 +44,27 @@ TEST_CASE("Llama 2: as many key/value heads as heads, no scaling", "[file]") {
   CHECK(c.eos == std::vector<std::int32_t>{2});
 }
 
+TEST_CASE("Mixtral: experts behind routers, and other defaults than Llama's", "[file]") {
+  const Config c = parse_config(R"({"architectures":["MixtralForCausalLM"],"attention_dropout":0.0,"bos_token_id":1,
+      "eos_token_id":2,"hidden_act":"silu","hidden_size":4096,"initializer_range":0.02,"intermediate_size":14336,
+      "model_type":"mixtral","num_attention_heads":32,"num_experts_per_tok":2,"num_hidden_layers":32,
+      "num_key_value_heads":8,"num_local_experts":8,"output_router_logits":false,"router_aux_loss_coef":0.02,
+      "sliding_window":null,"tie_word_embeddings":false,"torch_dtype":"bfloat16","transformers_version":"4.36.0.dev0",
+      "use_cache":true,"vocab_size":32000})",
+                                "mixtral/config.json");
+  CHECK(c.is_routed());
+  CHECK(c.experts == 8);
+  CHECK(c.experts_per_token == 2);
+  CHECK(c.g == 8);
+  CHECK(c.max_positions == 131072);
+  CHECK(c.rms_norm_eps == 1e-5);
+  CHECK(c.rope.theta == 1e6);
+  const Config llama = parse("");
+  CHECK_FALSE(llama.is_routed());
+  CHECK(llama.experts == 1);
+  CHECK(llama.rope.theta == 1e4);
+}
+
 TEST_CASE("Llama 3.2: tied, a head width of its own, llama3 scaling, several ends, as transformers 4 writes it",
           "[file]") {
   const Config c = parse_config(R"({"attention_bias":false,"attention_dropout":0.0,"bos_token_id":128000,

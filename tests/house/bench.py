@@ -7,7 +7,7 @@ import sys
 
 program, models = sys.argv[1:]
 FIELDS = ("tokens_per_s", "seconds_per_step", "bytes_per_step", "flops_per_step", "read_gbps", "peak_gops", "fraction")
-QUESTIONS = ("read, 1 thread", "products", "attention, decode", "prefill", "decode", "team", "load from safetensors",
+QUESTIONS = ("read, 1 thread", "products", "attention, decode", "prefill", "decode", "team, writing", "team, reading", "load from safetensors",
              "classify")
 
 
@@ -50,6 +50,6 @@ for weights in {row["weights"] for row in answer["rows"] if row["name"] == "deco
         sys.exit(f"decode: {decoded}")
 
 beside = run("decode", "--sequences", "3", "--peer", "echo $FINTEAM_BENCH_SEQUENCES sequences: 1.25e1 tokens/s")["rows"]
-if len(beside) != 1 or beside[0]["peer_tokens_per_s"] != 12.5 or not beside[0]["ratio"] > 0:
+if len(beside) != 1 or beside[0]["peer_tokens_per_s"] != 12.5 or not beside[0]["ratio_to_peer"] > 0:
     sys.exit(f"a peer's figure is not that of its command: {beside}")
 print(f"{len(answer['rows'])} rows")

@@ -10,7 +10,7 @@ if not re.search(r"\bversion 14\.", version):
     print(f"SKIPPED: other versions format differently from clang-format 14: {version.strip()}")
     sys.exit(77)
 files = []
-for top in ("include", "tests", "examples", "bench"):
+for top in ("include", "tests", "examples", "bench", "tools"):
     for folder, _, names in os.walk(os.path.join(root, top)):
         files += [os.path.join(folder, name) for name in names if name.endswith((".hpp", ".cpp", ".cu", ".cuh"))]
 done = subprocess.run([program, "--dry-run", "-Werror", "--style=file", *sorted(files)], capture_output=True, text=True)

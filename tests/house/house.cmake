@@ -92,6 +92,13 @@ if(CMAKE_BUILD_TYPE STREQUAL "Release")
     set_property(TEST "house: hello calls nothing that ends the process or prints" APPEND PROPERTY LABELS law4)
   endif()
 endif()
+if(TARGET make_delta)
+  set(_mini ${PROJECT_SOURCE_DIR}/examples/mini-team)
+  finteam_house("make_delta says how far a difference of 2 bits is off"
+                $<TARGET_FILE:make_delta> ${_mini}/macro ${_mini}/micro ${CMAKE_CURRENT_BINARY_DIR}/delta --bits 2)
+  set_property(TEST "house: make_delta says how far a difference of 2 bits is off"
+               PROPERTY PASS_REGULAR_EXPRESSION "0\\.351[01]  all")
+endif()
 if(FINTEAM_EXAMPLES)
   file(GLOB _transcripts CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/examples/expected/*.txt)
   foreach(transcript ${_transcripts})

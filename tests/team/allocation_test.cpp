@@ -1,7 +1,8 @@
 // Law 4: within a session's limits nothing is allocated. malloc itself is interposed, so C libraries are counted too.
 
 #include "catch.hpp"
-#include "team/folder.hpp"
+#include "team/merged_team.hpp"
+#include "team/shared_folder.hpp"
 
 #include <finteam/backend/thread_pool.hpp>
 #include <finteam/team/session.hpp>
@@ -109,6 +110,49 @@ TEST_CASE("within a session's limits no call allocates, the first one neither", 
   CHECK(allocations_of([&] { (void)desk.generate(text, count_bytes, {.max_tokens = 50}); }) == 0);
   CHECK(allocations_of([&] { (void)desk.generate(text, count_bytes, sampled); }) == 0);
   CHECK(streamed > 0);
+}
+
+TEST_CASE("no topology, gate or guess allocates either", "[law4]") {
+  const auto by_token = [](Json& team) {
+    team["gate"]["per"] = "token";
+    team["gate"]["top_k"] = 1;
+  };
+  const test::SharedFolder shared, inside([](Json&team) { team["mix_in"] = "deltas"; }), tokens(by_token);
+  const test::TeamFolder separate,
+      long_names([](Json&team) { team["roles"][0]["name"] = "the analyst of everything that central banks say"; });
+  const test::TeamFolder likelihood([](Json& team) {
+    team["gate"] = {{"reads", "prompt_likelihood"}, {"per", "token"}};
+  });
+  const std::string text = "Profit rose 12% in the third quarter, but the outlook for the year stays weak";
+  for (const auto& folder :
+       {shared.path(), inside.path(), tokens.path(), separate.path(), long_names.path(), likelihood.path()}) {
+    const auto team = open_team(folder);
+    for (const Draft draft : {Draft::none, Draft::favourite, Draft::prompt}) {
+      Session desk(team, {.tokens = 300, .labels = 4, .rows = 64});
+      const GenerateOptions options{.max_tokens = 40,
+                                    .sampling = {.temperature = 0.7F, .min_p = 0.01F, .repetition_penalty = 1.1F},
+                                    .draft = draft};
+      CHECK(allocations_of([&] { (void)desk.classify("sentiment", text, {.wake = Wake::all}); }) == 0);
+      CHECK(allocations_of([&] { (void)desk.score(text); }) == 0);
+      CHECK(allocations_of([&] {
+              (void)desk.complete(
+                  text, [](std::string_view) {}, options);
+            }) == 0);
+    }
+  }
+}
+
+TEST_CASE("nor does a merged team's, whatever its routers choose", "[law4]") {
+  const test::MergedTeam folder;
+  const auto team = open_team(folder.path());
+  Session desk(team, {.tokens = 300, .labels = 4, .rows = 64});
+  const std::string text = "Profit rose 12% in the third quarter, but the outlook for Zürich stays weak";
+  const auto nothing = [](std::string_view) {};
+  CHECK(allocations_of([&] { (void)desk.classify("sentiment", text); }) == 0);
+  CHECK(allocations_of([&] { (void)desk.classify("direction", text, {.wake = Wake::all}); }) == 0);
+  CHECK(allocations_of([&] { (void)desk.score(text); }) == 0);
+  CHECK(allocations_of([&] { (void)desk.generate(text, nothing, {.max_tokens = 50}); }) == 0);
+  CHECK(allocations_of([&] { (void)desk.generate(text, nothing, {.max_tokens = 50, .draft = Draft::prompt}); }) == 0);
 }
 
 #else

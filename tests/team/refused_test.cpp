@@ -55,7 +55,7 @@ std::vector<Refusal> refusals() {
        "gate.reads"},
       {"a gate of an unknown role", [](Json& t) { t["gate"]["of"] = "nano"; }, Code::not_found,
        "gate.of: expected the name of a role, found \"nano\""},
-      {"a gate per token", [](Json& t) { t["gate"]["per"] = "token"; }, Code::unsupported, "gate.per"},
+      {"a gate per paragraph", [](Json& t) { t["gate"]["per"] = "paragraph"; }, Code::unsupported, "gate.per"},
       {"a gate that keeps no role", [](Json& t) { t["gate"]["top_k"] = 0; }, Code::malformed, "gate.top_k"},
       {"a gate that keeps more roles than there are", [](Json& t) { t["gate"]["top_k"] = 4; }, Code::malformed,
        "from 1 to 3, found 4"},

@@ -45,6 +45,26 @@ struct Chosen {
   [[nodiscard]] index_t count(index_t t) const noexcept { return rows.empty() ? t : static_cast<index_t>(rows.size()); }
 };
 
+/// What a norm scales the rows of a step by: one vector for all, or for some rows an expert's own.
+template <class Space>
+struct RowScales {
+  VectorView<const float, Space> shared;   ///< [d]
+  MatrixView<const float, Space> own{};    ///< [experts, d], or no rows
+  std::span<const std::int32_t> expert{};  ///< by row: whose own it is, or -1; empty: nobody's
+
+  RowScales(VectorView<const float, Space> scale) noexcept : shared(scale) {}
+  RowScales(VectorView<float, Space> scale) noexcept : shared(scale) {}
+  RowScales(VectorView<const float, Space> scale, MatrixView<const float, Space> owns,
+            std::span<const std::int32_t> experts) noexcept
+      : shared(scale), own(owns), expert(experts) {}
+
+  /// The scale of a row. [d]
+  [[nodiscard]] const float* of(index_t row) const noexcept requires(std::is_same_v<Space, Host>) {
+    const std::int32_t k = expert.empty() || own.extent(0) == 0 ? -1 : expert[static_cast<std::size_t>(row)];
+    return k < 0 ? shared.data() : &own(k, 0);
+  }
+};
+
 /// One layer of a paged cache: the pages of each head, one after the other. Zero bytes when it is made.
 template <class Space>
 struct CacheLayer {
@@ -98,15 +118,17 @@ template <class B>
 concept Backend = requires(B& b, const typename B::Matrix& w, typename B::Input& input, const RawTensor& raw,
                            std::span<const RawTensor> parts, std::span<const std::int32_t> tokens,
                            std::span<const Site> sites, MatrixView<const float, typename B::Space> x,
-                           MatrixView<float, typename B::Space> y, VectorView<const float, typename B::Space> vector,
-                           TensorView<const float, 3, typename B::Space> x3, TensorView<float, 3, typename B::Space> y3,
-                           CacheLayer<typename B::Space> cache, const Chosen& chosen,
-                           std::pmr::memory_resource* memory) {
+                           MatrixView<float, typename B::Space> y, const RowScales<typename B::Space>& scales,
+                           std::span<const RawDelta> deltas, TensorView<const float, 3, typename B::Space> x3,
+                           TensorView<float, 3, typename B::Space> y3, CacheLayer<typename B::Space> cache,
+                           const Chosen& chosen, std::pmr::memory_resource* memory) {
   typename B::Space;
 
   /// A weight out of a file's tensors, which one product reads together: stacked [Σ n_i, k], or a pair of [n, k].
   /// May keep a pointer to raw.data, which must then outlive it.
   { b.matrix(parts, Join::stacked, Weights::stored, memory) } -> std::same_as<typename B::Matrix>;
+  /// A low-bit difference to a stacked matrix, out of a file's parts, for products only.
+  { b.delta(deltas, memory) } -> std::same_as<typename B::Matrix>;
   { w.rows() } -> std::convertible_to<index_t>;
   { w.cols() } -> std::convertible_to<index_t>;
   /// A vector (a norm's scale) from a file's tensor, as float.
@@ -125,14 +147,14 @@ concept Backend = requires(B& b, const typename B::Matrix& w, typename B::Input&
   /// y = x, of the same extents.
   b.copy(x, y);
 
-  /// y[t,i] = x[t,i] · s[i] / sqrt(mean_i x[t,i]² + eps). x [t, d], s [d], y [t, d], overwritten; y may be x.
-  /// Source: Zhang & Sennrich 2019, eq. 4.
-  b.rms_norm(x, vector, 1e-5F, y);
+  /// y[t,i] = x[t,i] · s[t,i] / sqrt(mean_i x[t,i]² + eps), s[t,:] the row's scale. x [t, d], y [t, d], overwritten; y
+  /// may be x. Source: Zhang & Sennrich 2019, eq. 4.
+  b.rms_norm(x, scales, 1e-5F, y);
 
   /// input = the chosen rows of x, as products with matrices of w's format read it. x [t, k]. Weights do not count.
   b.prepare(x, w, input, chosen);
   /// input = the chosen rows of rms_norm(x) for such products.
-  b.prepare_normed(x, vector, 1e-5F, w, input, chosen);
+  b.prepare_normed(x, scales, 1e-5F, w, input, chosen);
 
   /// y[row(r),i] (+)= factor(r) · Σ_j input[r,j] · w[i,j]. w [n, k], stacked, r: the rows that input was prepared for,
   /// y [t, n].

@@ -36,10 +36,14 @@ class BasicCpu {
   [[nodiscard]] PackedMatrix matrix(std::span<const RawTensor> parts, Join join, Weights weights,
                                     std::pmr::memory_resource* memory) const {
     PackedMatrix w(parts, join, format_of(weights, parts), memory);
-    const index_t size = detail::chunk_size(executor_, w.panels(), w.cols() * panel_outputs);
-    detail::for_chunks(executor_, w.panels(), size, [&](index_t first, index_t last) {
-      for (index_t i = first; i < last; ++i) w.pack(i, parts);
-    });
+    pack(w, parts);
+    return w;
+  }
+
+  /// A difference of few bits, packed in the same way. Errors as PackedMatrix.
+  [[nodiscard]] PackedMatrix delta(std::span<const RawDelta> parts, std::pmr::memory_resource* memory) const {
+    PackedMatrix w(parts, memory);
+    pack(w, parts);
     return w;
   }
 
@@ -69,9 +73,9 @@ class BasicCpu {
   void copy(MatrixView<const float> x, MatrixView<float> y) const { detail::copy(x, y); }
 
   /// y[t,i] = x[t,i] · s[i] / sqrt(mean_i x[t,i]² + eps)
-  void rms_norm(MatrixView<const float> x, VectorView<const float> s, float eps, MatrixView<float> y) const {
+  void rms_norm(MatrixView<const float> x, const RowScales<Host>& s, float eps, MatrixView<float> y) const {
     for_rows(x.extent(0), 2 * x.extent(1),
-             [&](index_t t) { detail::rms_norm_row<Arch>(&x(t, 0), s.data(), eps, x.extent(1), &y(t, 0)); });
+             [&](index_t t) { detail::rms_norm_row<Arch>(&x(t, 0), s.of(t), eps, x.extent(1), &y(t, 0)); });
   }
 
   /// input = x[row(t),:], as products with w's format read it.
@@ -83,7 +87,7 @@ class BasicCpu {
   }
 
   /// input = rms_norm(x)[row(t),:]
-  void prepare_normed(MatrixView<const float> x, VectorView<const float> s, float eps, const PackedMatrix& w,
+  void prepare_normed(MatrixView<const float> x, const RowScales<Host>& s, float eps, const PackedMatrix& w,
                       Input& input, const Chosen& chosen = {}) const {
     const index_t k = x.extent(1);
     input.write(
@@ -91,7 +95,7 @@ class BasicCpu {
         [&, eps, k](index_t t) { return detail::rms_norm_scale<Arch>(&x(chosen.row(t), 0), eps, k); },
         [&, k](index_t t, float scale, index_t j) {
           return detail::load_row<Arch>(&x(chosen.row(t), 0), j, k) * detail::simd::Lanes<Arch>::broadcast(scale) *
-                 detail::load_row<Arch>(s.data(), j, k);
+                 detail::load_row<Arch>(s.of(chosen.row(t)), j, k);
         });
   }
 
@@ -140,6 +144,14 @@ class BasicCpu {
   }
 
  private:
+  template <class Part>
+  void pack(PackedMatrix& w, std::span<const Part> parts) const {
+    const index_t size = detail::chunk_size(executor_, w.panels(), w.cols() * panel_outputs);
+    detail::for_chunks(executor_, w.panels(), size, [&](index_t first, index_t last) {
+      for (index_t i = first; i < last; ++i) w.pack(i, parts);
+    });
+  }
+
   /// f(i) for every i in [0, count), in chunks that are worth a thread.
   template <class F>
   void for_rows(index_t count, index_t work_per_row, F&& f) const {

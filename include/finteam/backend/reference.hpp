@@ -56,6 +56,16 @@ class Reference {
     return w;
   }
 
+  /// The differences `parts`, stacked, each number as it counts. Throws Error(mismatch) unless they join.
+  [[nodiscard]] Matrix delta(std::span<const RawDelta> parts, std::pmr::memory_resource* memory) const {
+    const PackedMatrix shape(parts, memory);
+    Matrix w{.values = {}, .format = shape.format(), .n = shape.rows(), .k = shape.cols()};
+    for (const RawDelta& part : parts) {
+      for (index_t i = 0; i < part.n * part.k; ++i) w.values.push_back(part(i / part.k, i % part.k));
+    }
+    return w;
+  }
+
   [[nodiscard]] Input input(index_t, index_t, std::pmr::memory_resource*) const { return {}; }
 
   /// Throws Error(mismatch) unless raw is [n].
@@ -81,7 +91,7 @@ class Reference {
   void copy(MatrixView<const float> x, MatrixView<float> y) const { detail::copy(x, y); }
 
   /// y[t,i] = x[t,i] · s[i] / sqrt(mean_i x[t,i]² + eps)
-  void rms_norm(MatrixView<const float> x, VectorView<const float> s, float eps, MatrixView<float> y) const {
+  void rms_norm(MatrixView<const float> x, const RowScales<Host>& s, float eps, MatrixView<float> y) const {
     const FpEnvironment environment;
     for (index_t t = 0; t < x.extent(0); ++t) {
       double squares = 0;
@@ -91,7 +101,7 @@ class Reference {
       }
       const double scale = 1 / std::sqrt(squares / static_cast<double>(x.extent(1)) + static_cast<double>(eps));
       for (index_t i = 0; i < x.extent(1); ++i) {
-        y(t, i) = static_cast<float>(static_cast<double>(x(t, i)) * scale * static_cast<double>(s(i)));
+        y(t, i) = static_cast<float>(static_cast<double>(x(t, i)) * scale * static_cast<double>(s.of(t)[i]));
       }
     }
   }
@@ -109,7 +119,7 @@ class Reference {
   }
 
   /// input = rms_norm(x)[row(t),:]
-  void prepare_normed(MatrixView<const float> x, VectorView<const float> s, float eps, const Matrix& w, Input& input,
+  void prepare_normed(MatrixView<const float> x, const RowScales<Host>& s, float eps, const Matrix& w, Input& input,
                       const Chosen& chosen = {}) const {
     std::vector<float> y(static_cast<std::size_t>(x.size()));
     const MatrixView<float> normed(y.data(), x.extents());

@@ -32,11 +32,14 @@ enum class Format : std::uint8_t {
   int8,
   int4,
   int4_zero,
+  int1,  ///< a difference to another matrix: a bit a number, a scale for every output; activations as for int8
+  int2,  ///< the same with two bits
 };
 
 /// The format's name, for files and messages.
 [[nodiscard]] constexpr std::string_view name(Format f) noexcept {
-  constexpr std::array<std::string_view, 6> names{"f32", "bf16_wide", "bf16", "int8", "int4", "int4_zero"};
+  constexpr std::array<std::string_view, 8> names{"f32",  "bf16_wide", "bf16", "int8",
+                                                  "int4", "int4_zero", "int1", "int2"};
   return names[static_cast<std::size_t>(f)];
 }
 /// As name(Format), and "stored".
@@ -45,8 +48,14 @@ enum class Format : std::uint8_t {
   return names[static_cast<std::size_t>(w)];
 }
 
-/// Integers with a scale for every group.
+/// Integers, which meet activations in 8 bits.
 [[nodiscard]] constexpr bool is_quantised(Format f) noexcept { return f >= Format::int8; }
+/// Integers with a scale for every output, not for every group: what a difference (delta.hpp) is kept as.
+[[nodiscard]] constexpr bool is_delta(Format f) noexcept { return f >= Format::int1; }
+/// Bits of an integer.
+[[nodiscard]] constexpr index_t bits_of(Format f) noexcept {
+  return f == Format::int1 ? 1 : f == Format::int2 ? 2 : f == Format::int8 ? 8 : 4;
+}
 
 /// The format of a matrix that is made of `parts`: one, for one product reads them all.
 [[nodiscard]] inline Format format_of(Weights weights, std::span<const RawTensor> parts) noexcept {
@@ -154,6 +163,11 @@ struct Grid {
     grid.most = grid.least + 15;
   }
   return grid;
+}
+
+/// What the number q of an int1 or int2 matrix stands for, in units of its scale: -1, 1; or -1.5, -0.5, 0.5, 1.5.
+[[nodiscard]] constexpr float delta_level(Format format, unsigned q) noexcept {
+  return format == Format::int1 ? 2 * static_cast<float>(q) - 1 : static_cast<float>(q) - 1.5F;
 }
 
 }  // namespace detail

@@ -2,6 +2,7 @@
 // Not here: arithmetic (backend/cpu/tile.hpp).
 #pragma once
 
+#include <finteam/core/delta.hpp>
 #include <finteam/core/panel.hpp>
 #include <finteam/core/tensor.hpp>
 
@@ -25,9 +26,20 @@ class PackedMatrix {
 
   /// Room for the matrix that `parts` make together; every panel must then be packed. For packing on many threads.
   /// Throws Error(mismatch) unless all parts are [n, k] with one k (paired: two of one shape), Error(limit_exceeded)
-  /// if the size overflows.
+  /// if the size overflows, Error(invalid_argument) for a format that only differences have.
   PackedMatrix(std::span<const RawTensor> parts, Join join, Format format, std::pmr::memory_resource* memory)
       : PackedMatrix(shape_of(parts, join), join, format) {
+    if (is_delta(format)) {
+      throw Error(Code::invalid_argument, "matrix", "a format that weights are rounded to", std::string(name(format)));
+    }
+    buffer_ = Buffer(bytes(), memory);
+    data_ = buffer_.data();
+  }
+
+  /// Room for the stacked matrix that the differences `parts` make together; every panel must then be packed.
+  /// Throws Error(mismatch) unless all have one k and one format, Error(limit_exceeded) if the size overflows.
+  PackedMatrix(std::span<const RawDelta> parts, std::pmr::memory_resource* memory)
+      : PackedMatrix(shape_of(parts), Join::stacked, parts[0].format) {
     buffer_ = Buffer(bytes(), memory);
     data_ = buffer_.data();
   }
@@ -57,11 +69,31 @@ class PackedMatrix {
     return {rows, parts[0].shape[1]};
   }
 
+  /// Throws Error(mismatch) as above.
+  [[nodiscard]] static std::array<index_t, 2> shape_of(std::span<const RawDelta> parts) {
+    index_t rows = 0;
+    for (const RawDelta& part : parts) {
+      if (part.k != parts[0].k || part.format != parts[0].format || !is_delta(part.format)) {
+        throw Error(Code::mismatch, "matrix",
+                    "differences of " + std::to_string(parts[0].k) + " inputs in int1 or int2",
+                    std::to_string(part.k) + " inputs in " + std::string(name(part.format)));
+      }
+      rows = part.n < 0 ? part.n : rows + part.n;
+    }
+    return {rows, parts[0].k};
+  }
+
   /// Packs one tensor on the calling thread.
   explicit PackedMatrix(const RawTensor& raw, Weights weights = Weights::stored,
                         std::pmr::memory_resource* memory = std::pmr::get_default_resource())
       : PackedMatrix({&raw, 1}, Join::stacked, format_of(weights, {&raw, 1}), memory) {
     for (index_t i = 0; i < panels(); ++i) pack(i, {&raw, 1});
+  }
+
+  /// Packs one difference on the calling thread.
+  explicit PackedMatrix(const RawDelta& raw, std::pmr::memory_resource* memory = std::pmr::get_default_resource())
+      : PackedMatrix(std::span(&raw, 1), memory) {
+    for (index_t i = 0; i < panels(); ++i) pack(i, std::span(&raw, 1));
   }
 
   /// n: outputs of a product (paired: of each of the two).
@@ -105,6 +137,19 @@ class PackedMatrix {
       for (index_t lane = 0; lane < lanes; ++lane) {
         pack_piece(to, lane, rows[static_cast<std::size_t>(lane)], j, std::min(piece, cols_ - j));
       }
+    }
+  }
+
+  /// The same out of differences.
+  void pack(index_t i, std::span<const RawDelta> parts) noexcept {
+    std::byte* to = buffer_.data() + i * panel_bytes();
+    const index_t first = i * panel_outputs, lanes = std::min(panel_outputs, rows_ - first);
+    if (lanes < panel_outputs || cols_ % block_inputs != 0) std::fill_n(to, panel_bytes(), std::byte{0});
+    for (index_t lane = 0; lane < lanes; ++lane) {
+      std::size_t part = 0;
+      index_t at = first + lane;
+      while (at >= parts[part].n) at -= parts[part++].n;
+      detail::pack_delta_row(format_, to, lane, parts[part].row(at), cols_, parts[part].scale(at));
     }
   }
 

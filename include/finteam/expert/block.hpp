@@ -18,8 +18,10 @@ struct BlockScratch {
 template <Backend B>
 void block(B& b, const BlockWeights<B>& w, float eps, std::span<const Site> sites, CacheLayer<typename B::Space> cache,
            BlockScratch<B>& s, MatrixView<float, typename B::Space> x) {
-  attention<B>(b, w.attention, sites, cache, s.attention, s.input, s.delta, w.input_norm.view(), eps, x);
-  feed_forward<B>(b, w.feed_forward, s.feed_forward, s.input, s.delta, w.post_attention_norm.view(), eps, x);
+  attention<B>(b, w.attention, sites, cache, s.attention, s.input, s.delta, w.input_norm.of(s.delta.row_experts), eps,
+               x);
+  feed_forward<B>(b, w.feed_forward, s.feed_forward, s.input, s.delta, w.post_attention_norm.of(s.delta.row_experts),
+                  eps, x);
 }
 
 }  // namespace finteam::inline FINTEAM_ABI

@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <optional>
 #include <span>
+#include <type_traits>
 #include <vector>
 
 namespace finteam::inline FINTEAM_ABI {
@@ -36,41 +37,52 @@ class StepScratch {
                              .y = b.template tensor<float, 3>({rows, c.h, c.e}, memory),
                              .cosine = b.template tensor<float, 2>({rows, c.e / 2}, memory),
                              .sine = b.template tensor<float, 2>({rows, c.e / 2}, memory)},
-               .feed_forward = {.y = b.template tensor<float, 2>({rows, c.f}, memory)},
+               .feed_forward = {.y = b.template tensor<float, 2>({rows, c.f}, memory),
+                                .n = b.template tensor<float, 2>({routed_rows(c, rows), c.d}, memory),
+                                .logits = b.template tensor<float, 2>({routed_rows(c, rows), c.experts}, memory),
+                                .scores = std::vector<double>(static_cast<std::size_t>(c.experts)),
+                                .chosen = chosen_rows(c.is_routed() ? c.experts : 0, rows)},
                .delta = {.experts = std::vector<Chosen>(static_cast<std::size_t>(deltas.experts)),
+                         .row_experts = {},
                          .input = b.input(deltas.experts == 0 ? 0 : rows, delta_inputs(c, deltas), memory),
                          .inner = b.template tensor<float, 2>({rows, deltas.rank}, memory),
                          .plus = b.template tensor<float, 2>({deltas.before_swiglu ? rows : 0, 2 * c.f}, memory)}},
-        routed_(static_cast<std::size_t>(deltas.experts)) {
+        routing_({c.is_routed() ? c.layers : 0, rows, c.experts}, memory),
+        routed_(chosen_rows(deltas.experts, rows)),
+        own_norms_(deltas.own_norms) {
     const auto most = static_cast<std::size_t>(rows);
     tokens_.reserve(most);
     sites_.reserve(most);
-    for (Routed& expert : routed_) {
-      expert.rows.reserve(most);
-      expert.weight.reserve(most);
-    }
+    base_rows_.reserve(most);
+    block_.delta.row_experts.reserve(own_norms_ ? most : 0);
   }
 
   /// Bytes that are taken from `memory` for that.
   [[nodiscard]] static std::uint64_t bytes(const Config& c, index_t rows, const DeltaShape& deltas = {}) {
     const index_t heads = c.h + 2 * c.g + c.h, plus = deltas.rank + (deltas.before_swiglu ? 2 * c.f : 0);
+    const index_t routed = c.is_routed() ? c.d + (c.layers + 1) * c.experts : 0;
     return B::Input::bytes(rows, std::max({c.d, c.f, c.h * c.e})) +
            (deltas.experts == 0 ? 0 : B::Input::bytes(rows, delta_inputs(c, deltas))) +
-           4 * static_cast<std::uint64_t>(rows * (c.d + heads * c.e + c.e + c.f + plus));
+           4 * static_cast<std::uint64_t>(rows * (c.d + heads * c.e + c.e + c.f + plus + routed));
   }
 
   /// Most rows of one step.
   [[nodiscard]] index_t rows() const noexcept { return rows_; }
 
+  /// What the routers of a merged checkpoint made of the last step's rows: the weight of each expert, 0 where it was
+  /// not chosen. [layers, rows, experts]; no layers without routers.
+  [[nodiscard]] TensorView<const float, 3> routing() const noexcept { return routing_.view(); }
+
  private:
   template <Backend>
   friend class Decoder;
 
-  /// The rows of a step that an expert is added to.
-  struct Routed {
-    std::vector<std::int32_t> rows;
-    std::vector<float> weight;
-  };
+  [[nodiscard]] static std::vector<ChosenRows> chosen_rows(index_t experts, index_t rows) {
+    std::vector<ChosenRows> all;
+    for (index_t k = 0; k < experts; ++k) all.emplace_back(rows);
+    return all;
+  }
+  [[nodiscard]] static index_t routed_rows(const Config& c, index_t rows) noexcept { return c.is_routed() ? rows : 0; }
 
   [[nodiscard]] static index_t delta_inputs(const Config& c, const DeltaShape& deltas) noexcept {
     return std::max({c.d, c.f, c.h * c.e, deltas.rank});
@@ -80,15 +92,19 @@ class StepScratch {
   template <class Route>
   void choose(std::size_t t, Route&& route) {
     for (std::size_t k = 0; k < routed_.size(); ++k) {
-      Routed& expert = routed_[k];
-      expert.rows.clear();
-      expert.weight.clear();
+      ChosenRows& expert = routed_[k];
+      expert.clear();
       for (std::size_t i = 0; i < t; ++i) {
-        if (route(i) == nullptr || route(i)[k] == 0) continue;
-        expert.rows.push_back(static_cast<std::int32_t>(i));
-        expert.weight.push_back(route(i)[k]);
+        if (route(i) != nullptr && route(i)[k] != 0) expert.add(static_cast<std::int32_t>(i), route(i)[k]);
       }
-      block_.delta.experts[k] = {expert.rows, expert.weight};
+      block_.delta.experts[k] = expert.chosen();
+    }
+    if (!own_norms_) return;
+    block_.delta.row_experts.assign(t, -1);
+    for (std::size_t k = 0; k < routed_.size(); ++k) {
+      for (const std::int32_t i : routed_[k].rows()) {
+        block_.delta.row_experts[static_cast<std::size_t>(i)] = static_cast<std::int32_t>(k);
+      }
     }
   }
 
@@ -97,7 +113,10 @@ class StepScratch {
   BlockScratch<B> block_;
   std::vector<std::int32_t> tokens_;
   std::vector<Site> sites_;
-  std::vector<Routed> routed_;  // by expert
+  Tensor<float, 3> routing_;
+  std::vector<ChosenRows> routed_;  // by expert on a shared base
+  bool own_norms_;
+  std::vector<std::int32_t> base_rows_;
 };
 
 /// Where a step's states are also wanted: after so many blocks, before any final norm (transformers'
@@ -116,6 +135,11 @@ class Decoder {
   /// experts: on this base, in the order of a row's route.
   [[nodiscard]] static Decoder load(B& backend, const Checkpoint& checkpoint, const Config& config,
                                     const OpenOptions& options = {}, std::span<const ExpertSource> experts = {}) {
+    if constexpr (!std::is_same_v<typename B::Space, Host>) {
+      if (config.is_routed()) {
+        throw Error(Code::unsupported, config.where, "a plain model, on this backend", "experts behind routers");
+      }
+    }
     Decoder self(config, load_weights(backend, checkpoint, config, options), DeltaShape::of(experts, config));
     load_experts(backend, experts, config, options, self.w_);
     return self;
@@ -153,10 +177,12 @@ class Decoder {
     tapped(0);
     for (std::size_t l = 0; l < w_.blocks.size(); ++l) {
       if (const auto code = interrupt.pending()) return code;
+      if (config_.is_routed())
+        s.block_.feed_forward.weights = s.routing_.view().row(static_cast<index_t>(l)).rows(0, t);
       block<B>(b, w_.blocks[l], eps_, s.sites_, cache.layer(static_cast<index_t>(l)), s.block_, x);
       tapped(l + 1);
     }
-    b.rms_norm(x, w_.norm.view(), eps_, hidden);
+    b.rms_norm(x, w_.norm.of(s.block_.delta.row_experts), eps_, hidden);
     return std::nullopt;
   }
 
@@ -178,10 +204,12 @@ class Decoder {
       b.prepare(hidden, w, s.block_.input, chosen);
       b.matmul(s.block_.input, w, Write::overwrite, logits, chosen);
     };
-    head(w_.lm_head(), {.rows = only});
-    for (std::size_t k = 0; k < w_.own.size(); ++k) {
-      const Chosen chosen{.rows = s.routed_[k].rows};
-      if (!w_.own[k].lm_head.empty() && !chosen.rows.empty()) head(w_.own[k].lm_head.front(), chosen);
+    const bool own_heads =
+        std::any_of(w_.own.begin(), w_.own.end(), [](const auto& own) { return !own.lm_head.empty(); });
+    if (!own_heads) {
+      head(w_.lm_head(), {.rows = only});
+    } else {
+      heads(routes, only, s, head, hidden.extent(0));
     }
     add_deltas<B>(
         b, w_.lm_head_deltas, s.block_.delta,
@@ -196,11 +224,32 @@ class Decoder {
         frequency_(rope_frequencies(config)),
         w_(std::move(weights)) {}
 
+  /// head(matrix, rows) for the rows of each expert with a head of its own, and for the others with the base's.
+  template <class Head>
+  void heads(std::span<const float* const> routes, std::span<const std::int32_t> only, StepScratch<B>& s, Head&& head,
+             index_t t) const {
+    s.base_rows_.clear();
+    if (only.empty()) {
+      for (index_t i = 0; i < t; ++i) s.base_rows_.push_back(static_cast<std::int32_t>(i));
+    } else {
+      s.base_rows_.assign(only.begin(), only.end());
+    }
+    for (std::size_t k = 0; k < w_.own.size(); ++k) {
+      if (w_.own[k].lm_head.empty() || s.routed_[k].rows().empty()) continue;
+      head(w_.own[k].lm_head.front(), {.rows = s.routed_[k].rows()});
+      std::erase_if(s.base_rows_, [&](std::int32_t i) {
+        const float* route = routes.empty() ? nullptr : routes[static_cast<std::size_t>(i)];
+        return route != nullptr && route[k] != 0;
+      });
+    }
+    if (!s.base_rows_.empty()) head(w_.lm_head(), {.rows = s.base_rows_});
+  }
+
   /// x[t,:] = embed_tokens[token,:], the base's or the row's expert's own.
   void embed(B& b, std::span<const Row> rows, StepScratch<B>& s, MatrixView<float, typename B::Space> x) const {
     b.embed(w_.embed_tokens, s.tokens_, x);
     for (std::size_t k = 0; k < w_.own.size(); ++k) {
-      const std::span<const std::int32_t> of_expert = s.routed_[k].rows;
+      const std::span<const std::int32_t> of_expert = s.routed_[k].rows();
       if (w_.own[k].embed_tokens.empty() || of_expert.empty()) continue;
       s.tokens_.clear();
       for (const std::int32_t i : of_expert) s.tokens_.push_back(rows[static_cast<std::size_t>(i)].token);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <finteam/expert/weight_table.hpp>
+#include <finteam/file/delta.hpp>
 #include <finteam/file/safetensors.hpp>
 
 #include <algorithm>
@@ -23,8 +24,9 @@ struct LowRankPair {
 /// What an expert adds to one entry of the weight table. Empty: nothing.
 struct DeltaSource {
   std::vector<LowRankPair> pairs{};
+  std::vector<RawDelta> whole{};  ///< one for each part of the entry, or none
 
-  [[nodiscard]] bool empty() const noexcept { return pairs.empty(); }
+  [[nodiscard]] bool empty() const noexcept { return pairs.empty() && whole.empty(); }
   /// Σ r.
   [[nodiscard]] index_t rank() const noexcept {
     index_t sum = 0;
@@ -35,10 +37,27 @@ struct DeltaSource {
 
 /// An expert of a shared base.
 struct ExpertSource {
-  Safetensors file;                                ///< that the tensors lie in
-  std::vector<DeltaSource> deltas;                 ///< by entry of delta_table
-  std::optional<RawTensor> embed_tokens, lm_head;  ///< [v, d], in place of the base's
+  std::vector<DeltaSource> deltas{};                   ///< by entry of delta_table
+  std::optional<RawTensor> embed_tokens{}, lm_head{};  ///< [v, d], in place of the base's
+  std::vector<std::optional<RawTensor>> norms{};       ///< in place of the base's, by entry of norm_names; or empty
+  std::optional<Safetensors> file{};                   ///< that the tensors lie in
+  std::optional<DeltaCheckpoint> delta_file{};         ///< or this
+
+  /// Whether it is more than what it adds.
+  [[nodiscard]] bool has_own() const noexcept { return embed_tokens || lm_head || has_norms(); }
+  [[nodiscard]] bool has_norms() const noexcept {
+    return std::any_of(norms.begin(), norms.end(), [](const auto& norm) { return norm.has_value(); });
+  }
 };
+
+/// The vectors of the weight table: two norms a block, and the last.
+[[nodiscard]] inline std::vector<std::string> norm_names(const Config& config) {
+  std::vector<std::string> names;
+  for (const WeightEntry& w : weight_table(config)) {
+    if (w.k == 0) names.push_back(w.parts.front().name);
+  }
+  return names;
+}
 
 /// The entries of the weight table that can be added to: its matrices but the embedding, lm_head last, tied or not.
 [[nodiscard]] inline std::vector<WeightEntry> delta_table(Config config) {

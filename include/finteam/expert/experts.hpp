@@ -17,11 +17,13 @@ struct DeltaShape {
   index_t experts = 0;
   index_t rank = 0;            ///< the most inner rows of a product: Σ r of the pairs that read the same x
   bool before_swiglu = false;  ///< one adds to gate_proj or up_proj
+  bool own_norms = false;      ///< one has norms of its own
 
   [[nodiscard]] static DeltaShape of(std::span<const ExpertSource> experts, const Config& config) {
     DeltaShape shape{.experts = static_cast<index_t>(experts.size())};
     const std::vector<WeightEntry> table = delta_table(config);
     for (const ExpertSource& expert : experts) {
+      shape.own_norms |= expert.has_norms();
       for (std::size_t i = 0; i < table.size(); ++i) {
         shape.rank = std::max(shape.rank, expert.deltas[i].rank());
         shape.before_swiglu |= table[i].join == Join::paired && !expert.deltas[i].empty();
@@ -46,7 +48,8 @@ namespace detail {
 template <Backend B>
 [[nodiscard]] LinearDelta<B> load_delta(B& backend, const DeltaSource& source, const OpenOptions& options) {
   LinearDelta<B> delta;
-  if (source.empty()) return delta;
+  if (!source.whole.empty()) delta.whole.push_back(backend.delta(source.whole, options.memory));
+  if (source.pairs.empty()) return delta;
   std::vector<RawTensor> a;
   index_t inner = 0;
   for (const LowRankPair& pair : source.pairs) {
@@ -73,6 +76,18 @@ template <Backend B>
   return places;
 }
 
+/// The norms of a decoder, in the order of norm_names.
+template <Backend B>
+[[nodiscard]] std::vector<NormWeights<B>*> norm_places(DecoderWeights<B>& w) {
+  std::vector<NormWeights<B>*> places;
+  for (BlockWeights<B>& block : w.blocks) {
+    places.push_back(&block.input_norm);
+    places.push_back(&block.post_attention_norm);
+  }
+  places.push_back(&w.norm);
+  return places;
+}
+
 }  // namespace detail
 
 /// Bytes in memory that an expert takes besides its base.
@@ -84,7 +99,10 @@ template <Backend B>
   };
   std::uint64_t sum = 0;
   for (const DeltaSource& delta : expert.deltas) {
-    if (delta.empty()) continue;
+    if (!delta.whole.empty()) {
+      sum += PackedMatrix(PackedMatrix::shape_of(delta.whole), Join::stacked, delta.whole[0].format, nullptr).bytes();
+    }
+    if (delta.pairs.empty()) continue;
     std::vector<RawTensor> a;
     for (const LowRankPair& pair : delta.pairs) {
       a.push_back(pair.a);
@@ -97,6 +115,7 @@ template <Backend B>
   };
   own(expert.embed_tokens, llama_names.embed_tokens);
   own(expert.lm_head, llama_names.lm_head);
+  if (expert.has_norms()) sum += static_cast<std::uint64_t>(4 * (2 * config.layers + 1) * config.d);
   return sum;
 }
 
@@ -122,6 +141,24 @@ void load_experts(B& backend, std::span<const ExpertSource> experts, const Confi
     load(expert.embed_tokens, llama_names.embed_tokens, own.embed_tokens);
     load(expert.lm_head, llama_names.lm_head, own.lm_head);
     w.own.push_back(std::move(own));
+  }
+  const auto norms = detail::norm_places(w);
+  for (std::size_t i = 0; i < norms.size(); ++i) {
+    const auto has = [i](const ExpertSource& expert) { return !expert.norms.empty() && expert.norms[i]; };
+    if (std::none_of(experts.begin(), experts.end(), has)) continue;
+    norms[i]->own = backend.template tensor<float, 2>({static_cast<index_t>(experts.size()), config.d}, options.memory);
+    for (std::size_t k = 0; k < experts.size(); ++k) {
+      const auto row = [&](VectorView<const float, typename B::Space> from) {
+        backend.copy(MatrixView<const float, typename B::Space>(from.data(), {1, config.d}),
+                     norms[i]->own.view().rows(static_cast<index_t>(k), 1));
+      };
+      if (has(experts[k])) {
+        const auto own = backend.vector(*experts[k].norms[i], options.memory);
+        row(own.view());
+      } else {
+        row(std::as_const(norms[i]->scale).view());
+      }
+    }
   }
 }
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <finteam/expert/expert_source.hpp>
+#include <finteam/file/checkpoint.hpp>
 #include <finteam/file/json_view.hpp>
 #include <finteam/text/pattern.hpp>
 
@@ -171,6 +172,9 @@ class LoraFile {
 /// Source: PEFT, src/peft/tuners/lora/{config,layer}.py and utils/save_and_load.py.
 [[nodiscard]] inline ExpertSource open_lora(const std::filesystem::path& folder, const Checkpoint& base,
                                             const Config& config) {
+  if (config.is_routed()) {
+    throw Error(Code::unsupported, config.where, "a plain model under adapters", "experts behind routers");
+  }
   const JsonFile json = JsonFile::open(folder / "adapter_config.json");
   const LoraConfig lora(json.root());
   detail::LoraFile file(Safetensors::open(folder / "adapter_model.safetensors"), lora);
@@ -193,7 +197,9 @@ class LoraFile {
     throw Error(Code::unsupported, json.where() + ": modules_to_save",
                 "lm_head besides embed_tokens, which the base ties", "embed_tokens alone");
   }
-  return {file.finish(), std::move(deltas), embed_tokens, lm_head};
+  ExpertSource expert{.deltas = std::move(deltas), .embed_tokens = embed_tokens, .lm_head = lm_head};
+  expert.file = file.finish();
+  return expert;
 }
 
 }  // namespace finteam::inline FINTEAM_ABI

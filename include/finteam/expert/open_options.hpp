@@ -1,5 +1,5 @@
 // How a checkpoint's or a team's weights are opened.
-// Not here: what the options make of each tensor (weight_table.hpp).
+// Not here: what the options make of each tensor (source_weights.hpp).
 #pragma once
 
 #include <finteam/core/format.hpp>

@@ -6,7 +6,7 @@
 #include <finteam/backend/backend.hpp>
 #include <finteam/backend/executor.hpp>
 #include <finteam/core/hash.hpp>
-#include <finteam/expert/weight_table.hpp>
+#include <finteam/expert/source_weights.hpp>
 #include <finteam/file/safetensors_writer.hpp>
 
 #include <algorithm>

@@ -18,12 +18,24 @@ namespace finteam::inline FINTEAM_ABI {
 template <Backend B>
 using Scale = decltype(std::declval<B&>().vector(std::declval<const RawTensor&>(), nullptr));
 
+/// A norm's scale, and where experts on a shared base have their own, those of all.
+template <Backend B>
+struct NormWeights {
+  Scale<B> scale;                                                             ///< [d]
+  decltype(std::declval<B&>().template tensor<float, 2>({}, nullptr)) own{};  ///< [experts, d], or no rows
+
+  /// For rows of those experts (-1: the base).
+  [[nodiscard]] RowScales<typename B::Space> of(std::span<const std::int32_t> experts) const noexcept {
+    return {scale.view(), own.view(), experts};
+  }
+};
+
 /// One block of a decoder.
 template <Backend B>
 struct BlockWeights {
-  Scale<B> input_norm;  ///< [d]
+  NormWeights<B> input_norm;
   AttentionWeights<B> attention;
-  Scale<B> post_attention_norm;  ///< [d]
+  NormWeights<B> post_attention_norm;
   FeedForwardWeights<B> feed_forward;
 };
 
@@ -38,7 +50,7 @@ template <Backend B>
 struct DecoderWeights {
   typename B::Matrix embed_tokens;  ///< [v, d]
   std::vector<BlockWeights<B>> blocks;
-  Scale<B> norm;                                 ///< [d]
+  NormWeights<B> norm;
   std::vector<typename B::Matrix> own_lm_head;   ///< [v, d], none or one
   std::optional<Safetensors> packed;             ///< the file that the matrices lie in, if they do
   std::vector<LinearDelta<B>> lm_head_deltas{};  ///< by expert, or empty
@@ -51,6 +63,16 @@ struct DecoderWeights {
 
 namespace detail {
 
+/// A feed-forward layer out of the table's next weights.
+template <Backend B, class Matrix>
+[[nodiscard]] FeedForwardWeights<B> arrange_feed_forward(const Config& config, Matrix&& matrix) {
+  FeedForwardWeights<B> w{.experts = {}, .top_k = config.experts_per_token};
+  if (config.is_routed()) w.router.push_back(matrix());
+  w.experts.reserve(static_cast<std::size_t>(config.experts));
+  for (index_t i = 0; i < config.experts; ++i) w.experts.push_back({.gate_up_proj = matrix(), .down_proj = matrix()});
+  return w;
+}
+
 /// Puts each weight of the table in its place, in the table's order: matrix(w), vector(w).
 template <Backend B, class Matrix, class Vector>
 [[nodiscard]] DecoderWeights<B> arrange(const std::vector<SourceWeight>& weights, const Config& config,
@@ -61,12 +83,12 @@ template <Backend B, class Matrix, class Vector>
   DecoderWeights<B> w{.embed_tokens = matrix(), .blocks = {}, .norm = {}, .own_lm_head = {}, .packed = {}};
   w.blocks.reserve(static_cast<std::size_t>(config.layers));
   for (index_t l = 0; l < config.layers; ++l) {
-    w.blocks.push_back({.input_norm = vector(),
+    w.blocks.push_back({.input_norm = {vector()},
                         .attention = {.qkv_proj = matrix(), .o_proj = matrix()},
-                        .post_attention_norm = vector(),
-                        .feed_forward = {.gate_up_proj = matrix(), .down_proj = matrix()}});
+                        .post_attention_norm = {vector()},
+                        .feed_forward = arrange_feed_forward<B>(config, matrix)});
   }
-  w.norm = vector();
+  w.norm.scale = vector();
   if (!config.tie_word_embeddings) w.own_lm_head.push_back(matrix());
   return w;
 }

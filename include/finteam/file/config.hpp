@@ -1,5 +1,5 @@
-// config.json and generation_config.json of the Llama family (2, 3, 3.1, 3.2), as transformers 4 and 5 write them.
-// Not here: other families, rope's frequencies (layer/rope.hpp), tensors.
+// config.json and generation_config.json of the Llama family (2, 3, 3.1, 3.2) and of merged checkpoints (Mixtral), as
+// transformers 4 and 5 write them. Not here: other families, rope's frequencies (layer/rope.hpp), tensors.
 #pragma once
 
 #include <finteam/core/checked.hpp>
@@ -37,23 +37,28 @@ struct RopeConfig {
   friend bool operator==(const RopeConfig&, const RopeConfig&) = default;
 };
 
-/// The shape and the constants of a Llama decoder.
+/// The shape and the constants of a Llama decoder, or of one whose feed-forward layers hold several experts (Mixtral).
 struct Config {
   std::string where;       ///< what errors call it: "micro/config.json"
-  std::string model_type;  ///< "llama"
+  std::string model_type;  ///< "llama" or "mixtral"
   index_t v = 0;           ///< vocabulary
   index_t d = 0;           ///< model width
   index_t layers = 0;
-  index_t h = 0;  ///< heads
-  index_t g = 0;  ///< key/value heads; divides h
-  index_t e = 0;  ///< head width, even
-  index_t f = 0;  ///< feed-forward width
+  index_t h = 0;                  ///< heads
+  index_t g = 0;                  ///< key/value heads; divides h
+  index_t e = 0;                  ///< head width, even
+  index_t f = 0;                  ///< feed-forward width, of each expert
+  index_t experts = 1;            ///< in each feed-forward layer
+  index_t experts_per_token = 0;  ///< of them, that a router chooses in each layer; 0: no router, and one expert
   index_t max_positions = 0;
   double rms_norm_eps = 0;
   bool tie_word_embeddings = false;  ///< the output matrix is the input embedding
   RopeConfig rope;
   std::optional<std::int32_t> bos;  ///< none if the files name none
   std::vector<std::int32_t> eos;    ///< any of them ends a text; empty if the files name none
+
+  /// Whether each feed-forward layer has a router.
+  [[nodiscard]] bool is_routed() const noexcept { return experts_per_token > 0; }
 };
 
 namespace detail {
@@ -91,8 +96,9 @@ inline constexpr std::int64_t config_max_positions = std::int64_t{1} << 30;
   return rope;
 }
 
-/// The rope of a config in either transformers' words; where both are there they must agree.
-[[nodiscard]] inline RopeConfig read_rope_of_config(const JsonView& json) {
+/// The rope of a config in either transformers' words; where both are there they must agree. theta: if nothing names
+/// it.
+[[nodiscard]] inline RopeConfig read_rope_of_config(const JsonView& json, double default_theta) {
   constexpr double least = 1e-3, most = 1e12;
   const auto theta = json.find("rope_theta");
   const auto scaling = json.find("rope_scaling");
@@ -111,7 +117,7 @@ inline constexpr std::int64_t config_max_positions = std::int64_t{1} << 30;
   merge(theta);
   if (scaling) merge(scaling->find("rope_theta"));
   if (parameters) merge(parameters->find("rope_theta"));
-  rope.theta = value.value_or(rope.theta);
+  rope.theta = value.value_or(default_theta);
   return rope;
 }
 
@@ -143,10 +149,28 @@ inline void refuse_unsupported(const JsonView& json) {
   if (const auto x = json.find("quantization_config")) x->refuse("weights that are not quantised", Code::unsupported);
 }
 
+/// What Mixtral's config says besides Llama's. Refused: windows of attention, and keys of other families that mix
+/// experts by other rules. Jitter and the auxiliary loss are training's.
+inline void read_experts(const JsonView& json, Config& c) {
+  for (const std::string_view key :
+       {"sliding_window", "norm_topk_prob", "routed_scaling_factor", "scoring_func", "topk_method", "n_group",
+        "topk_group", "n_shared_experts", "num_shared_experts", "shared_expert_intermediate_size",
+        "shared_intermediate_size", "moe_intermediate_size", "first_k_dense_replace", "moe_layer_freq",
+        "decoder_sparse_step", "mlp_only_layers", "router_bias", "use_routing_bias", "expert_capacity"}) {
+    if (const auto x = json.find(key)) x->refuse("null", Code::unsupported);
+  }
+  c.experts = static_cast<index_t>(json.at("num_local_experts").as_int(1, 4096));
+  c.experts_per_token = static_cast<index_t>(json.at("num_experts_per_tok").as_int(1, c.experts));
+  if (!json.find("num_key_value_heads")) {
+    throw Error(Code::not_found, c.where, "key \"num_key_value_heads\", whose default Mixtral has at 8", "none");
+  }
+}
+
 }  // namespace detail
 
 /// The Config of a config.json's text. Needed: model_type, vocab_size, hidden_size, num_hidden_layers,
-/// num_attention_heads, intermediate_size; the rest defaults as transformers' LlamaConfig does, but no eos and no bos.
+/// num_attention_heads, intermediate_size, and of Mixtral num_local_experts, num_experts_per_tok and
+/// num_key_value_heads; the rest defaults as transformers' LlamaConfig and MixtralConfig do, but no eos and no bos.
 /// Error(not_found): a key is missing. Error(malformed): a value of another type, or out of its bounds.
 /// Error(unsupported): another model_type, rope type or feature. Error(mismatch): values that contradict each other.
 [[nodiscard]] inline Config parse_config(std::string_view text, std::string where) {
@@ -155,8 +179,12 @@ inline void refuse_unsupported(const JsonView& json) {
   Config c;
   c.where = file.where();
   c.model_type = json.at("model_type").as_string();
-  if (c.model_type != "llama") json.at("model_type").refuse("\"llama\"", Code::unsupported);
+  const bool mixtral = c.model_type == "mixtral";
+  if (!mixtral && c.model_type != "llama") {
+    json.at("model_type").refuse("\"llama\" or \"mixtral\"", Code::unsupported);
+  }
   detail::refuse_unsupported(json);
+  if (mixtral) detail::read_experts(json, c);
 
   const auto extent = [&](std::string_view key, std::int64_t most) {
     return static_cast<index_t>(json.at(key).as_int(1, most));
@@ -177,10 +205,11 @@ inline void refuse_unsupported(const JsonView& json) {
   c.e = head_dim ? static_cast<index_t>(head_dim->as_int(1, 65'536)) : c.d / c.h;
   if (c.e % 2 != 0) throw Error(Code::mismatch, c.where + ": head_dim", "an even width", std::to_string(c.e));
 
-  c.max_positions = static_cast<index_t>(json.int_or("max_position_embeddings", 2048, 1, detail::config_max_positions));
-  c.rms_norm_eps = json.number_or("rms_norm_eps", 1e-6, 0, 1);
+  c.max_positions = static_cast<index_t>(
+      json.int_or("max_position_embeddings", mixtral ? 131'072 : 2048, 1, detail::config_max_positions));
+  c.rms_norm_eps = json.number_or("rms_norm_eps", mixtral ? 1e-5 : 1e-6, 0, 1);
   c.tie_word_embeddings = json.bool_or("tie_word_embeddings", false);
-  c.rope = detail::read_rope_of_config(json);
+  c.rope = detail::read_rope_of_config(json, mixtral ? 1e6 : 1e4);
   if (const auto bos = json.find("bos_token_id")) c.bos = static_cast<std::int32_t>(bos->as_int(0, c.v - 1));
   if (const auto eos = json.find("eos_token_id")) detail::read_token_ids(*eos, c.v, c.eos);
   return c;

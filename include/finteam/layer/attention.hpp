@@ -45,7 +45,7 @@ template <class T, class Space>
 template <Backend B>
 void attention(B& b, const AttentionWeights<B>& w, std::span<const Site> sites, CacheLayer<typename B::Space> cache,
                AttentionScratch<B>& s, typename B::Input& input, DeltaScratch<B>& delta,
-               VectorView<const float, typename B::Space> norm, float eps, MatrixView<float, typename B::Space> x) {
+               const RowScales<typename B::Space>& norm, float eps, MatrixView<float, typename B::Space> x) {
   const index_t t = x.extent(0), h = s.y.extent(1), g = (s.qkv.extent(1) - h) / 2;
   const auto qkv = s.qkv.view().rows(0, t), y = s.y.view().rows(0, t);
   b.prepare_normed(x, norm, eps, w.qkv_proj, input);

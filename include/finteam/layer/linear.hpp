@@ -24,15 +24,42 @@ struct LinearDelta {
   std::vector<typename B::Matrix> whole;  ///< none or one: [n, k]
 };
 
+/// The rows of a step that an expert is added to, and at what weight each: what a Chosen looks at. Made once.
+class ChosenRows {
+ public:
+  ChosenRows() = default;
+  /// Room for up to t rows.
+  explicit ChosenRows(index_t t) {
+    rows_.reserve(static_cast<std::size_t>(t));
+    weight_.reserve(static_cast<std::size_t>(t));
+  }
+  void clear() noexcept {
+    rows_.clear();
+    weight_.clear();
+  }
+  void add(std::int32_t row, float weight) {
+    rows_.push_back(row);
+    weight_.push_back(weight);
+  }
+  [[nodiscard]] std::span<const std::int32_t> rows() const noexcept { return rows_; }
+  /// Not for no rows: an empty Chosen is all of them.
+  [[nodiscard]] Chosen chosen() const noexcept { return {.rows = rows_, .weight = weight_}; }
+
+ private:
+  std::vector<std::int32_t> rows_;
+  std::vector<float> weight_;
+};
+
 /// The experts of one step, and working memory for their deltas; all empty where a decoder has none.
 template <Backend B>
 struct DeltaScratch {
   template <std::size_t R>
   using Tensor = decltype(std::declval<B&>().template tensor<float, R>({}, nullptr));
-  std::vector<Chosen> experts;  ///< by expert: the rows of this step that it is added to, at what weight
-  typename B::Input input;      ///< up to t rows of the widest k
-  Tensor<2> inner;              ///< [t, most Σ r]
-  Tensor<2> plus;               ///< [t, 2f]: what is added before SwiGLU
+  std::vector<Chosen> experts;            ///< by expert: the rows of this step that it is added to, at what weight
+  std::vector<std::int32_t> row_experts;  ///< by row: whose norms it has, or -1; empty where nobody has any
+  typename B::Input input;                ///< up to t rows of the widest k
+  Tensor<2> inner;                        ///< [t, most Σ r]
+  Tensor<2> plus;                         ///< [t, 2f]: what is added before SwiGLU
 };
 
 /// y[t,:] += Σ_k weight[t,k] · delta_k(x[t,:]), k over s.experts. deltas: by expert, or none; prepare(w, input, chosen)

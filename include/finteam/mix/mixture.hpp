@@ -15,8 +15,12 @@
 namespace finteam::inline FINTEAM_ABI {
 
 /// Where a team mixes: at its output Σ w p (an ensemble; Li et al. 2022, BTM) or Σ w logits (a product of experts), or
-/// inside, in every linear layer, Σ w · what a role adds to a shared base.
-enum class MixIn : std::uint8_t { probabilities, logits, deltas };
+/// inside: in every linear layer, Σ w · what a role adds to a shared base, or in every feed-forward layer, Σ w · an
+/// expert behind a router (merged checkpoints).
+enum class MixIn : std::uint8_t { probabilities, logits, deltas, experts };
+
+/// Whether one decoder gives the mixture.
+[[nodiscard]] constexpr bool is_inside(MixIn mix) noexcept { return mix == MixIn::deltas || mix == MixIn::experts; }
 
 namespace detail {
 

@@ -61,6 +61,7 @@ struct Generation {
   Roles roles;                 ///< the gate's weights
   index_t prompt_tokens = 0;
   index_t drafted = 0, kept = 0;  ///< tokens that were guessed, and how many of them the team chose
+  Routing routing;                ///< of a merged team; empty for others
 };
 
 /// How probable a text is.
@@ -68,6 +69,7 @@ struct Score {
   double log_probability = 0;  ///< Σ log p(token | those before it) under what `generate` mixes, nats
   index_t tokens = 0;          ///< how many were scored; perplexity = exp(-log_probability / tokens)
   Roles roles;                 ///< weights; scores[0] = the role's own log-probability of the text
+  Routing routing;             ///< of a merged team, the text as prompt; empty for others
 };
 
 }  // namespace finteam::inline FINTEAM_ABI

@@ -20,17 +20,18 @@ struct Manifest {
   };
 
   std::vector<Role> roles;
-  std::string base;                  ///< a path; the roles' are then adapters on it; empty: each role is a checkpoint
-  std::optional<GateSettings> gate;  ///< none for a team of one
+  std::string base;    ///< a path; the roles' are then adapters on it; empty: each role is a checkpoint
+  std::string merged;  ///< a path, that of every role: a merged checkpoint, whose experts they are, in its order
+  std::optional<GateSettings> gate;  ///< none for a team of one, or a merged one: its routers are the gate
   MixIn mix_in = MixIn::probabilities;
   std::string chat = "llama-3";
   std::string tokenizer;  ///< a path; empty: tokenizer.json in the team's folder, else in the first role's
   std::map<std::string, Task, std::less<>> tasks;
   std::map<std::string, std::string, std::less<>> calibrations;  ///< by task, where it names one: a path
 
-  /// Whether the base that roles share is read besides them: by the gate, or as the answer, with deltas summed.
+  /// Whether the roles' common decoder is read besides them: by the gate, or as the answer, which is mixed inside.
   [[nodiscard]] bool has_base_lane() const noexcept {
-    return !base.empty() && (mix_in == MixIn::deltas || gate_reads_base());
+    return !merged.empty() || (!base.empty() && (mix_in == MixIn::deltas || gate_reads_base()));
   }
   /// Whether the gate reads the states of the base.
   [[nodiscard]] bool gate_reads_base() const noexcept {
@@ -59,15 +60,25 @@ namespace detail {
 }  // namespace detail
 
 /// Throws Error that names the key: not_found, malformed, unsupported (a gate, mix or version of a later finteam),
-/// mismatch (several roles and no gate, a mix of deltas without a base).
+/// mismatch (several roles and no gate, a mix of deltas without a base, a merged team with a gate or a base).
 [[nodiscard]] inline Manifest read_manifest(const JsonView& json) {
   (void)json.at("finteam").as_int(1, 1);
-  detail::only_keys(json, {"finteam", "roles", "base", "tokenizer", "gate", "mix_in", "chat", "tasks"});
+  detail::only_keys(json, {"finteam", "roles", "base", "merged", "tokenizer", "gate", "mix_in", "chat", "tasks"});
   Manifest m;
+  if (const auto merged = json.find("merged")) {
+    m.merged = detail::inner_path(*merged);
+    m.mix_in = MixIn::experts;
+    for (const char* key : {"base", "gate", "mix_in"}) {
+      if (const auto x = json.find(key)) x->refuse("null: a merged team's routers are the gate", Code::mismatch);
+    }
+  }
   const JsonView roles = json.at("roles");
   roles.each([&](const JsonView& role) {
     detail::only_keys(role, {"name", "path"});
-    Manifest::Role r{role.at("name").as_string(), detail::inner_path(role.at("path"))};
+    if (const auto path = role.find("path"); path && !m.merged.empty()) {
+      path->refuse("null: the path of all is merged", Code::mismatch);
+    }
+    Manifest::Role r{role.at("name").as_string(), m.merged.empty() ? detail::inner_path(role.at("path")) : m.merged};
     if (r.name.empty()) role.at("name").refuse("a name");
     for (const auto& other : m.roles) {
       if (other.name == r.name) role.at("name").refuse("a name that no other role has");
@@ -83,7 +94,7 @@ namespace detail {
   for (const auto& role : m.roles) names.push_back(role.name);
   const auto gate = json.find("gate");
   if (gate) m.gate = detail::read_gate(*gate, names, !m.base.empty());
-  if (m.roles.size() > 1 && !m.gate) {
+  if (m.roles.size() > 1 && !m.gate && m.merged.empty()) {
     throw Error(Code::mismatch, json.where(), "a gate, for " + std::to_string(m.roles.size()) + " roles", "none");
   }
   if (const auto mix = json.find("mix_in")) {

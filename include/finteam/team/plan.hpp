@@ -17,7 +17,7 @@ struct Plan {
     std::string name;
     std::uint64_t weights = 0;
   };
-  std::vector<Role> roles;                  ///< in team.json's order; on a base: what each adds to it
+  std::vector<Role> roles;                  ///< in team.json's order; on a base, or merged: what each adds
   std::uint64_t base = 0;                   ///< weights that roles share
   std::uint64_t weights = 0;                ///< all of them: the same whether they are packed on opening or mapped
   std::uint64_t largest_tensor = 0;         ///< of the files: what opening may hold besides weights while it packs
@@ -39,7 +39,7 @@ namespace detail {
 /// headers is read, and nothing large allocated. Errors as open_team and Session, as far as those files tell.
 [[nodiscard]] inline Plan plan(const std::filesystem::path& folder, const OpenOptions& options = {},
                                const SessionLimits& session = {}) {
-  const detail::TeamFiles files = detail::open_team_files(folder);
+  const detail::TeamFiles files = detail::open_team_files(folder, options);
   const SessionLimits limits = detail::checked(session, files.context());
   Plan plan;
   const index_t lanes = files.manifest.lanes();
@@ -52,18 +52,20 @@ namespace detail {
   for (std::size_t k = 0; k < files.configs.size(); ++k) {
     const Config& c = files.configs[k];
     const DeltaShape deltas = DeltaShape::of(files.experts, c);
-    std::uint64_t& weights = files.experts.empty() ? plan.roles[k].weights : plan.base;
     for (const SourceWeight& w : find_weights(files.checkpoints[k], c, options)) {
-      weights += w.bytes();
+      const std::size_t role = files.manifest.merged.empty() ? k : static_cast<std::size_t>(w.entry.expert.value_or(0));
+      const bool own = files.manifest.merged.empty() ? files.experts.empty() : w.entry.expert.has_value();
+      (own ? plan.roles[role].weights : plan.base) += w.bytes();
+      plan.weights += w.bytes();
       plan.largest_tensor = std::max(plan.largest_tensor, w.source_bytes());
     }
-    plan.weights += weights;
     const std::uint64_t page = detail::cache_page_bytes(c, limits.cache);
     plan.cache_per_1000_tokens += 1000 * static_cast<std::uint64_t>(lanes) * page / page_tokens;
     plan.cache += static_cast<std::uint64_t>(Reader<Cpu>::cache_limits(c, lanes, limits).pages) * page;
+    const index_t answers = files.manifest.merged.empty() ? lanes : static_cast<index_t>(plan.roles.size()) + 1;
     plan.scratch +=
-        StepScratch<Cpu>::bytes(c, limits.rows, deltas) +
-        4 * static_cast<std::uint64_t>((2 * limits.rows + lanes) * c.d + lanes * Reader<Cpu>::logit_rows * c.v);
+        StepScratch<Cpu>::bytes(c, limits.rows, deltas) + RoutingRecord::bytes(c, limits.tokens) +
+        4 * static_cast<std::uint64_t>((2 * limits.rows + lanes) * c.d + answers * Reader<Cpu>::logit_rows * c.v);
   }
   return plan;
 }

@@ -6,6 +6,7 @@
 #include <finteam/expert/decoder.hpp>
 #include <finteam/mix/mixture.hpp>
 #include <finteam/team/limits.hpp>
+#include <finteam/team/routing_record.hpp>
 
 #include <algorithm>
 #include <optional>
@@ -63,6 +64,7 @@ class Reader {
         hidden_(b.template tensor<float, 2>({limits.rows, decoder.config().d}, limits.memory)),
         tapped_(b.template tensor<float, 2>({limits.rows, decoder.config().d}, limits.memory)),
         states_(b.template tensor<float, 2>({lanes, decoder.config().d}, limits.memory)),
+        routing_(decoder.config(), limits.tokens, limits.memory),
         lanes_(static_cast<std::size_t>(lanes)) {
     const auto rows = static_cast<std::size_t>(limits.rows);
     rows_.reserve(rows);
@@ -75,6 +77,8 @@ class Reader {
 
   [[nodiscard]] const Decoder<B>& decoder() const noexcept { return *decoder_; }
   [[nodiscard]] index_t lanes() const noexcept { return static_cast<index_t>(lanes_.size()); }
+  /// What the decoder's routers made of what was read since start(), labels beside it.
+  [[nodiscard]] const RoutingRecord& routing() const noexcept { return routing_; }
 
   /// What the decoder's experts count in a lane, one weight for each, or empty: the base alone. To be set before the
   /// lane reads; what it has read stays as it was.
@@ -83,17 +87,20 @@ class Reader {
   /// Every lane forgets what it read. Sequences are opened as lanes read.
   void start() noexcept {
     cache_.clear();
+    routing_.start();
     for (Lane& lane : lanes_) lane.sequence = none;
   }
 
   /// One lane forgets what it read.
   void forget(index_t lane) noexcept {
     if (at(lane).sequence != none) cache_.close(std::exchange(at(lane).sequence, none));
+    routing_.start();
   }
 
   /// A lane forgets what it read beyond its first `tokens`; its state is then nobody's until it reads again.
   void truncate(B& b, index_t lane, index_t tokens) {
     if (length(lane) > tokens) cache_.truncate(b, at(lane).sequence, tokens);
+    routing_.truncate(tokens);
   }
 
   /// Tokens that a lane has read since start().
@@ -226,6 +233,7 @@ class Reader {
   template <class Each>
   [[nodiscard]] std::optional<Code> flush(B& b, const Interrupt& interrupt, Each&& each) {
     if (const auto code = step(b, interrupt)) return code;
+    routing_.add(rows_, scratch_.routing());
     for (const Piece& piece : pieces_) {
       b.copy(hidden_.view().rows(piece.first + piece.count - 1, 1), states_.view().rows(piece.lane, 1));
       const auto seen = (layer_ ? tapped_ : hidden_).view().rows(piece.first, piece.count);
@@ -242,6 +250,7 @@ class Reader {
                                                Scores&& scores) {
     gather_label_rows(b, lanes, labels);
     const auto code = step(b, interrupt);
+    if (!code) routing_.add_beside(rows_, scratch_.routing());
     for (const Row& row : rows_) {
       if (cache_.is_open(row.sequence)) cache_.close(row.sequence);
     }
@@ -297,6 +306,7 @@ class Reader {
   States tapped_;  // the same rows after layer_ blocks
   States states_;  // of the last token of each lane, [lanes, d]
   std::optional<index_t> layer_;
+  RoutingRecord routing_;
   std::vector<Lane> lanes_;
   std::vector<Row> rows_;
   std::vector<Piece> pieces_;

@@ -19,7 +19,7 @@ class RoleReaders {
   RoleReaders(B& b, const Team<B>& team, const SessionLimits& limits) {
     for (const Model<B>& model : team.models()) readers_.emplace_back(b, model.decoder, team.lanes(), limits);
     for (const Role& role : team.roles()) places_.push_back({role.model, role.expert.value_or(0)});
-    if (team.has_base_lane()) places_.push_back({0, static_cast<index_t>(places_.size())});
+    if (team.has_base_lane()) places_.push_back({0, team.lanes() - 1});
     for (std::size_t k = 0; k < team.roles().size(); ++k) {
       if (!team.roles()[k].expert) continue;
       std::vector<float> alone(team.roles().size(), 0.0F);
@@ -51,6 +51,8 @@ class RoleReaders {
     return reader(role).state(place(role).lane);
   }
   [[nodiscard]] const Decoder<B>& decoder(index_t role) const noexcept { return reader(role).decoder(); }
+  /// What the routers of its decoder made of what it read.
+  [[nodiscard]] const RoutingRecord& routing(index_t role) const noexcept { return reader(role).routing(); }
 
   /// Whether every one of those roles has a decoder of its own.
   [[nodiscard]] bool apart(std::span<const index_t> roles) const noexcept {

@@ -197,6 +197,9 @@ class Session {
   /// The weights of an answer by a gate by token: their mean over its tokens.
   void begin_weights(Roles& roles);
   void name_mean_weights(Roles& roles, index_t tokens) const;
+  /// Of a merged team: what its routers made of ids_, of which the prompt is so long, and of labels; roles weigh as
+  /// they did in the prompt.
+  void see_routing(index_t prompt, Roles& roles, Routing& routing) const;
   void name_roles(Roles& roles, Wake wake) const {
     for (std::size_t k = 0; k < roles.size(); ++k) {
       roles[k].weight = weights_[k];
@@ -207,12 +210,17 @@ class Session {
   [[nodiscard]] std::string who(index_t role) const {
     return role < static_cast<index_t>(weights_.size())
                ? "role " + detail::printable(team_->roles()[static_cast<std::size_t>(role)].name)
-               : std::string("the base");
+               : std::string(team_->is_merged() ? "the model" : "the base");
   }
   /// Weights that overflow or hold NaN must not become an answer.
-  static void require_finite(std::span<const double> x, const std::string& where) {
+  static void require_finite(std::span<const double> x, const char* where) {
+    require_finite_in(x, [where] { return std::string(where); });
+  }
+  /// where() names them; it is called for an error only, for names may be long.
+  template <class Where>
+  static void require_finite_in(std::span<const double> x, Where&& where) {
     for (const double v : x) {
-      if (!std::isfinite(v)) throw Error(Code::malformed, where, "finite scores", std::to_string(v));
+      if (!std::isfinite(v)) throw Error(Code::malformed, where(), "finite scores", std::to_string(v));
     }
   }
   static void throw_if(std::optional<Code> code, const char* during) {

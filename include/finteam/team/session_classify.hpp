@@ -30,9 +30,10 @@ const View& Session<B>::classify_checked(const Task& task, std::string_view text
   const auto code = readers_.score(b_, asked_, labels_, ask.interrupt, logits_.view(),
                                    [&](index_t k) { return std::span<double>(scores(k)); });
   throw_if(code, "classify");
-  for (const index_t k : asked_) require_finite(scores(k), who(k));
+  for (const index_t k : asked_) require_finite_in(scores(k), [&] { return who(k); });
   answer(task);
   assess(task, ask);
+  see_routing(view_.prompt_tokens, view_.roles, view_.routing);
   return view_;
 }
 
@@ -105,7 +106,7 @@ void Session<B>::answer(const Task& task) {
         view_.probabilities[l] = std::fma(role.weight, role.probabilities[l], view_.probabilities[l]);
     }
   }
-  if (team_->mix_in() == MixIn::deltas) distribution(task, base_scores_, view_.probabilities);
+  if (is_inside(team_->mix_in())) distribution(task, base_scores_, view_.probabilities);
 }
 
 }  // namespace finteam::inline FINTEAM_ABI

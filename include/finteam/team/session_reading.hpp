@@ -45,6 +45,12 @@ void Session<B>::reserve() {
       r.probabilities.reserve(labels);
     }
   }
+  if (team_->is_merged()) {
+    for (Routing* routing : {&view_.routing, &score_.routing, &generation_.routing}) {
+      readers_.routing(static_cast<index_t>(n)).shape(routing->prompt);
+      readers_.routing(static_cast<index_t>(n)).shape(routing->answer);
+    }
+  }
   generation_.ids.reserve(tokens);
   forced_.reserve(ids_.capacity());
   draft_.reserve(static_cast<std::size_t>(Reader<B>::logit_rows));
@@ -147,22 +153,34 @@ std::optional<Code> Session<B>::follow(Wake wake, const Interrupt& interrupt) {
 template <Backend B>
 void Session<B>::choose_roles(Wake wake) {
   gate_.weigh(weights_);
+  if (team_->is_merged()) std::fill(weights_.begin(), weights_.end(), 0.0);  // routers weigh as they read: see_routing
   const bool states = settings() != nullptr && settings()->reads_states();
-  require_finite(weights_, states ? who(static_cast<index_t>(settings()->of)) : std::string("gate"));
-  const bool inside = team_->mix_in() == MixIn::deltas;
+  require_finite_in(weights_, [&] { return states ? who(static_cast<index_t>(settings()->of)) : std::string("gate"); });
+  const bool inside = is_inside(team_->mix_in());
   const auto base = static_cast<index_t>(weights_.size());
   asked_.clear();
   answering_.clear();
   for (index_t k = 0; k < base; ++k) {
     const bool chosen = weights_[static_cast<std::size_t>(k)] > 0 && !inside;
     if (chosen) answering_.push_back(k);
-    if (chosen || wake == Wake::all) asked_.push_back(k);
+    if (chosen || (wake == Wake::all && !team_->is_merged())) asked_.push_back(k);
   }
   if (!inside) return;
   answering_.push_back(base);
   asked_.push_back(base);
+  if (team_->is_merged()) return;
   for (std::size_t k = 0; k < weights_.size(); ++k) route_[k] = static_cast<float>(weights_[k]);
   readers_.route(base, route_);
+}
+
+template <Backend B>
+void Session<B>::see_routing(index_t prompt, Roles& roles, Routing& routing) const {
+  if (!team_->is_merged()) return;
+  readers_.routing(static_cast<index_t>(roles.size())).means(prompt, routing);
+  for (std::size_t k = 0; k < roles.size(); ++k) {
+    roles[k].weight = routing.prompt.mean(static_cast<index_t>(k));
+    roles[k].awake = roles[k].weight > 0;
+  }
 }
 
 template <Backend B>

@@ -10,7 +10,7 @@ namespace finteam::inline FINTEAM_ABI {
 template <Backend B>
 void Session<B>::mix(MatrixView<float> rows) {
   const auto n = static_cast<index_t>(weights_.size());
-  if (team_->mix_in() == MixIn::deltas) {
+  if (is_inside(team_->mix_in())) {
     const auto base = rows.row(n).span();
     std::copy(base.begin(), base.end(), mixed_.begin());
     log_softmax(mixed_);
@@ -103,6 +103,7 @@ const Generation& Session<B>::write(const FpEnvironment& environment, OnText& on
     end_round(kept);
   }
   if (by_token() && !interrupted) name_mean_weights(out.roles, static_cast<index_t>(out.ids.size()));
+  see_routing(out.prompt_tokens, out.roles, out.routing);
   if (*end != Finish::caller) stream_.finish(emit);
   out.finish = stream_.stopped() ? Finish::stop_string : *end;
   return out;
@@ -147,8 +148,11 @@ const Score& Session<B>::score(std::string_view text, const Ask& ask) {
       throw_if(score_chunk(first, std::min(chunk, score_.tokens - first), ask.interrupt), "score");
     }
   }
-  for (const RoleView& role : score_.roles) require_finite(role.scores, "role " + detail::printable(role.name));
+  for (std::size_t k = 0; k < score_.roles.size(); ++k) {
+    require_finite_in(score_.roles[k].scores, [&] { return who(static_cast<index_t>(k)); });
+  }
   require_finite({&score_.log_probability, 1}, "score");
+  see_routing(static_cast<index_t>(ids_.size()), score_.roles, score_.routing);
   return score_;
 }
 

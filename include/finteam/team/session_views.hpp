@@ -59,7 +59,7 @@ VectorView<const float> Session<B>::embed(std::string_view text, const EmbedOpti
   }
   pooled_.resize(static_cast<std::size_t>(config.d));
   pool_.read(pooled_);
-  require_finite(pooled_, who(static_cast<index_t>(of)));
+  require_finite_in(pooled_, [&] { return who(static_cast<index_t>(of)); });
   embedding_.clear();
   for (const double x : pooled_) embedding_.push_back(static_cast<float>(x));
   return {embedding_.data(), {config.d}};
@@ -84,7 +84,7 @@ VectorView<const float> Session<B>::next_logits(std::string_view text, std::stri
             }),
       "next_logits");
   const double total = log_sum_exp(logits.span());
-  require_finite({&total, 1}, who(static_cast<index_t>(of)));
+  require_finite_in({&total, 1}, [&] { return who(static_cast<index_t>(of)); });
   return logits;
 }
 

@@ -5,6 +5,7 @@
 #include <finteam/backend/cpu.hpp>
 #include <finteam/expert/decoder.hpp>
 #include <finteam/expert/lora.hpp>
+#include <finteam/expert/low_bit.hpp>
 #include <finteam/file/safetensors.hpp>
 #include <finteam/team/manifest.hpp>
 #include <finteam/team/role_gate.hpp>
@@ -68,8 +69,20 @@ struct TeamFiles {
   }
 };
 
+/// An adapter or a difference, whichever is in `folder`, to a base of that config.
+[[nodiscard]] inline ExpertSource open_expert(const std::filesystem::path& folder, const Checkpoint& base,
+                                              const Config& config, const OpenOptions& options) {
+  if (is_there(folder / "adapter_config.json")) return open_lora(folder, base, config);
+  if (!is_there(folder / "delta_config.json")) {
+    throw Error(Code::not_found, folder.string(),
+                "adapter_config.json (LoRA) or delta_config.json (a low-bit difference)", "neither");
+  }
+  return open_low_bit(folder, base, config,
+                      options.verify == Verify::contents ? BaseCheck::contents : BaseCheck::headers);
+}
+
 /// Errors as open_team.
-[[nodiscard]] inline TeamFiles open_team_files(const std::filesystem::path& folder) {
+[[nodiscard]] inline TeamFiles open_team_files(const std::filesystem::path& folder, const OpenOptions& options) {
   TeamFiles files;
   files.where = folder.string();
   if (is_there(folder / "team.json")) {
@@ -77,21 +90,42 @@ struct TeamFiles {
     files.where = file.where();
     files.manifest = read_manifest(file.root());
   } else {
-    files.manifest.roles.push_back({"expert", "."});
     files.manifest.chat.clear();
+    if (const Config config = read_config(folder / "."); config.is_routed()) {
+      files.manifest.merged = ".";
+      files.manifest.mix_in = MixIn::experts;
+      for (index_t k = 0; k < config.experts; ++k) {
+        files.manifest.roles.push_back({"expert " + std::to_string(k), "."});
+      }
+    } else {
+      files.manifest.roles.push_back({"expert", "."});
+    }
   }
   const Manifest& m = files.manifest;
   if (!m.base.empty()) {
     files.configs.push_back(read_config(folder / m.base));
     files.checkpoints.push_back(Checkpoint::open(folder / m.base));
     for (const auto& role : m.roles) {
-      files.experts.push_back(open_lora(folder / role.path, files.checkpoints.front(), files.configs.front()));
+      files.experts.push_back(
+          open_expert(folder / role.path, files.checkpoints.front(), files.configs.front(), options));
       const ExpertSource& expert = files.experts.back();
-      if (m.mix_in == MixIn::deltas && (expert.embed_tokens || expert.lm_head)) {
+      if (m.mix_in == MixIn::deltas && expert.has_own()) {
         throw Error(Code::unsupported, files.where + ": role " + printable(role.name),
-                    "nothing but deltas, which mix_in sums", "whole matrices (modules_to_save)");
+                    "nothing but deltas, which mix_in sums", "tensors of its own in place of the base's");
       }
     }
+    return files;
+  }
+  if (!m.merged.empty()) {
+    files.configs.push_back(read_config(folder / m.merged));
+    const Config& config = files.configs.front();
+    const auto n = config.is_routed() ? config.experts : 0;
+    if (n != static_cast<index_t>(m.roles.size())) {
+      throw Error(Code::mismatch, config.where,
+                  std::to_string(m.roles.size()) + " experts behind routers, for as many roles",
+                  n == 0 ? "a plain model" : std::to_string(n));
+    }
+    files.checkpoints.push_back(Checkpoint::open(folder / m.merged));
     return files;
   }
   for (const auto& role : m.roles) {
@@ -129,13 +163,15 @@ class Team {
     }
     return k;
   }
-  /// The decoders behind them: one for each role, or one base for all.
+  /// The decoders behind them: one for each role, or one for all, a base or a merged one.
   [[nodiscard]] std::span<const Model<B>> models() const noexcept { return models_; }
   /// The decoder of a role.
   [[nodiscard]] const Decoder<B>& decoder(std::size_t role) const noexcept {
     return models_[roles_[role].model].decoder;
   }
-  /// Whether the base that roles share is read besides them: by the gate, or as the answer, with deltas summed.
+  /// Whether the roles are the experts of one merged checkpoint, whose routers are the gate: per token and layer.
+  [[nodiscard]] bool is_merged() const noexcept { return !manifest_.merged.empty(); }
+  /// Whether the roles' common decoder is read besides them: by the gate, or as the answer, which is mixed inside.
   [[nodiscard]] bool has_base_lane() const noexcept { return manifest_.has_base_lane(); }
   /// Sequences that each decoder reads side by side.
   [[nodiscard]] index_t lanes() const noexcept { return manifest_.lanes(); }
@@ -143,7 +179,7 @@ class Team {
   [[nodiscard]] const Tokenizer& tokenizer() const noexcept { return *tokenizer_; }
   /// How a conversation becomes ids.
   [[nodiscard]] const ChatFormat& chat() const noexcept { return *chat_; }
-  /// Nothing for a team of one.
+  /// Nothing for a team of one, or a merged one.
   [[nodiscard]] const std::optional<Gate>& gate() const noexcept { return gate_; }
   /// What `generate` and `score` mix.
   [[nodiscard]] MixIn mix_in() const noexcept { return manifest_.mix_in; }
@@ -192,8 +228,8 @@ class Team {
   index_t context_ = 0, widest_hidden_ = 0;
 };
 
-/// Opens the team in `folder`: a team.json, or one plain Hugging Face checkpoint (a team of one without tasks,
-/// which chats as Llama 3 if its tokenizer can).
+/// Opens the team in `folder`: a team.json, or one Hugging Face checkpoint (a team of one without tasks, or of a merged
+/// checkpoint's "expert 0", "expert 1", …, which chats as Llama 3 if its tokenizer can).
 /// Throws Error that names the file and the key or tensor, what was expected and what was found.
 /// Cost: reads every weight once, and packs it as the backend likes it; what it takes in memory, plan() says before.
 template <Backend B = Cpu>
@@ -203,7 +239,7 @@ template <Backend B = Cpu>
 
 template <Backend B>
 Team<B>::Team(const std::filesystem::path& folder, const OpenOptions& options, B backend) {
-  detail::TeamFiles files = detail::open_team_files(folder);
+  detail::TeamFiles files = detail::open_team_files(folder, options);
   manifest_ = std::move(files.manifest);
   std::uint64_t total = 0, done = 0;
   for (const Checkpoint& checkpoint : files.checkpoints) total += checkpoint.bytes();
@@ -222,8 +258,8 @@ Team<B>::Team(const std::filesystem::path& folder, const OpenOptions& options, B
   }
   for (std::size_t k = 0; k < manifest_.roles.size(); ++k) {
     const bool shared = !manifest_.base.empty();
-    roles_.push_back(
-        {manifest_.roles[k].name, shared ? 0 : k, shared ? std::optional(static_cast<index_t>(k)) : std::nullopt});
+    roles_.push_back({manifest_.roles[k].name, shared || is_merged() ? 0 : k,
+                      shared ? std::optional(static_cast<index_t>(k)) : std::nullopt});
   }
   for (const auto& [name, path] : manifest_.calibrations) {
     Task& task = manifest_.tasks.at(name);

@@ -5,6 +5,7 @@
 #include <finteam/core/checked.hpp>
 #include <finteam/mix/attribution.hpp>
 #include <finteam/team/abstain.hpp>
+#include <finteam/team/routing.hpp>
 
 #include <charconv>
 #include <ostream>
@@ -17,7 +18,8 @@ namespace finteam::inline FINTEAM_ABI {
 /// One role's part in an answer.
 struct RoleView {
   std::string name;
-  double weight = 0;                  ///< the gate's weight after top-k; 0: the role sleeps
+  double weight = 0;                  ///< the gate's weight after top-k; 0: the role sleeps. Of a merged team: the
+                                      ///< routers' mean over the prompt's tokens and the layers
   bool awake = false;                 ///< it ran: its weight is above 0, or all roles were asked
   std::string label;                  ///< its own most probable label; empty if it slept, or if there are no labels
   double probability = 0;             ///< of that label
@@ -51,6 +53,7 @@ struct View {
   bool abstains = false;    ///< it does not keep to the Ask's thresholds; label and probabilities are as without them
   AbstainReason abstain_reason = AbstainReason::none;  ///< which one it was
   index_t prompt_tokens = 0;
+  Routing routing;  ///< of a merged team; empty for others
 };
 
 namespace detail {

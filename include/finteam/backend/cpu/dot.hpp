@@ -181,20 +181,48 @@ FINTEAM_INLINE inline xsimd::batch<std::uint32_t, Arch> add_dots(const xsimd::ba
   return c;
 }
 
+/// exact[r] += Σ_4 bytes · x[r], rows of Quad bytes at x: four signed bytes, or two pairs of 16 bits. With four bytes
+/// and no dot product of them, in two sums of 16 bits.
+template <class Arch, index_t Quad, std::size_t Rows>
+FINTEAM_INLINE inline void add_bytes(const typename Lanes<Arch>::Bits& bytes, const std::byte* x,
+                                     typename Lanes<Arch>::Bits (&exact)[Rows]) noexcept {
+  using Word = typename Lanes<Arch>::Bits;
+  const Word mask(0x00FF00FFU), even = bytes & mask, odd = shift_right<8>(bytes) & mask;
+  unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
+    const std::byte* at = x + static_cast<index_t>(r) * Quad;
+    if constexpr (has_byte_dot<Arch>) {
+      exact[r] = add_dots<Arch>(bytes, Word(word(at)), exact[r]);
+    } else if constexpr (Quad == 4) {
+      exact[r] = dot8<Arch>(bytes, Word(word(at)), exact[r]);
+    } else {
+      exact[r] = dot16<Arch>(even, Word(word(at)), exact[r]);
+      exact[r] = dot16<Arch>(odd, Word(word(at + 4)), exact[r]);
+    }
+  });
+}
+
+/// A register's words at p, loaded once: GCC 12 would load them anew for every use, which costs more than keeping them.
+template <class Arch>
+FINTEAM_INLINE inline xsimd::batch<std::uint32_t, Arch> load_once(const std::byte* p) noexcept {
+  using Batch = xsimd::batch<std::uint32_t, Arch>;
+  const Batch words = Batch::load_unaligned(reinterpret_cast<const std::uint32_t*>(p));
+#if defined(__AVX512F__)
+  if constexpr (Batch::size == 16) {
+    const __m512i all = words;
+    return Batch(opaque(all));
+  }
+#endif
+  return words;
+}
+
 /// Four signed bytes for each of sixteen outputs, ready for `dot_unsigned`.
 template <class Arch, bool = has_byte_dot<Arch>>
 struct SignedQuads {
   Ints<Arch> bytes;
 
   FINTEAM_INLINE static SignedQuads load(const std::byte* p) noexcept {
-    SignedQuads made{Ints<Arch>::load(p)};
-#if defined(__AVX512VNNI__)
-    if constexpr (Ints<Arch>::parts == 1) {  // once: GCC 12 would load it for every row anew
-      const __m512i bytes = made.bytes.part[0];
-      made.bytes.part[0] = opaque(bytes);
-    }
-#endif
-    return made;
+    if constexpr (Ints<Arch>::parts == 1) return {{{load_once<Arch>(p)}}};
+    return {Ints<Arch>::load(p)};
   }
 };
 

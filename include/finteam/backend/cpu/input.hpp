@@ -3,10 +3,11 @@
 //
 // float formats        [k][rows]
 // bf16 with a dot      [k/2][rows][2]
-// integer formats      blocks of 64: [16 quads][rows], scales [2][rows] float, offsets [2][rows]
+// integer formats      blocks of 64: [16 quads][rows], scales [2][rows] float, offsets [2][rows] int32, sums [2][rows]
+//                      float
 //
-// A quad is four activations (input_quad_bytes). An offset is what corrects for unsigned weights: -128 or -8 times the
-// sum of the group's numbers (int32), or that sum itself (float) where the weight has a zero point.
+// A quad is four activations (input_quad_bytes). Sums are those of a group's numbers; offsets, -128 or -8 times as
+// much, correct for the unsigned weights of int8 or int4. All but int8 have the same input.
 #pragma once
 
 #include <finteam/backend/cpu/dot.hpp>
@@ -63,10 +64,16 @@ template <class Arch>
   return format != Format::int8 && simd::has_byte_pairs<Arch> ? 4 : simd::quad_bytes<Arch>;
 }
 
+/// Bytes of one row's block of 64 inputs in an integer format.
+template <class Arch>
+[[nodiscard]] constexpr index_t input_block_bytes(Format format) noexcept {
+  return 16 * input_quad_bytes<Arch>(format) + 24;
+}
+
 /// Bytes of one row of k elements in a tile.
 template <class Arch>
 [[nodiscard]] constexpr index_t input_row_bytes(Format format, index_t k) noexcept {
-  if (is_quantised(format)) return (k + block_inputs - 1) / block_inputs * (16 * input_quad_bytes<Arch>(format) + 16);
+  if (is_quantised(format)) return (k + block_inputs - 1) / block_inputs * input_block_bytes<Arch>(format);
   return (k + 1) / 2 * (format == Format::bf16 && simd::has_bf16_dot<Arch> ? 4 : 8);
 }
 
@@ -135,14 +142,14 @@ class TileRow {
     const auto sum = static_cast<std::int32_t>(simd::sum((low - magic) + (high - magic)));
 
     const index_t half = j / group_inputs % 2, quad = input_quad_bytes<Arch>(format), quads = 16 * quad * rows_;
-    std::byte* block = tile_ + j / block_inputs * (quads + 16 * rows_);
+    std::byte* block = tile_ + j / block_inputs * input_block_bytes<Arch>(format) * rows_;
     write_quads(low, high, quad, block + 8 * half * quad * rows_);
     const float scale = none ? 0.0F : std::isfinite(most) ? most / 127.0F : std::numeric_limits<float>::quiet_NaN();
-    const std::uint32_t offset = format == Format::int4_zero
-                                     ? std::bit_cast<std::uint32_t>(static_cast<float>(sum))
-                                     : static_cast<std::uint32_t>(sum * (format == Format::int8 ? -128 : -8));
+    const float exact = static_cast<float>(sum);
+    const std::int32_t offset = sum * (format == Format::int8 ? -128 : -8);
     std::memcpy(block + quads + (half * rows_ + r_) * 4, &scale, 4);
     std::memcpy(block + quads + ((2 + half) * rows_ + r_) * 4, &offset, 4);
+    std::memcpy(block + quads + ((4 + half) * rows_ + r_) * 4, &exact, 4);
   }
 
   void write_quads(const V& low, const V& high, index_t quad_bytes, std::byte* to) const noexcept {
@@ -192,6 +199,15 @@ class CpuInput {
   /// The tile that begins with row t.
   [[nodiscard]] const std::byte* tile(index_t t) const noexcept { return buffer_.data() + t * row_bytes_; }
 
+  /// Whether products with matrices of that format read what was written: those for which it was written do, and a
+  /// difference reads what its base of 8 or 4 bits reads, 8 bits only where activations of both have as many bytes.
+  [[nodiscard]] bool serves(Format format) const noexcept {
+    const bool shared =
+        is_quantised(format_) && (is_delta(format) || (format_ != Format::int8 && format != Format::int8));
+    return format == format_ || (shared && is_quantised(format) &&
+                                 detail::input_quad_bytes<Arch>(format) == detail::input_quad_bytes<Arch>(format_));
+  }
+
   /// Bytes that rows of k elements may need, in any format.
   [[nodiscard]] static std::size_t bytes(index_t rows, index_t k) {
     // 4 bytes an element in the float formats, less in the others once k fills its last block
@@ -204,6 +220,7 @@ class CpuInput {
     using Rows = detail::TileShape<Arch>;
     using TileRow = detail::TileRow<Arch>;
     rows_ = t;
+    format_ = format;
     row_bytes_ = detail::input_row_bytes<Arch>(format, k);
     const auto tile = [&](index_t first, index_t size) {
       std::array<float, Rows::most> scales;
@@ -229,6 +246,7 @@ class CpuInput {
 
  private:
   index_t rows_ = 0, row_bytes_ = 0;
+  Format format_ = Format::f32;
   Buffer buffer_;
 };
 

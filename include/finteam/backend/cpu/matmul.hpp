@@ -47,6 +47,8 @@ class MatmulJob {
       case Format::int8: return pairs<Format::int8>(first, last);
       case Format::int4: return pairs<Format::int4>(first, last);
       case Format::int4_zero: return pairs<Format::int4_zero>(first, last);
+      case Format::int1: return pairs<Format::int1>(first, last);
+      case Format::int2: return pairs<Format::int2>(first, last);
     }
   }
 

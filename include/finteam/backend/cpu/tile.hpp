@@ -4,7 +4,7 @@
 // (matmul.hpp, attention.hpp).
 #pragma once
 
-#include <finteam/backend/cpu/input.hpp>
+#include <finteam/backend/cpu/delta.hpp>
 
 #include <atomic>
 #include <utility>
@@ -35,6 +35,8 @@ class Tile {
                                     Ahead& ahead) noexcept {
     Tile tile;
     each([&](std::size_t p, std::size_t r) FINTEAM_INLINE { tile.sums_[p][r] = V::zero(); });
+    [[maybe_unused]] const std::byte* const scales = w;
+    w += panel_head_bytes(F);
     for (index_t j = 0; j < k;) {
       const index_t end = std::min(k, j + Ahead::elements(F));
       ahead.fetch();
@@ -54,6 +56,7 @@ class Tile {
         for (; j < end; j += 2, w += step, x += (dot_pairs ? 4 : 8) * rows) tile.add_pairs(x, w, stride);
       }
     }
+    if constexpr (is_delta(F)) Delta::scale_rows(scales, stride, tile.sums_);
     each([&](std::size_t p, std::size_t r) FINTEAM_INLINE { tile.sums_[p][r].store(sums + (p * Rows + r) * 16); });
   }
 
@@ -64,7 +67,8 @@ class Tile {
   static constexpr auto rows = static_cast<index_t>(Rows);
   static constexpr bool dot_pairs = F == Format::bf16 && simd::has_bf16_dot<Arch>;
   static constexpr index_t quad = input_quad_bytes<Arch>(F);
-  static constexpr index_t x_block = (16 * quad + 16) * rows;
+  using Delta = DeltaGroup<Arch, F, Rows, Panels>;
+  static constexpr index_t x_block = input_block_bytes<Arch>(F) * rows;
   static constexpr index_t step = (is_quantised(F) ? block_bytes(F) : 64) * Interleaved;
 
   template <class G>
@@ -124,7 +128,9 @@ class Tile {
   /// Group `Half` of a block: 32 elements of every row.
   template <index_t Half>
   FINTEAM_INLINE void add_group(const std::byte* x, const std::byte* w, index_t stride) noexcept {
-    if constexpr (simd::has_byte_dot<Arch> && simd::Lanes<Arch>::parts == 1) {
+    if constexpr (is_delta(F)) {
+      Delta::template add<Half>(x, w, stride, sums_);
+    } else if constexpr (simd::has_byte_dot<Arch> && simd::Lanes<Arch>::parts == 1) {
       add_dots<Half>(x, w, stride);
     } else {
       each_panel([&](std::size_t p) FINTEAM_INLINE {
@@ -185,7 +191,7 @@ class Tile {
       if constexpr (F == Format::int4_zero) zeros = V::zero() - simd::load_bf16<Arch>(at + 64);
       simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
         V sum = simd::to_float<Arch>(exact[p][r]);
-        if constexpr (F == Format::int4_zero) sum = simd::fmadd(zeros, number(x + (8 + 4 * Half) * rows + 4 * r), sum);
+        if constexpr (F == Format::int4_zero) sum = simd::fmadd(zeros, number(x + (16 + 4 * Half) * rows + 4 * r), sum);
         sums_[p][r] = simd::fmadd(sum, scales * number(x + 4 * Half * rows + 4 * r), sums_[p][r]);
       });
     });
@@ -205,11 +211,12 @@ class Tile {
       std::atomic_signal_fence(std::memory_order_seq_cst);  // or the next column's loads are shared, on the stack
       const Word bytes = Word::load_unaligned(reinterpret_cast<const std::uint32_t*>(column + 64 * line));
       if constexpr (F == Format::int8) {
-        add_bytes(bytes, quads + static_cast<index_t>(line * Rows) * quad, exact);
+        simd::add_bytes<Arch, quad>(bytes, quads + static_cast<index_t>(line * Rows) * quad, exact);
       } else {
         const Word mask(0x0F0F0F0FU);
-        add_bytes(bytes & mask, quads + static_cast<index_t>(line * Rows) * quad, exact);
-        add_bytes(simd::shift_right<4>(bytes) & mask, quads + static_cast<index_t>((line + 4) * Rows) * quad, exact);
+        simd::add_bytes<Arch, quad>(bytes & mask, quads + static_cast<index_t>(line * Rows) * quad, exact);
+        simd::add_bytes<Arch, quad>(simd::shift_right<4>(bytes) & mask,
+                                    quads + static_cast<index_t>((line + 4) * Rows) * quad, exact);
       }
     });
     const auto of_weights = simd::load_bf16<Arch>(w + 2 * group_bytes + 32 * Half).part[i];
@@ -224,26 +231,10 @@ class Tile {
       auto sum = simd::to_float<Arch>(exact[r]);
       if constexpr (F == Format::int4_zero) {
         const auto zeros = V::zero().part[i] - simd::load_bf16<Arch>(w + 2 * group_bytes + 32 * Half + 64).part[i];
-        sum = simd::fmadd(zeros, number(8), sum);
+        sum = simd::fmadd(zeros, number(16), sum);
       }
       auto& total = sums_[p][r].part[i];
       total = simd::fmadd(sum, of_weights * number(0), total);
-    });
-  }
-
-  /// exact[r] += Σ_4 bytes · x[r]
-  FINTEAM_INLINE static void add_bytes(const Word& bytes, const std::byte* x, Word (&exact)[Rows]) noexcept {
-    const Word mask(0x00FF00FFU), even = bytes & mask, odd = simd::shift_right<8>(bytes) & mask;
-    simd::unroll<Rows>([&](std::size_t r) FINTEAM_INLINE {
-      const std::byte* at = x + static_cast<index_t>(r) * quad;
-      if constexpr (simd::has_byte_dot<Arch>) {
-        exact[r] = simd::add_dots<Arch>(bytes, Word(simd::word(at)), exact[r]);
-      } else if constexpr (quad == 4) {
-        exact[r] = simd::dot8<Arch>(bytes, Word(simd::word(at)), exact[r]);
-      } else {
-        exact[r] = simd::dot16<Arch>(even, Word(simd::word(at)), exact[r]);
-        exact[r] = simd::dot16<Arch>(odd, Word(simd::word(at + 4)), exact[r]);
-      }
     });
   }
 
