@@ -8247,15 +8247,20 @@ struct RoleEffect {
 
 /// The effect of every role: RoleEffect{} for one that no other could replace (it alone has weight), or that has none.
 /// weight [n], p [n, labels], effects [n], overwritten; scratch [2 · labels], overwritten. finish(y) makes the answer
-/// of a mixture [labels] in place (a calibration). Of equal labels the first is the likeliest. Source: leave-one-out
-/// influence (Cook 1977); the divergence is Lin 1991, eq. 4.1.
+/// of a mixture [labels] in place (a calibration); weights need not sum to 1. Of equal labels the first is the
+/// likeliest. Source: leave-one-out influence (Cook 1977); the divergence is Lin 1991, eq. 4.1.
 template <class Finish>
 void leave_one_role_out(std::span<const double> weight, MatrixView<const double> p, std::span<RoleEffect> effects,
                         std::span<double> scratch, Finish&& finish) noexcept {
   const auto labels = static_cast<std::size_t>(p.extent(1));
   const auto all = scratch.first(labels), without = scratch.subspan(labels, labels);
   const auto likeliest = [](std::span<const double> x) { return std::max_element(x.begin(), x.end()) - x.begin(); };
+  double total = 0;
+  for (const double w : weight) total += w > 0 ? w : 0.0;
   mix_labels(weight, p, all);
+  if (total > 0) {
+    for (double& y : all) y /= total;
+  }
   finish(all);
   for (std::size_t k = 0; k < effects.size(); ++k) {
     effects[k] = {};

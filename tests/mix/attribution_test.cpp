@@ -8,6 +8,7 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <span>
 #include <vector>
 
 using namespace finteam;
@@ -106,5 +107,34 @@ TEST_CASE("effects are those of plain sums, for random roles", "[mix]") {
       CHECK(found[role].label_changes == (std::max_element(all.begin(), all.end()) - all.begin() !=
                                           std::max_element(rest.begin(), rest.end()) - rest.begin()));
     }
+  }
+}
+
+TEST_CASE("what a role changes is what it changes in the answer that is made of the mixture", "[mix]") {
+  const std::vector<double> weight{0.5, 0.25, 0.25}, p{0.9, 0.1, 0.3, 0.7, 0.2, 0.8};
+  const MatrixView<const double> view(p.data(), {3, 2});
+  std::vector<RoleEffect> found(3);
+  std::vector<double> scratch(4);
+  const auto squared = [](std::span<double> y) {
+    for (double& x : y) x *= x;
+    const double sum = y[0] + y[1];
+    for (double& x : y) x /= sum;
+  };
+  leave_one_role_out(weight, view, found, scratch, squared);
+  std::vector<double> both(4);  // with and without the first role
+  mix_labels(weight, view, std::span(both).first(2));
+  CHECK(mix_labels_without(0, weight, view, std::span(both).last(2)));
+  squared(std::span(both).first(2));
+  squared(std::span(both).last(2));
+  const std::vector<double> half{0.5, 0.5};
+  CHECK(found[0].divergence_bits == Approx(jensen_shannon_bits(half, {both.data(), {2, 2}})));
+  CHECK(found[0].label_changes);
+  // only the proportions of the weights matter
+  const std::vector<double> part{0.25, 0.125, 0.125};
+  std::vector<RoleEffect> of_part(3);
+  leave_one_role_out(part, view, of_part, scratch, squared);
+  for (std::size_t k = 0; k < 3; ++k) {
+    CHECK(of_part[k].divergence_bits == Approx(found[k].divergence_bits).epsilon(1e-12));
+    CHECK(of_part[k].label_changes == found[k].label_changes);
   }
 }

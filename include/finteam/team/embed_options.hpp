@@ -2,7 +2,7 @@
 // Not here: reading them (session_views.hpp).
 #pragma once
 
-#include <finteam/core/config.hpp>
+#include <finteam/core/checked.hpp>
 #include <finteam/core/interrupt.hpp>
 
 #include <cstdint>
