@@ -4421,7 +4421,8 @@ struct WeightChoice {
   Weights weights = Weights::stored;
 };
 
-/// How packed weights are known to be those of a source.
+/// How packed weights are known to be those of a source, and a low-bit difference to be one to its base (to the base's
+/// contents too where weights are not packed: they are read anyway).
 enum class Verify : std::uint8_t {
   times,     ///< by the headers, sizes and times of the source's files
   contents,  ///< by the headers, sizes and all bytes of the source's files, which are read
@@ -5153,6 +5154,9 @@ inline void read_experts(const JsonView& json, Config& c) {
   c.v = extent("vocab_size", 10'000'000);
   c.d = extent("hidden_size", 1'000'000);
   c.layers = extent("num_hidden_layers", 1'000);
+  if (c.experts * c.layers > 65'536) {
+    json.at("num_local_experts").refuse("at most 65536 experts in all layers", Code::limit_exceeded);
+  }
   c.h = extent("num_attention_heads", 10'000);
   c.f = extent("intermediate_size", 10'000'000);
   c.g = static_cast<index_t>(json.int_or("num_key_value_heads", c.h, 1, 10'000));
@@ -8335,8 +8339,8 @@ inline void require_classes(const char* where, std::span<const std::int32_t> tru
   for (index_t s = 0; s < p.extent(0); ++s) {
     const auto row = p.row(s).span();
     const index_t best = detail::likeliest(row);
-    const double confidence = row[static_cast<std::size_t>(best)];
-    if (!(confidence >= 0 && confidence <= 1)) {
+    const double confidence = std::min(row[static_cast<std::size_t>(best)], 1.0);
+    if (!(confidence >= 0) || row[static_cast<std::size_t>(best)] > 1 + 1e-9) {  // a sum of weights may round past 1
       throw Error(Code::invalid_argument, "calibration error: input", "probabilities", std::to_string(confidence));
     }
     const auto bin = static_cast<index_t>(std::ceil(confidence * static_cast<double>(bins))) - 1;
@@ -8827,7 +8831,7 @@ class RunningPerformance {
   }
 
   /// Predicts, then updates: w[j] ∝ ((1 - ε) · w[j] + ε / (n - 1) · (1 - w[j])) · exp(-rate · losses[j]). losses [n],
-  /// one for every role (ask_all wakes them). Allocates nothing. Throws Error(invalid_argument), and changes nothing,
+  /// one for every role (Wake::all wakes them). Allocates nothing. Throws Error(invalid_argument), and changes nothing,
   /// for a wrong width, or a loss that is not finite or so large that rate · loss is not.
   void observe(std::span<const double> losses) {
     require(losses, "running performance: losses");
@@ -10956,17 +10960,22 @@ class Reader {
             .format = limits.cache};
   }
 
+  /// Most rows of a step: the limit's, and at least one for each lane.
+  [[nodiscard]] static index_t step_rows(index_t lanes, const SessionLimits& limits) noexcept {
+    return std::max(limits.rows, lanes);
+  }
+
   /// limits.tokens, limits.rows and lanes are at least 1 here.
   Reader(B& b, const Decoder<B>& decoder, index_t lanes, const SessionLimits& limits)
       : decoder_(&decoder),
         cache_(b, cache_limits(decoder.config(), lanes, limits), limits.memory),
-        scratch_(b, decoder.config(), limits.rows, limits.memory, decoder.deltas()),
-        hidden_(b.template tensor<float, 2>({limits.rows, decoder.config().d}, limits.memory)),
-        tapped_(b.template tensor<float, 2>({limits.rows, decoder.config().d}, limits.memory)),
+        scratch_(b, decoder.config(), step_rows(lanes, limits), limits.memory, decoder.deltas()),
+        hidden_(b.template tensor<float, 2>({scratch_.rows(), decoder.config().d}, limits.memory)),
+        tapped_(b.template tensor<float, 2>({scratch_.rows(), decoder.config().d}, limits.memory)),
         states_(b.template tensor<float, 2>({lanes, decoder.config().d}, limits.memory)),
         routing_(decoder.config(), limits.tokens, limits.memory),
         lanes_(static_cast<std::size_t>(lanes)) {
-    const auto rows = static_cast<std::size_t>(limits.rows);
+    const auto rows = static_cast<std::size_t>(scratch_.rows());
     rows_.reserve(rows);
     next_.reserve(rows);
     pieces_.reserve(std::max(rows, lanes_.size()));
@@ -11044,11 +11053,6 @@ class Reader {
       ids = ids.subspan(part.size());
     }
     rows_.clear();
-  }
-
-  /// The state of the last token that a lane has read. [d]
-  [[nodiscard]] VectorView<const float, typename B::Space> state(index_t lane) const {
-    return states_.view().row(lane);
   }
 
   /// logits[lane,:] of the token after everything that each of those lanes has read, which is something. Lanes rise.
@@ -11232,7 +11236,7 @@ class LoraConfig {
     if (json.at("peft_type").as_string() != "LORA") json.at("peft_type").refuse("\"LORA\"", Code::unsupported);
     refuse_more(json);
     r_ = static_cast<double>(json.at("r").as_int(1, 65'536));
-    alpha_ = json.at("lora_alpha").as_number();
+    alpha_ = json.at("lora_alpha").as_number(-1e6, 1e6);
     rank_stabilised_ = json.bool_or("use_rslora", false);
     read_patterns(json, "rank_pattern", ranks_);
     read_patterns(json, "alpha_pattern", alphas_);
@@ -11281,7 +11285,8 @@ class LoraConfig {
     const auto object = json.find(key);
     if (!object) return;
     object->each_member([&](std::string_view pattern, const JsonView& value) {
-      const double number = key == "rank_pattern" ? static_cast<double>(value.as_int(1, 65'536)) : value.as_number();
+      const double number =
+          key == "rank_pattern" ? static_cast<double>(value.as_int(1, 65'536)) : value.as_number(-1e6, 1e6);
       patterns.push_back(
           {Pattern("(?:.*\\.)?(?:" + std::string(pattern) + ")(?!.)", value.where()), number, value.where()});
     });
@@ -11447,7 +11452,15 @@ namespace detail {
     return raw != nullptr ? std::optional(*raw) : std::nullopt;
   };
   expert.embed_tokens = whole(llama_names.embed_tokens);
-  expert.lm_head = config.tie_word_embeddings ? expert.embed_tokens : whole(llama_names.lm_head);
+  expert.lm_head = whole(llama_names.lm_head);
+  if (config.tie_word_embeddings) {
+    const auto& embed = expert.embed_tokens;
+    if (expert.lm_head && (!embed || !std::ranges::equal(detail::data_of(*expert.lm_head), detail::data_of(*embed)))) {
+      throw Error(Code::mismatch, delta.file().where() + ": " + std::string(llama_names.lm_head),
+                  "the bytes of embed_tokens, which the base ties to it", "others");
+    }
+    expert.lm_head = embed;
+  }
   for (const std::string& name : norm_names(config)) expert.norms.push_back(whole(name));
   if (known != delta.deltas().size() + delta.whole().size()) {
     throw Error(Code::unsupported, delta.file().where(),
@@ -11784,6 +11797,8 @@ struct Manifest {
 
 namespace detail {
 
+inline constexpr index_t most_roles = 64;
+
 [[nodiscard]] inline Task read_task(const JsonView& json) {
   only_keys(json, {"instruction", "input", "labels", "prior", "calibration"});
   Task task{
@@ -11824,7 +11839,9 @@ namespace detail {
     }
     m.roles.push_back(std::move(r));
   });
-  if (m.roles.empty() || m.roles.size() > 64) roles.refuse("1 to 64 roles");
+  if (m.roles.empty() || static_cast<index_t>(m.roles.size()) > detail::most_roles) {
+    roles.refuse("1 to " + std::to_string(detail::most_roles) + " roles");
+  }
   if (const auto base = json.find("base")) m.base = detail::inner_path(*base);
   for (const auto& role : m.roles) {
     if (role.name == "base" && !m.base.empty()) roles.refuse("names other than base, which is the base's");
@@ -12163,18 +12180,17 @@ struct TeamFiles {
 
 /// An adapter or a difference, whichever is in `folder`, to a base of that config.
 [[nodiscard]] inline ExpertSource open_expert(const std::filesystem::path& folder, const Checkpoint& base,
-                                              const Config& config, const OpenOptions& options) {
+                                              const Config& config, BaseCheck check) {
   if (is_there(folder / "adapter_config.json")) return open_lora(folder, base, config);
   if (!is_there(folder / "delta_config.json")) {
     throw Error(Code::not_found, folder.string(),
                 "adapter_config.json (LoRA) or delta_config.json (a low-bit difference)", "neither");
   }
-  return open_low_bit(folder, base, config,
-                      options.verify == Verify::contents ? BaseCheck::contents : BaseCheck::headers);
+  return open_low_bit(folder, base, config, check);
 }
 
 /// Errors as open_team.
-[[nodiscard]] inline TeamFiles open_team_files(const std::filesystem::path& folder, const OpenOptions& options) {
+[[nodiscard]] inline TeamFiles open_team_files(const std::filesystem::path& folder, BaseCheck check) {
   TeamFiles files;
   files.where = folder.string();
   if (is_there(folder / "team.json")) {
@@ -12186,6 +12202,10 @@ struct TeamFiles {
     if (const Config config = read_config(folder / "."); config.is_routed()) {
       files.manifest.merged = ".";
       files.manifest.mix_in = MixIn::experts;
+      if (config.experts > most_roles) {
+        throw Error(Code::limit_exceeded, config.where, "at most " + std::to_string(most_roles) + " experts, as roles",
+                    std::to_string(config.experts));
+      }
       for (index_t k = 0; k < config.experts; ++k) {
         files.manifest.roles.push_back({"expert " + std::to_string(k), "."});
       }
@@ -12196,10 +12216,13 @@ struct TeamFiles {
   const Manifest& m = files.manifest;
   if (!m.base.empty()) {
     files.configs.push_back(read_config(folder / m.base));
+    if (files.configs.front().is_routed()) {
+      throw Error(Code::unsupported, files.configs.front().where, "a base of one expert in each feed-forward layer",
+                  "experts behind routers");
+    }
     files.checkpoints.push_back(Checkpoint::open(folder / m.base));
     for (const auto& role : m.roles) {
-      files.experts.push_back(
-          open_expert(folder / role.path, files.checkpoints.front(), files.configs.front(), options));
+      files.experts.push_back(open_expert(folder / role.path, files.checkpoints.front(), files.configs.front(), check));
       const ExpertSource& expert = files.experts.back();
       if (m.mix_in == MixIn::deltas && expert.has_own()) {
         throw Error(Code::unsupported, files.where + ": role " + printable(role.name),
@@ -12331,7 +12354,8 @@ template <Backend B = Cpu>
 
 template <Backend B>
 Team<B>::Team(const std::filesystem::path& folder, const OpenOptions& options, B backend) {
-  detail::TeamFiles files = detail::open_team_files(folder, options);
+  detail::TeamFiles files = detail::open_team_files(
+      folder, options.packed.empty() || options.verify == Verify::contents ? BaseCheck::contents : BaseCheck::headers);
   manifest_ = std::move(files.manifest);
   std::uint64_t total = 0, done = 0;
   for (const Checkpoint& checkpoint : files.checkpoints) total += checkpoint.bytes();
@@ -12369,6 +12393,7 @@ void Team<B>::open_tokenizer(const std::filesystem::path& folder) {
     path = folder / (manifest_.base.empty() ? manifest_.roles.front().path : manifest_.base) / "tokenizer.json";
   }
   tokenizer_ = Tokenizer::open(path);
+  if (!manifest_.base.empty()) refuse_other_tokenizer(folder / manifest_.base / "tokenizer.json", path);
   for (const auto& role : manifest_.roles) refuse_other_tokenizer(folder / role.path / "tokenizer.json", path);
   if (tokenizer_->size() > vocab_size()) {
     throw Error(Code::mismatch, path.string(), "ids below the roles' vocabulary of " + std::to_string(vocab_size()),
@@ -12473,10 +12498,6 @@ class RoleReaders {
 
   /// Tokens that a role has read since start().
   [[nodiscard]] index_t length(index_t role) const noexcept { return reader(role).length(place(role).lane); }
-  /// The state of the last of them. [d]
-  [[nodiscard]] VectorView<const float, typename B::Space> state(index_t role) const {
-    return reader(role).state(place(role).lane);
-  }
   [[nodiscard]] const Decoder<B>& decoder(index_t role) const noexcept { return reader(role).decoder(); }
   /// What the routers of its decoder made of what it read.
   [[nodiscard]] const RoutingRecord& routing(index_t role) const noexcept { return reader(role).routing(); }
@@ -12933,12 +12954,14 @@ class Session {
   [[nodiscard]] std::optional<Code> read_ahead(Wake wake, const Interrupt& interrupt);
   /// So many guesses were kept; what was read of the others is forgotten.
   void end_round(index_t kept);
+  /// The token after ids_, by log p in mixed_.
+  [[nodiscard]] std::int32_t choose(const Sampling& sampling);
   /// Chooses the next token from logit_rows(i) and adds it to generation_ and ids_.
   std::int32_t sample(index_t i, const Sampling& sampling);
 
   /// The weights of an answer by a gate by token: their mean over its tokens.
   void begin_weights(Roles& roles);
-  void name_mean_weights(Roles& roles, index_t tokens) const;
+  void name_mean_weights(Roles& roles, index_t tokens, Wake wake) const;
   /// Of a merged team: what its routers made of ids_, of which the prompt is so long, and of labels; roles weigh as
   /// they did in the prompt.
   void see_routing(index_t prompt, Roles& roles, Routing& routing) const;
@@ -12988,6 +13011,7 @@ class Session {
   std::vector<double> weight_sums_;        // of a gate by token: Σ over the tokens of an answer, by role
   std::size_t shown_ = 0;                  // tokens of ids_ that the gate has seen
   std::vector<double> label_probability_;  // [roles, labels]
+  std::vector<double> label_weights_;      // by role, Σ = 1: of its labels in the answer's
   std::vector<double> effect_scratch_;     // [2, labels]
   std::vector<RoleEffect> effects_;        // [roles]
   std::vector<double> base_scores_;        // by label: of the base's lane, if it answers
@@ -12998,7 +13022,6 @@ class Session {
   Generation generation_;
   std::vector<std::int32_t> draft_, forced_;
   DraftLength draft_length_;
-  std::vector<float> absent_logits_;
   GateFeature pool_;
   std::vector<double> pooled_;    // [d]
   std::vector<float> embedding_;  // [d]
@@ -13019,6 +13042,11 @@ const View& Session<B>::classify_checked(const Task& task, std::string_view text
   if (static_cast<index_t>(task.labels.size()) > limits_.labels) {
     throw Error(Code::limit_exceeded, "task", "at most " + std::to_string(limits_.labels) + " labels (session limits)",
                 std::to_string(task.labels.size()));
+  }
+  if (is_inside(team_->mix_in()) && std::isfinite(ask.abstain.greatest_disagreement) &&
+      (team_->is_merged() || ask.wake != Wake::all)) {
+    throw Error(Code::unsupported, "abstain: greatest_disagreement",
+                "roles that answer for themselves: Wake::all, on a base", "roles that are mixed inside");
   }
   detail::fill(task, text, content_);
   const Message message{ChatRole::user, content_};
@@ -13096,6 +13124,11 @@ void Session<B>::answer(const Task& task) {
     return static_cast<std::size_t>(std::max_element(p.begin(), p.end()) - p.begin());
   };
   label_probability_.assign(weights_.size() * n, 0.0);
+  label_weights_.assign(weights_.begin(), weights_.end());
+  if (settings() != nullptr && !settings()->rule.renormalise) {
+    const double sum = std::accumulate(label_weights_.begin(), label_weights_.end(), 0.0);
+    for (double& w : label_weights_) w /= sum;  // labels are a distribution, whatever logits or deltas weigh
+  }
   view_.probabilities.assign(n, 0.0);
   for (std::size_t k = 0; k < weights_.size(); ++k) {
     RoleView& role = view_.roles[k];
@@ -13109,7 +13142,7 @@ void Session<B>::answer(const Task& task) {
     for (std::size_t l = 0; l < n; ++l) {
       label_probability_[k * n + l] = role.probabilities[l];
       if (role.weight > 0)
-        view_.probabilities[l] = std::fma(role.weight, role.probabilities[l], view_.probabilities[l]);
+        view_.probabilities[l] = std::fma(label_weights_[k], role.probabilities[l], view_.probabilities[l]);
     }
   }
   if (is_inside(team_->mix_in())) distribution(task, base_scores_, view_.probabilities);
@@ -13161,13 +13194,9 @@ std::optional<Code> Session<B>::write_ahead(index_t most, const GenerateOptions&
     if (i == most) break;
     const auto own = logit_rows(i).row(favourite);
     if (!std::isfinite(*std::max_element(own.data(), own.data() + own.size()))) break;  // the team will say so
-    // the mix needs these logits as they are
-    absent_logits_.clear();
-    for (const std::int32_t id : team_->absent_ids()) {
-      absent_logits_.push_back(std::exchange(own(id), -std::numeric_limits<float>::infinity()));
-    }
-    draft_.push_back(sampler_.sample(own, static_cast<std::int64_t>(ids_.size()), options.sampling, ids_));
-    for (std::size_t j = 0; j < absent_logits_.size(); ++j) own(team_->absent_ids()[j]) = absent_logits_[j];
+    std::copy(own.data(), own.data() + own.size(), mixed_.begin());  // the mix needs the logits as they are
+    log_softmax(mixed_);
+    draft_.push_back(choose(options.sampling));
     ids_.push_back(draft_.back());
   }
   ids_.resize(ids_.size() - draft_.size());
@@ -13238,6 +13267,7 @@ void Session<B>::reserve() {
   base_scores_.reserve(labels);
   weight_sums_.assign(n, 0.0);
   label_probability_.reserve(n * labels);
+  label_weights_.reserve(n);
   effect_scratch_.resize(2 * labels);
   effects_.resize(n);
   content_.reserve(static_cast<std::size_t>(limits_.text_bytes));
@@ -13268,7 +13298,6 @@ void Session<B>::reserve() {
   draft_.reserve(static_cast<std::size_t>(Reader<B>::logit_rows));
   pooled_.reserve(static_cast<std::size_t>(team_->widest_hidden()));
   embedding_.reserve(pooled_.capacity());
-  absent_logits_.reserve(team_->absent_ids().size());
   generation_.text.reserve(tokens * std::min<std::size_t>(stream_.max_piece_bytes(), 256));
 }
 
@@ -13324,7 +13353,8 @@ std::optional<Code> Session<B>::show_gate(const Interrupt& interrupt) {
   // Roles on one decoder go on together; one on a decoder of its own waits until the gate has chosen.
   reading_.assign(1, of);
   for (const index_t role : asked_) {
-    if (role != of && readers_.together(role, of)) reading_.push_back(role);
+    const bool waits = role == static_cast<index_t>(weights_.size());  // for the weights that the gate is about to set
+    if (role != of && !waits && readers_.together(role, of)) reading_.push_back(role);
   }
   std::sort(reading_.begin(), reading_.end());
   const auto each = [&](index_t role, MatrixView<const float> states) {
@@ -13358,8 +13388,9 @@ template <Backend B>
 std::optional<Code> Session<B>::follow(Wake wake, const Interrupt& interrupt) {
   if (const auto code = show_gate(interrupt)) return code;
   choose_roles(by_likelihood() ? Wake::all : wake);
+  if (const auto code = catch_up(interrupt)) return code;
   for (std::size_t k = 0; k < weights_.size(); ++k) weight_sums_[k] += weights_[k];
-  return catch_up(interrupt);
+  return std::nullopt;
 }
 
 template <Backend B>
@@ -13449,7 +13480,7 @@ void Session<B>::assess(const Task& task, const Ask& ask) {
   view_.entropy = entropy_bits(p);
   const MatrixView<const double> by_role(label_probability_.data(),
                                          {static_cast<index_t>(weights_.size()), static_cast<index_t>(p.size())});
-  view_.disagreement = jensen_shannon_bits(weights_, by_role);
+  view_.disagreement = jensen_shannon_bits(label_weights_, by_role);
   leave_one_role_out(weights_, by_role, effects_, effect_scratch_, [&](std::span<double> y) {
     if (task.calibration) task.calibration->apply(y);
     correct(y);
@@ -13561,7 +13592,7 @@ const Generation& Session<B>::write(const FpEnvironment& environment, OnText& on
     }
     end_round(kept);
   }
-  if (by_token() && !interrupted) name_mean_weights(out.roles, static_cast<index_t>(out.ids.size()));
+  if (by_token() && !interrupted) name_mean_weights(out.roles, static_cast<index_t>(out.ids.size()), Wake::chosen);
   see_routing(out.prompt_tokens, out.roles, out.routing);
   if (*end != Finish::caller) stream_.finish(emit);
   out.finish = stream_.stopped() ? Finish::stop_string : *end;
@@ -13569,16 +13600,21 @@ const Generation& Session<B>::write(const FpEnvironment& environment, OnText& on
 }
 
 template <Backend B>
-std::int32_t Session<B>::sample(index_t i, const Sampling& sampling) {
-  const MatrixView<float> rows = logit_rows(i);
-  mix(rows);
+std::int32_t Session<B>::choose(const Sampling& sampling) {
   for (const std::int32_t id : team_->absent_ids()) {
     mixed_[static_cast<std::size_t>(id)] = -std::numeric_limits<float>::infinity();
   }
   const double greatest = static_cast<double>(*std::max_element(mixed_.begin(), mixed_.end()));
   require_finite({&greatest, 1}, "the next token");
-  const std::int32_t id = sampler_.sample({mixed_.data(), {static_cast<index_t>(mixed_.size())}},
-                                          static_cast<std::int64_t>(ids_.size()), sampling, ids_);
+  return sampler_.sample({mixed_.data(), {static_cast<index_t>(mixed_.size())}}, static_cast<std::int64_t>(ids_.size()),
+                         sampling, ids_);
+}
+
+template <Backend B>
+std::int32_t Session<B>::sample(index_t i, const Sampling& sampling) {
+  const MatrixView<float> rows = logit_rows(i);
+  mix(rows);
+  const std::int32_t id = choose(sampling);
   if (by_token() && by_likelihood()) show_token(rows, id);
   generation_.ids.push_back(id);
   generation_.log_probability += static_cast<double>(mixed_[static_cast<std::size_t>(id)]);
@@ -13645,7 +13681,10 @@ std::optional<Code> Session<B>::score_by_token(const Ask& ask) {
     if (by_likelihood()) show_token(rows, forced_[i]);  // as the mix has left them, as in sample()
     ids_.push_back(forced_[i]);
   }
-  name_mean_weights(score_.roles, score_.tokens);
+  name_mean_weights(score_.roles, score_.tokens, ask.wake);
+  if (ask.wake != Wake::all && !by_likelihood()) {
+    for (RoleView& role : score_.roles) role.scores.clear();  // none of them read the whole text
+  }
   return std::nullopt;
 }
 
@@ -13669,10 +13708,10 @@ void Session<B>::begin_weights(Roles& roles) {
 }
 
 template <Backend B>
-void Session<B>::name_mean_weights(Roles& roles, index_t tokens) const {
+void Session<B>::name_mean_weights(Roles& roles, index_t tokens, Wake wake) const {
   for (std::size_t k = 0; k < roles.size(); ++k) {
     roles[k].weight = weight_sums_[k] / static_cast<double>(std::max<index_t>(tokens, 1));
-    roles[k].awake = roles[k].weight > 0;
+    roles[k].awake = roles[k].weight > 0 || wake == Wake::all;
   }
 }
 
@@ -14067,7 +14106,7 @@ namespace detail {
 /// headers is read, and nothing large allocated. Errors as open_team and Session, as far as those files tell.
 [[nodiscard]] inline Plan plan(const std::filesystem::path& folder, const OpenOptions& options = {},
                                const SessionLimits& session = {}) {
-  const detail::TeamFiles files = detail::open_team_files(folder, options);
+  const detail::TeamFiles files = detail::open_team_files(folder, BaseCheck::headers);
   const SessionLimits limits = detail::checked(session, files.context());
   Plan plan;
   const index_t lanes = files.manifest.lanes();
@@ -14080,6 +14119,7 @@ namespace detail {
   for (std::size_t k = 0; k < files.configs.size(); ++k) {
     const Config& c = files.configs[k];
     const DeltaShape deltas = DeltaShape::of(files.experts, c);
+    const index_t rows = Reader<Cpu>::step_rows(lanes, limits);
     for (const SourceWeight& w : find_weights(files.checkpoints[k], c, options)) {
       const std::size_t role = files.manifest.merged.empty() ? k : static_cast<std::size_t>(w.entry.expert.value_or(0));
       const bool own = files.manifest.merged.empty() ? files.experts.empty() : w.entry.expert.has_value();
@@ -14091,9 +14131,8 @@ namespace detail {
     plan.cache_per_1000_tokens += 1000 * static_cast<std::uint64_t>(lanes) * page / page_tokens;
     plan.cache += static_cast<std::uint64_t>(Reader<Cpu>::cache_limits(c, lanes, limits).pages) * page;
     const index_t answers = files.manifest.merged.empty() ? lanes : static_cast<index_t>(plan.roles.size()) + 1;
-    plan.scratch +=
-        StepScratch<Cpu>::bytes(c, limits.rows, deltas) + RoutingRecord::bytes(c, limits.tokens) +
-        4 * static_cast<std::uint64_t>((2 * limits.rows + lanes) * c.d + answers * Reader<Cpu>::logit_rows * c.v);
+    plan.scratch += StepScratch<Cpu>::bytes(c, rows, deltas) + RoutingRecord::bytes(c, limits.tokens) +
+                    4 * static_cast<std::uint64_t>((2 * rows + lanes) * c.d + answers * Reader<Cpu>::logit_rows * c.v);
   }
   return plan;
 }

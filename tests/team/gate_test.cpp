@@ -192,8 +192,7 @@ TEST_CASE("weights by performance follow what the host reports, and can be saved
   CHECK_THROWS_AS(linear_gate.report(macro_was_right), Error);
 }
 
-TEST_CASE("a score by a gate by token is the sum of what generating gives", "[team]") {
-  // The text's own tokens are forced; where the greedy token is the text's, both mix the same bits.
+TEST_CASE("a score by a gate by token is the same again, and its weights sum to one", "[team]") {
   const char* reads = GENERATE("prompt_last_hidden", "prompt_likelihood");
   const test::TeamFolder folder([&](Json& team) {
     if (std::string(reads) == "prompt_likelihood") {

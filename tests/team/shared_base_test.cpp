@@ -120,6 +120,43 @@ TEST_CASE("a team on a shared base answers the same on any threads and in any ch
   check_same_bits(answers(folder.path(), options, {.rows = 31}, Cpu{ExecutorRef(pool)}), expected);
 }
 
+TEST_CASE("steps of one row read a team on a shared base, a row a lane", "[law3]") {
+  const bool summed = GENERATE(false, true);
+  const test::SharedFolder folder([&](Json& team) {
+    if (summed) inside(team);
+  });
+  const auto team = open_team(folder.path());
+  Session wide(team), narrow(team, {.rows = 1});
+  const Score expected = wide.score(headline, {.wake = Wake::all}), found = narrow.score(headline, {.wake = Wake::all});
+  CHECK(found.log_probability == expected.log_probability);
+  for (std::size_t k = 0; k < 3; ++k) CHECK(found.roles[k].scores == expected.roles[k].scores);
+  CHECK(narrow.complete(headline, quiet, {.max_tokens = 9}).ids ==
+        wide.complete(headline, quiet, {.max_tokens = 9}).ids);
+}
+
+TEST_CASE("labels are a distribution where the gate's weights are not", "[team]") {
+  const test::SharedFolder folder([](Json& team) {
+    team["mix_in"] = "logits";
+    team["gate"]["top_k"] = 1;
+    team["gate"]["renormalise"] = false;
+  });
+  const auto team = open_team(folder.path());
+  Session desk(team);
+  const View view = desk.classify("sentiment", headline);
+  CHECK(view.probabilities[0] + view.probabilities[1] + view.probabilities[2] == Approx(1));
+  CHECK(view.disagreement == 0);
+}
+
+TEST_CASE("a threshold on disagreement is refused where no role speaks for itself", "[team]") {
+  const test::SharedFolder folder(inside);
+  const auto team = open_team(folder.path());
+  Session desk(team);
+  Ask ask{.abstain = {.greatest_disagreement = 0.5}};
+  CHECK_THROWS_AS(desk.classify("sentiment", headline, ask), Error);
+  ask.wake = Wake::all;
+  CHECK_NOTHROW(desk.classify("sentiment", headline, ask));
+}
+
 TEST_CASE("with deltas summed inside, each role speaks for itself when all are asked", "[team]") {
   const test::SharedFolder folder(inside), ensemble(all_awake);
   const auto team = open_team(folder.path()), other = open_team(ensemble.path());
@@ -170,6 +207,7 @@ TEST_CASE("a shared base that does not fit is refused by name", "[refused]") {
   refuse([](Json& team) { team["base"] = "nowhere"; }, Code::not_found, "nowhere");
   refuse([](Json& team) { team["base"] = "../base"; }, Code::malformed, "base");
   refuse([](Json& team) { team["roles"][1]["path"] = "base"; }, Code::not_found, "adapter_config.json");
+  refuse([](Json& team) { team["base"] = "."; }, Code::not_found, "config.json");
   refuse([](Json& team) { team["roles"][1]["name"] = "base"; }, Code::malformed, "base");
   refuse([](Json& team) { team["gate"]["of"] = "bass"; }, Code::not_found, "or base");
   refuse(

@@ -26,7 +26,7 @@ class LoraConfig {
     if (json.at("peft_type").as_string() != "LORA") json.at("peft_type").refuse("\"LORA\"", Code::unsupported);
     refuse_more(json);
     r_ = static_cast<double>(json.at("r").as_int(1, 65'536));
-    alpha_ = json.at("lora_alpha").as_number();
+    alpha_ = json.at("lora_alpha").as_number(-1e6, 1e6);
     rank_stabilised_ = json.bool_or("use_rslora", false);
     read_patterns(json, "rank_pattern", ranks_);
     read_patterns(json, "alpha_pattern", alphas_);
@@ -75,7 +75,8 @@ class LoraConfig {
     const auto object = json.find(key);
     if (!object) return;
     object->each_member([&](std::string_view pattern, const JsonView& value) {
-      const double number = key == "rank_pattern" ? static_cast<double>(value.as_int(1, 65'536)) : value.as_number();
+      const double number =
+          key == "rank_pattern" ? static_cast<double>(value.as_int(1, 65'536)) : value.as_number(-1e6, 1e6);
       patterns.push_back(
           {Pattern("(?:.*\\.)?(?:" + std::string(pattern) + ")(?!.)", value.where()), number, value.where()});
     });

@@ -4,6 +4,7 @@
 
 #include <finteam/expert/expert_source.hpp>
 
+#include <algorithm>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -44,7 +45,15 @@ namespace detail {
     return raw != nullptr ? std::optional(*raw) : std::nullopt;
   };
   expert.embed_tokens = whole(llama_names.embed_tokens);
-  expert.lm_head = config.tie_word_embeddings ? expert.embed_tokens : whole(llama_names.lm_head);
+  expert.lm_head = whole(llama_names.lm_head);
+  if (config.tie_word_embeddings) {
+    const auto& embed = expert.embed_tokens;
+    if (expert.lm_head && (!embed || !std::ranges::equal(detail::data_of(*expert.lm_head), detail::data_of(*embed)))) {
+      throw Error(Code::mismatch, delta.file().where() + ": " + std::string(llama_names.lm_head),
+                  "the bytes of embed_tokens, which the base ties to it", "others");
+    }
+    expert.lm_head = embed;
+  }
   for (const std::string& name : norm_names(config)) expert.norms.push_back(whole(name));
   if (known != delta.deltas().size() + delta.whole().size()) {
     throw Error(Code::unsupported, delta.file().where(),

@@ -24,7 +24,8 @@ struct WeightChoice {
   Weights weights = Weights::stored;
 };
 
-/// How packed weights are known to be those of a source.
+/// How packed weights are known to be those of a source, and a low-bit difference to be one to its base (to the base's
+/// contents too where weights are not packed: they are read anyway).
 enum class Verify : std::uint8_t {
   times,     ///< by the headers, sizes and times of the source's files
   contents,  ///< by the headers, sizes and all bytes of the source's files, which are read

@@ -192,6 +192,9 @@ inline void read_experts(const JsonView& json, Config& c) {
   c.v = extent("vocab_size", 10'000'000);
   c.d = extent("hidden_size", 1'000'000);
   c.layers = extent("num_hidden_layers", 1'000);
+  if (c.experts * c.layers > 65'536) {
+    json.at("num_local_experts").refuse("at most 65536 experts in all layers", Code::limit_exceeded);
+  }
   c.h = extent("num_attention_heads", 10'000);
   c.f = extent("intermediate_size", 10'000'000);
   c.g = static_cast<index_t>(json.int_or("num_key_value_heads", c.h, 1, 10'000));

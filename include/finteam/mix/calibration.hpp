@@ -62,8 +62,8 @@ inline void require_classes(const char* where, std::span<const std::int32_t> tru
   for (index_t s = 0; s < p.extent(0); ++s) {
     const auto row = p.row(s).span();
     const index_t best = detail::likeliest(row);
-    const double confidence = row[static_cast<std::size_t>(best)];
-    if (!(confidence >= 0 && confidence <= 1)) {
+    const double confidence = std::min(row[static_cast<std::size_t>(best)], 1.0);
+    if (!(confidence >= 0) || row[static_cast<std::size_t>(best)] > 1 + 1e-9) {  // a sum of weights may round past 1
       throw Error(Code::invalid_argument, "calibration error: input", "probabilities", std::to_string(confidence));
     }
     const auto bin = static_cast<index_t>(std::ceil(confidence * static_cast<double>(bins))) - 1;

@@ -48,7 +48,7 @@ class RunningPerformance {
   }
 
   /// Predicts, then updates: w[j] ∝ ((1 - ε) · w[j] + ε / (n - 1) · (1 - w[j])) · exp(-rate · losses[j]). losses [n],
-  /// one for every role (ask_all wakes them). Allocates nothing. Throws Error(invalid_argument), and changes nothing,
+  /// one for every role (Wake::all wakes them). Allocates nothing. Throws Error(invalid_argument), and changes nothing,
   /// for a wrong width, or a loss that is not finite or so large that rate · loss is not.
   void observe(std::span<const double> losses) {
     require(losses, "running performance: losses");

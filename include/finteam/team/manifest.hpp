@@ -45,6 +45,8 @@ struct Manifest {
 
 namespace detail {
 
+inline constexpr index_t most_roles = 64;
+
 [[nodiscard]] inline Task read_task(const JsonView& json) {
   only_keys(json, {"instruction", "input", "labels", "prior", "calibration"});
   Task task{
@@ -85,7 +87,9 @@ namespace detail {
     }
     m.roles.push_back(std::move(r));
   });
-  if (m.roles.empty() || m.roles.size() > 64) roles.refuse("1 to 64 roles");
+  if (m.roles.empty() || static_cast<index_t>(m.roles.size()) > detail::most_roles) {
+    roles.refuse("1 to " + std::to_string(detail::most_roles) + " roles");
+  }
   if (const auto base = json.find("base")) m.base = detail::inner_path(*base);
   for (const auto& role : m.roles) {
     if (role.name == "base" && !m.base.empty()) roles.refuse("names other than base, which is the base's");

@@ -39,7 +39,7 @@ namespace detail {
 /// headers is read, and nothing large allocated. Errors as open_team and Session, as far as those files tell.
 [[nodiscard]] inline Plan plan(const std::filesystem::path& folder, const OpenOptions& options = {},
                                const SessionLimits& session = {}) {
-  const detail::TeamFiles files = detail::open_team_files(folder, options);
+  const detail::TeamFiles files = detail::open_team_files(folder, BaseCheck::headers);
   const SessionLimits limits = detail::checked(session, files.context());
   Plan plan;
   const index_t lanes = files.manifest.lanes();
@@ -52,6 +52,7 @@ namespace detail {
   for (std::size_t k = 0; k < files.configs.size(); ++k) {
     const Config& c = files.configs[k];
     const DeltaShape deltas = DeltaShape::of(files.experts, c);
+    const index_t rows = Reader<Cpu>::step_rows(lanes, limits);
     for (const SourceWeight& w : find_weights(files.checkpoints[k], c, options)) {
       const std::size_t role = files.manifest.merged.empty() ? k : static_cast<std::size_t>(w.entry.expert.value_or(0));
       const bool own = files.manifest.merged.empty() ? files.experts.empty() : w.entry.expert.has_value();
@@ -63,9 +64,8 @@ namespace detail {
     plan.cache_per_1000_tokens += 1000 * static_cast<std::uint64_t>(lanes) * page / page_tokens;
     plan.cache += static_cast<std::uint64_t>(Reader<Cpu>::cache_limits(c, lanes, limits).pages) * page;
     const index_t answers = files.manifest.merged.empty() ? lanes : static_cast<index_t>(plan.roles.size()) + 1;
-    plan.scratch +=
-        StepScratch<Cpu>::bytes(c, limits.rows, deltas) + RoutingRecord::bytes(c, limits.tokens) +
-        4 * static_cast<std::uint64_t>((2 * limits.rows + lanes) * c.d + answers * Reader<Cpu>::logit_rows * c.v);
+    plan.scratch += StepScratch<Cpu>::bytes(c, rows, deltas) + RoutingRecord::bytes(c, limits.tokens) +
+                    4 * static_cast<std::uint64_t>((2 * rows + lanes) * c.d + answers * Reader<Cpu>::logit_rows * c.v);
   }
   return plan;
 }

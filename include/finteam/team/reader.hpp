@@ -56,17 +56,22 @@ class Reader {
             .format = limits.cache};
   }
 
+  /// Most rows of a step: the limit's, and at least one for each lane.
+  [[nodiscard]] static index_t step_rows(index_t lanes, const SessionLimits& limits) noexcept {
+    return std::max(limits.rows, lanes);
+  }
+
   /// limits.tokens, limits.rows and lanes are at least 1 here.
   Reader(B& b, const Decoder<B>& decoder, index_t lanes, const SessionLimits& limits)
       : decoder_(&decoder),
         cache_(b, cache_limits(decoder.config(), lanes, limits), limits.memory),
-        scratch_(b, decoder.config(), limits.rows, limits.memory, decoder.deltas()),
-        hidden_(b.template tensor<float, 2>({limits.rows, decoder.config().d}, limits.memory)),
-        tapped_(b.template tensor<float, 2>({limits.rows, decoder.config().d}, limits.memory)),
+        scratch_(b, decoder.config(), step_rows(lanes, limits), limits.memory, decoder.deltas()),
+        hidden_(b.template tensor<float, 2>({scratch_.rows(), decoder.config().d}, limits.memory)),
+        tapped_(b.template tensor<float, 2>({scratch_.rows(), decoder.config().d}, limits.memory)),
         states_(b.template tensor<float, 2>({lanes, decoder.config().d}, limits.memory)),
         routing_(decoder.config(), limits.tokens, limits.memory),
         lanes_(static_cast<std::size_t>(lanes)) {
-    const auto rows = static_cast<std::size_t>(limits.rows);
+    const auto rows = static_cast<std::size_t>(scratch_.rows());
     rows_.reserve(rows);
     next_.reserve(rows);
     pieces_.reserve(std::max(rows, lanes_.size()));
@@ -144,11 +149,6 @@ class Reader {
       ids = ids.subspan(part.size());
     }
     rows_.clear();
-  }
-
-  /// The state of the last token that a lane has read. [d]
-  [[nodiscard]] VectorView<const float, typename B::Space> state(index_t lane) const {
-    return states_.view().row(lane);
   }
 
   /// logits[lane,:] of the token after everything that each of those lanes has read, which is something. Lanes rise.

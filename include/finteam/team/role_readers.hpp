@@ -46,10 +46,6 @@ class RoleReaders {
 
   /// Tokens that a role has read since start().
   [[nodiscard]] index_t length(index_t role) const noexcept { return reader(role).length(place(role).lane); }
-  /// The state of the last of them. [d]
-  [[nodiscard]] VectorView<const float, typename B::Space> state(index_t role) const {
-    return reader(role).state(place(role).lane);
-  }
   [[nodiscard]] const Decoder<B>& decoder(index_t role) const noexcept { return reader(role).decoder(); }
   /// What the routers of its decoder made of what it read.
   [[nodiscard]] const RoutingRecord& routing(index_t role) const noexcept { return reader(role).routing(); }

@@ -191,12 +191,14 @@ class Session {
   [[nodiscard]] std::optional<Code> read_ahead(Wake wake, const Interrupt& interrupt);
   /// So many guesses were kept; what was read of the others is forgotten.
   void end_round(index_t kept);
+  /// The token after ids_, by log p in mixed_.
+  [[nodiscard]] std::int32_t choose(const Sampling& sampling);
   /// Chooses the next token from logit_rows(i) and adds it to generation_ and ids_.
   std::int32_t sample(index_t i, const Sampling& sampling);
 
   /// The weights of an answer by a gate by token: their mean over its tokens.
   void begin_weights(Roles& roles);
-  void name_mean_weights(Roles& roles, index_t tokens) const;
+  void name_mean_weights(Roles& roles, index_t tokens, Wake wake) const;
   /// Of a merged team: what its routers made of ids_, of which the prompt is so long, and of labels; roles weigh as
   /// they did in the prompt.
   void see_routing(index_t prompt, Roles& roles, Routing& routing) const;
@@ -246,6 +248,7 @@ class Session {
   std::vector<double> weight_sums_;        // of a gate by token: Σ over the tokens of an answer, by role
   std::size_t shown_ = 0;                  // tokens of ids_ that the gate has seen
   std::vector<double> label_probability_;  // [roles, labels]
+  std::vector<double> label_weights_;      // by role, Σ = 1: of its labels in the answer's
   std::vector<double> effect_scratch_;     // [2, labels]
   std::vector<RoleEffect> effects_;        // [roles]
   std::vector<double> base_scores_;        // by label: of the base's lane, if it answers
@@ -256,7 +259,6 @@ class Session {
   Generation generation_;
   std::vector<std::int32_t> draft_, forced_;
   DraftLength draft_length_;
-  std::vector<float> absent_logits_;
   GateFeature pool_;
   std::vector<double> pooled_;    // [d]
   std::vector<float> embedding_;  // [d]

@@ -3,6 +3,8 @@
 
 #include <finteam/team/session.hpp>
 
+#include <numeric>
+
 namespace finteam::inline FINTEAM_ABI {
 
 template <Backend B>
@@ -13,6 +15,11 @@ const View& Session<B>::classify_checked(const Task& task, std::string_view text
   if (static_cast<index_t>(task.labels.size()) > limits_.labels) {
     throw Error(Code::limit_exceeded, "task", "at most " + std::to_string(limits_.labels) + " labels (session limits)",
                 std::to_string(task.labels.size()));
+  }
+  if (is_inside(team_->mix_in()) && std::isfinite(ask.abstain.greatest_disagreement) &&
+      (team_->is_merged() || ask.wake != Wake::all)) {
+    throw Error(Code::unsupported, "abstain: greatest_disagreement",
+                "roles that answer for themselves: Wake::all, on a base", "roles that are mixed inside");
   }
   detail::fill(task, text, content_);
   const Message message{ChatRole::user, content_};
@@ -90,6 +97,11 @@ void Session<B>::answer(const Task& task) {
     return static_cast<std::size_t>(std::max_element(p.begin(), p.end()) - p.begin());
   };
   label_probability_.assign(weights_.size() * n, 0.0);
+  label_weights_.assign(weights_.begin(), weights_.end());
+  if (settings() != nullptr && !settings()->rule.renormalise) {
+    const double sum = std::accumulate(label_weights_.begin(), label_weights_.end(), 0.0);
+    for (double& w : label_weights_) w /= sum;  // labels are a distribution, whatever logits or deltas weigh
+  }
   view_.probabilities.assign(n, 0.0);
   for (std::size_t k = 0; k < weights_.size(); ++k) {
     RoleView& role = view_.roles[k];
@@ -103,7 +115,7 @@ void Session<B>::answer(const Task& task) {
     for (std::size_t l = 0; l < n; ++l) {
       label_probability_[k * n + l] = role.probabilities[l];
       if (role.weight > 0)
-        view_.probabilities[l] = std::fma(role.weight, role.probabilities[l], view_.probabilities[l]);
+        view_.probabilities[l] = std::fma(label_weights_[k], role.probabilities[l], view_.probabilities[l]);
     }
   }
   if (is_inside(team_->mix_in())) distribution(task, base_scores_, view_.probabilities);

@@ -5,8 +5,8 @@
 
 #include <finteam/team/session.hpp>
 
-#include <limits>
-#include <utility>
+#include <algorithm>
+#include <cmath>
 
 namespace finteam::inline FINTEAM_ABI {
 
@@ -47,13 +47,9 @@ std::optional<Code> Session<B>::write_ahead(index_t most, const GenerateOptions&
     if (i == most) break;
     const auto own = logit_rows(i).row(favourite);
     if (!std::isfinite(*std::max_element(own.data(), own.data() + own.size()))) break;  // the team will say so
-    // the mix needs these logits as they are
-    absent_logits_.clear();
-    for (const std::int32_t id : team_->absent_ids()) {
-      absent_logits_.push_back(std::exchange(own(id), -std::numeric_limits<float>::infinity()));
-    }
-    draft_.push_back(sampler_.sample(own, static_cast<std::int64_t>(ids_.size()), options.sampling, ids_));
-    for (std::size_t j = 0; j < absent_logits_.size(); ++j) own(team_->absent_ids()[j]) = absent_logits_[j];
+    std::copy(own.data(), own.data() + own.size(), mixed_.begin());  // the mix needs the logits as they are
+    log_softmax(mixed_);
+    draft_.push_back(choose(options.sampling));
     ids_.push_back(draft_.back());
   }
   ids_.resize(ids_.size() - draft_.size());

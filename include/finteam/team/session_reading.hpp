@@ -26,6 +26,7 @@ void Session<B>::reserve() {
   base_scores_.reserve(labels);
   weight_sums_.assign(n, 0.0);
   label_probability_.reserve(n * labels);
+  label_weights_.reserve(n);
   effect_scratch_.resize(2 * labels);
   effects_.resize(n);
   content_.reserve(static_cast<std::size_t>(limits_.text_bytes));
@@ -56,7 +57,6 @@ void Session<B>::reserve() {
   draft_.reserve(static_cast<std::size_t>(Reader<B>::logit_rows));
   pooled_.reserve(static_cast<std::size_t>(team_->widest_hidden()));
   embedding_.reserve(pooled_.capacity());
-  absent_logits_.reserve(team_->absent_ids().size());
   generation_.text.reserve(tokens * std::min<std::size_t>(stream_.max_piece_bytes(), 256));
 }
 
@@ -112,7 +112,8 @@ std::optional<Code> Session<B>::show_gate(const Interrupt& interrupt) {
   // Roles on one decoder go on together; one on a decoder of its own waits until the gate has chosen.
   reading_.assign(1, of);
   for (const index_t role : asked_) {
-    if (role != of && readers_.together(role, of)) reading_.push_back(role);
+    const bool waits = role == static_cast<index_t>(weights_.size());  // for the weights that the gate is about to set
+    if (role != of && !waits && readers_.together(role, of)) reading_.push_back(role);
   }
   std::sort(reading_.begin(), reading_.end());
   const auto each = [&](index_t role, MatrixView<const float> states) {
@@ -146,8 +147,9 @@ template <Backend B>
 std::optional<Code> Session<B>::follow(Wake wake, const Interrupt& interrupt) {
   if (const auto code = show_gate(interrupt)) return code;
   choose_roles(by_likelihood() ? Wake::all : wake);
+  if (const auto code = catch_up(interrupt)) return code;
   for (std::size_t k = 0; k < weights_.size(); ++k) weight_sums_[k] += weights_[k];
-  return catch_up(interrupt);
+  return std::nullopt;
 }
 
 template <Backend B>

@@ -48,7 +48,7 @@ void Session<B>::assess(const Task& task, const Ask& ask) {
   view_.entropy = entropy_bits(p);
   const MatrixView<const double> by_role(label_probability_.data(),
                                          {static_cast<index_t>(weights_.size()), static_cast<index_t>(p.size())});
-  view_.disagreement = jensen_shannon_bits(weights_, by_role);
+  view_.disagreement = jensen_shannon_bits(label_weights_, by_role);
   leave_one_role_out(weights_, by_role, effects_, effect_scratch_, [&](std::span<double> y) {
     if (task.calibration) task.calibration->apply(y);
     correct(y);

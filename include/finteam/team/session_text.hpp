@@ -102,7 +102,7 @@ const Generation& Session<B>::write(const FpEnvironment& environment, OnText& on
     }
     end_round(kept);
   }
-  if (by_token() && !interrupted) name_mean_weights(out.roles, static_cast<index_t>(out.ids.size()));
+  if (by_token() && !interrupted) name_mean_weights(out.roles, static_cast<index_t>(out.ids.size()), Wake::chosen);
   see_routing(out.prompt_tokens, out.roles, out.routing);
   if (*end != Finish::caller) stream_.finish(emit);
   out.finish = stream_.stopped() ? Finish::stop_string : *end;
@@ -110,16 +110,21 @@ const Generation& Session<B>::write(const FpEnvironment& environment, OnText& on
 }
 
 template <Backend B>
-std::int32_t Session<B>::sample(index_t i, const Sampling& sampling) {
-  const MatrixView<float> rows = logit_rows(i);
-  mix(rows);
+std::int32_t Session<B>::choose(const Sampling& sampling) {
   for (const std::int32_t id : team_->absent_ids()) {
     mixed_[static_cast<std::size_t>(id)] = -std::numeric_limits<float>::infinity();
   }
   const double greatest = static_cast<double>(*std::max_element(mixed_.begin(), mixed_.end()));
   require_finite({&greatest, 1}, "the next token");
-  const std::int32_t id = sampler_.sample({mixed_.data(), {static_cast<index_t>(mixed_.size())}},
-                                          static_cast<std::int64_t>(ids_.size()), sampling, ids_);
+  return sampler_.sample({mixed_.data(), {static_cast<index_t>(mixed_.size())}}, static_cast<std::int64_t>(ids_.size()),
+                         sampling, ids_);
+}
+
+template <Backend B>
+std::int32_t Session<B>::sample(index_t i, const Sampling& sampling) {
+  const MatrixView<float> rows = logit_rows(i);
+  mix(rows);
+  const std::int32_t id = choose(sampling);
   if (by_token() && by_likelihood()) show_token(rows, id);
   generation_.ids.push_back(id);
   generation_.log_probability += static_cast<double>(mixed_[static_cast<std::size_t>(id)]);
@@ -186,7 +191,10 @@ std::optional<Code> Session<B>::score_by_token(const Ask& ask) {
     if (by_likelihood()) show_token(rows, forced_[i]);  // as the mix has left them, as in sample()
     ids_.push_back(forced_[i]);
   }
-  name_mean_weights(score_.roles, score_.tokens);
+  name_mean_weights(score_.roles, score_.tokens, ask.wake);
+  if (ask.wake != Wake::all && !by_likelihood()) {
+    for (RoleView& role : score_.roles) role.scores.clear();  // none of them read the whole text
+  }
   return std::nullopt;
 }
 
@@ -210,10 +218,10 @@ void Session<B>::begin_weights(Roles& roles) {
 }
 
 template <Backend B>
-void Session<B>::name_mean_weights(Roles& roles, index_t tokens) const {
+void Session<B>::name_mean_weights(Roles& roles, index_t tokens, Wake wake) const {
   for (std::size_t k = 0; k < roles.size(); ++k) {
     roles[k].weight = weight_sums_[k] / static_cast<double>(std::max<index_t>(tokens, 1));
-    roles[k].awake = roles[k].weight > 0;
+    roles[k].awake = roles[k].weight > 0 || wake == Wake::all;
   }
 }
 

@@ -71,18 +71,17 @@ struct TeamFiles {
 
 /// An adapter or a difference, whichever is in `folder`, to a base of that config.
 [[nodiscard]] inline ExpertSource open_expert(const std::filesystem::path& folder, const Checkpoint& base,
-                                              const Config& config, const OpenOptions& options) {
+                                              const Config& config, BaseCheck check) {
   if (is_there(folder / "adapter_config.json")) return open_lora(folder, base, config);
   if (!is_there(folder / "delta_config.json")) {
     throw Error(Code::not_found, folder.string(),
                 "adapter_config.json (LoRA) or delta_config.json (a low-bit difference)", "neither");
   }
-  return open_low_bit(folder, base, config,
-                      options.verify == Verify::contents ? BaseCheck::contents : BaseCheck::headers);
+  return open_low_bit(folder, base, config, check);
 }
 
 /// Errors as open_team.
-[[nodiscard]] inline TeamFiles open_team_files(const std::filesystem::path& folder, const OpenOptions& options) {
+[[nodiscard]] inline TeamFiles open_team_files(const std::filesystem::path& folder, BaseCheck check) {
   TeamFiles files;
   files.where = folder.string();
   if (is_there(folder / "team.json")) {
@@ -94,6 +93,10 @@ struct TeamFiles {
     if (const Config config = read_config(folder / "."); config.is_routed()) {
       files.manifest.merged = ".";
       files.manifest.mix_in = MixIn::experts;
+      if (config.experts > most_roles) {
+        throw Error(Code::limit_exceeded, config.where, "at most " + std::to_string(most_roles) + " experts, as roles",
+                    std::to_string(config.experts));
+      }
       for (index_t k = 0; k < config.experts; ++k) {
         files.manifest.roles.push_back({"expert " + std::to_string(k), "."});
       }
@@ -104,10 +107,13 @@ struct TeamFiles {
   const Manifest& m = files.manifest;
   if (!m.base.empty()) {
     files.configs.push_back(read_config(folder / m.base));
+    if (files.configs.front().is_routed()) {
+      throw Error(Code::unsupported, files.configs.front().where, "a base of one expert in each feed-forward layer",
+                  "experts behind routers");
+    }
     files.checkpoints.push_back(Checkpoint::open(folder / m.base));
     for (const auto& role : m.roles) {
-      files.experts.push_back(
-          open_expert(folder / role.path, files.checkpoints.front(), files.configs.front(), options));
+      files.experts.push_back(open_expert(folder / role.path, files.checkpoints.front(), files.configs.front(), check));
       const ExpertSource& expert = files.experts.back();
       if (m.mix_in == MixIn::deltas && expert.has_own()) {
         throw Error(Code::unsupported, files.where + ": role " + printable(role.name),
@@ -239,7 +245,8 @@ template <Backend B = Cpu>
 
 template <Backend B>
 Team<B>::Team(const std::filesystem::path& folder, const OpenOptions& options, B backend) {
-  detail::TeamFiles files = detail::open_team_files(folder, options);
+  detail::TeamFiles files = detail::open_team_files(
+      folder, options.packed.empty() || options.verify == Verify::contents ? BaseCheck::contents : BaseCheck::headers);
   manifest_ = std::move(files.manifest);
   std::uint64_t total = 0, done = 0;
   for (const Checkpoint& checkpoint : files.checkpoints) total += checkpoint.bytes();
@@ -277,6 +284,7 @@ void Team<B>::open_tokenizer(const std::filesystem::path& folder) {
     path = folder / (manifest_.base.empty() ? manifest_.roles.front().path : manifest_.base) / "tokenizer.json";
   }
   tokenizer_ = Tokenizer::open(path);
+  if (!manifest_.base.empty()) refuse_other_tokenizer(folder / manifest_.base / "tokenizer.json", path);
   for (const auto& role : manifest_.roles) refuse_other_tokenizer(folder / role.path / "tokenizer.json", path);
   if (tokenizer_->size() > vocab_size()) {
     throw Error(Code::mismatch, path.string(), "ids below the roles' vocabulary of " + std::to_string(vocab_size()),
