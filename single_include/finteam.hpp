@@ -4200,9 +4200,10 @@ enum class Pin : std::uint8_t {
   cores,  ///< each on a processor of its own, of those that the thread which makes the pool may use; Linux only
 };
 
-/// Runs tasks on `threads` threads, the caller's among them. The threads wait for work by spinning for some
-/// microseconds and then asleep. run() allocates nothing. A run() that finds the pool at work (called from within a
-/// task, or by a second thread at the same time) does its tasks on the calling thread alone, so neither can deadlock.
+/// Runs tasks on `threads` threads, the caller's among them. The threads wait for work by spinning for a tenth
+/// of a millisecond or so and then asleep. run() allocates nothing. A run() that finds the pool at work (called from
+/// within a task, or by a second thread at the same time) does its tasks on the calling thread alone, so neither can
+/// deadlock.
 class ThreadPool {
  public:
   static constexpr index_t max_threads = 1024;
@@ -4261,7 +4262,7 @@ class ThreadPool {
   // A worker enters while the gate is open, so one that wakes late costs the caller nothing.
   static constexpr std::uint32_t inside_mask = 0x7FF, open = 0x800, stopping = 0x1000, one_round = 0x2000,
                                  round_mask = ~std::uint32_t{0x1FFF};
-  static constexpr int spins = 2000;
+  static constexpr int spins = 10000;
 
   void pin_workers() {
 #if defined(__linux__)
