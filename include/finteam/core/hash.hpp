@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <cstring>
 #include <span>
+#include <string>
 
 namespace finteam::inline FINTEAM_ABI {
 
@@ -52,4 +53,14 @@ namespace finteam::inline FINTEAM_ABI {
   return h ^ (h >> 32);
 }
 
+namespace detail {
+
+/// A hash as files and their names have it: 16 hexadecimal digits.
+[[nodiscard]] inline std::string hex(std::uint64_t x) {
+  std::string s;
+  for (int shift = 60; shift >= 0; shift -= 4) s += "0123456789abcdef"[x >> shift & 15U];
+  return s;
+}
+
+}  // namespace detail
 }  // namespace finteam::inline FINTEAM_ABI

@@ -43,12 +43,6 @@ namespace detail {
   return xxh64(std::as_bytes(std::span(hashes)));
 }
 
-[[nodiscard]] inline std::string hex(std::uint64_t x) {
-  std::string s;
-  for (int shift = 60; shift >= 0; shift -= 4) s += "0123456789abcdef"[x >> shift & 15U];
-  return s;
-}
-
 /// What the packed weights of a checkpoint under some options are, and the file that holds them.
 template <PacksPanels B>
 class PackedFile {

@@ -64,12 +64,6 @@ namespace detail {
 
 inline constexpr std::string_view delta_suffix = ".delta", delta_scale_suffix = ".delta_scale";
 
-[[nodiscard]] inline std::string hash_text(std::uint64_t hash) {
-  std::string s;
-  for (int shift = 60; shift >= 0; shift -= 4) s += "0123456789abcdef"[hash >> shift & 15U];
-  return s;
-}
-
 /// The hash of a line for every tensor, in the order of their names.
 template <class More>
 [[nodiscard]] std::string hash_of_tensors(const Checkpoint& checkpoint, More&& more) {
@@ -79,7 +73,7 @@ template <class More>
     lines += std::string(name) + ' ' + std::string(FINTEAM_ABI::name(raw.dtype)) + ' ' + shape_string(raw.shape) +
              more(name, raw) + '\n';
   }
-  return hash_text(xxh64(std::as_bytes(std::span(lines.data(), lines.size()))));
+  return hex(xxh64(std::as_bytes(std::span(lines.data(), lines.size()))));
 }
 
 /// A tensor's bytes in its file.
@@ -97,7 +91,7 @@ inline std::string contents_hash(const Checkpoint& checkpoint) {
   const auto hash = detail::hash_of_tensors(checkpoint, [&](std::string_view name, const RawTensor& raw) {
     const std::uint64_t bytes = xxh64(detail::data_of(raw));
     checkpoint.release(name);
-    return ' ' + detail::hash_text(bytes);
+    return ' ' + detail::hex(bytes);
   });
   checkpoint.release();
   return hash;
