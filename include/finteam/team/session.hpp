@@ -197,7 +197,6 @@ class Session {
   std::int32_t sample(index_t i, const Sampling& sampling);
 
   /// The weights of an answer by a gate by token: their mean over its tokens.
-  void begin_weights(Roles& roles);
   void name_mean_weights(Roles& roles, index_t tokens, Wake wake) const;
   /// Of a merged team: what its routers made of ids_, of which the prompt is so long, and of labels; roles weigh as
   /// they did in the prompt.

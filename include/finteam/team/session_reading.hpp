@@ -87,6 +87,7 @@ std::optional<Code> Session<B>::weigh(Wake wake, const Interrupt& interrupt) {
   readers_.start();
   gate_.start();
   shown_ = 0;
+  weight_sums_.assign(weight_sums_.size(), 0.0);
   asked_.clear();
   if (const auto code = by_likelihood() ? show_likelihoods(interrupt) : show_gate(interrupt)) return code;
   choose_roles(wake);

@@ -72,7 +72,6 @@ const Generation& Session<B>::write(const FpEnvironment& environment, OnText& on
   };
 
   const auto finish_of = [](Code code) { return code == Code::deadline ? Finish::deadline : Finish::cancelled; };
-  begin_weights(out.roles);
   auto interrupted = weigh(Wake::chosen, options.interrupt);
   if (interrupted) weights_.assign(weights_.size(), 0.0);
   if (!interrupted) interrupted = catch_up(options.interrupt);
@@ -182,7 +181,6 @@ std::optional<Code> Session<B>::score_by_token(const Ask& ask) {
   draft_.clear();
   forced_.assign(ids_.begin(), ids_.end());
   ids_.resize(1);
-  begin_weights(score_.roles);
   if (const auto code = weigh(ask.wake, ask.interrupt)) return code;
   for (std::size_t i = 1; i < forced_.size(); ++i) {
     if (const auto code = read_ahead(ask.wake, ask.interrupt)) return code;
@@ -209,12 +207,6 @@ void Session<B>::add_score(MatrixView<float> rows, std::int32_t id) {
   }
   mix(rows);
   score_.log_probability += static_cast<double>(mixed_[static_cast<std::size_t>(id)]);
-}
-
-template <Backend B>
-void Session<B>::begin_weights(Roles& roles) {
-  std::fill(weight_sums_.begin(), weight_sums_.end(), 0.0);
-  for (RoleView& role : roles) role.awake = false;
 }
 
 template <Backend B>
