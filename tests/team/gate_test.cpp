@@ -114,6 +114,9 @@ TEST_CASE("a gate by token changes its mind within a text", "[team]") {
   });
   const auto team = open_team(folder.path());
   const Plainly plainly = write_plainly(team, 24);
+  Session desk(team);
+  const auto mean = weights_of(desk.complete(text, quiet, {.max_tokens = 24}).roles);  // one role at a time is awake
+  CHECK(std::any_of(mean.begin(), mean.end(), [](double w) { return w > 0 && w < 1; }));
   CHECK(std::any_of(plainly.weights.begin(), plainly.weights.end(),
                     [&](const auto& w) { return w != plainly.weights[0]; }));
 }
@@ -208,7 +211,15 @@ TEST_CASE("a score by a gate by token is the same again, and its weights sum to 
   double total = 0;
   for (const RoleView& role : first.roles) total += role.weight;
   CHECK(total == Approx(1));
-  CHECK(std::isfinite(first.log_probability));
+  // so blunt a gate weighs all alike at every token, as a prior does
+  const test::TeamFolder blunt([&](Json& json) {
+    json["gate"] = linear("prompt_last_hidden", "quant", "token", 3);
+    json["gate"]["temperature"] = 1e6;
+  });
+  const test::TeamFolder flat([](Json& json) { json["gate"] = {{"reads", "prior"}, {"prior", {1, 1, 1}}}; });
+  const auto one = open_team(blunt.path()), other = open_team(flat.path());
+  Session by_token(one), by_prompt(other);
+  CHECK(by_token.score(text).log_probability == Approx(by_prompt.score(text).log_probability).epsilon(1e-5));
 }
 
 TEST_CASE("a floor keeps every role awake, and top-k without it lets the others sleep", "[team]") {
