@@ -4404,6 +4404,16 @@ namespace finteam::inline FINTEAM_ABI {
   return h ^ (h >> 32);
 }
 
+namespace detail {
+
+/// A hash as files and their names have it: 16 hexadecimal digits.
+[[nodiscard]] inline std::string hex(std::uint64_t x) {
+  std::string s;
+  for (int shift = 60; shift >= 0; shift -= 4) s += "0123456789abcdef"[x >> shift & 15U];
+  return s;
+}
+
+}  // namespace detail
 }  // namespace finteam::inline FINTEAM_ABI
 
 // ---- finteam/expert/open_options.hpp -------------------------------------------------------------------------------
@@ -6103,12 +6113,6 @@ namespace detail {
   return xxh64(std::as_bytes(std::span(hashes)));
 }
 
-[[nodiscard]] inline std::string hex(std::uint64_t x) {
-  std::string s;
-  for (int shift = 60; shift >= 0; shift -= 4) s += "0123456789abcdef"[x >> shift & 15U];
-  return s;
-}
-
 /// What the packed weights of a checkpoint under some options are, and the file that holds them.
 template <PacksPanels B>
 class PackedFile {
@@ -7033,12 +7037,6 @@ namespace detail {
 
 inline constexpr std::string_view delta_suffix = ".delta", delta_scale_suffix = ".delta_scale";
 
-[[nodiscard]] inline std::string hash_text(std::uint64_t hash) {
-  std::string s;
-  for (int shift = 60; shift >= 0; shift -= 4) s += "0123456789abcdef"[hash >> shift & 15U];
-  return s;
-}
-
 /// The hash of a line for every tensor, in the order of their names.
 template <class More>
 [[nodiscard]] std::string hash_of_tensors(const Checkpoint& checkpoint, More&& more) {
@@ -7048,7 +7046,7 @@ template <class More>
     lines += std::string(name) + ' ' + std::string(FINTEAM_ABI::name(raw.dtype)) + ' ' + shape_string(raw.shape) +
              more(name, raw) + '\n';
   }
-  return hash_text(xxh64(std::as_bytes(std::span(lines.data(), lines.size()))));
+  return hex(xxh64(std::as_bytes(std::span(lines.data(), lines.size()))));
 }
 
 /// A tensor's bytes in its file.
@@ -7066,7 +7064,7 @@ inline std::string contents_hash(const Checkpoint& checkpoint) {
   const auto hash = detail::hash_of_tensors(checkpoint, [&](std::string_view name, const RawTensor& raw) {
     const std::uint64_t bytes = xxh64(detail::data_of(raw));
     checkpoint.release(name);
-    return ' ' + detail::hash_text(bytes);
+    return ' ' + detail::hex(bytes);
   });
   checkpoint.release();
   return hash;
@@ -11222,6 +11220,239 @@ class Reader {
 
 }  // namespace finteam::inline FINTEAM_ABI
 
+// ---- finteam/team/gate_settings.hpp --------------------------------------------------------------------------------
+// What team.json says of the gate: what it reads, when, and how its scores become weights. Data only.
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// What a gate's scores are made of.
+enum class GateReads : std::uint8_t {
+  prior,           ///< nothing: log prior
+  mean_hidden,     ///< a linear map of the mean state of the tokens so far, in one role
+  last_hidden,     ///< … of the last token's state
+  mean_embedding,  ///< … of the mean input embedding: no role has to read for it
+  likelihood,      ///< log prior + each role's own log-likelihood of the tokens so far (Li et al. 2022, BTM)
+  performance,     ///< what the host reported of each role's answers so far (Saqur et al. 2024, MoE-F)
+};
+
+/// What team.json calls them.
+inline constexpr std::array<std::string_view, 6> gate_reads_names = {
+    "prior", "prompt_mean_hidden", "prompt_last_hidden", "prompt_mean_embedding", "prompt_likelihood", "performance"};
+
+/// A gate's settings.
+struct GateSettings {
+  GateReads reads = GateReads::mean_hidden;
+  std::string file;              ///< of a linear gate: a safetensors file with weight [roles, d] and bias [roles]
+  std::size_t of = 0;            ///< the role whose states or embeddings it reads; the number of roles: the base
+  std::optional<index_t> layer;  ///< states after so many blocks; none: after the last and the final norm
+  bool per_token = false;        ///< weighs anew for every token, by all that came before it; false: by the prompt
+  std::vector<double> prior;     ///< by role, > 0; empty: all equal
+  GateRule rule;
+  RunningPerformanceOptions performance;
+
+  [[nodiscard]] bool is_linear() const noexcept {
+    return reads == GateReads::mean_hidden || reads == GateReads::last_hidden || reads == GateReads::mean_embedding;
+  }
+  /// Whether it reads what a role makes of the text.
+  [[nodiscard]] bool reads_states() const noexcept {
+    return reads == GateReads::mean_hidden || reads == GateReads::last_hidden;
+  }
+};
+
+namespace detail {
+
+/// A path that stays in its folder (symbolic links are followed): relative, and without "..".
+[[nodiscard]] inline std::string inner_path(const JsonView& json) {
+  const std::filesystem::path path = json.as_string();
+  bool climbs = path.empty() || path.is_absolute() || json.as_string().find('\\') != std::string::npos;
+  for (const auto& part : path) climbs = climbs || part == "..";
+  if (climbs) json.refuse("a path inside the team's folder");
+  return json.as_string();
+}
+
+/// One of `choices`; its index.
+inline std::size_t one_of(const JsonView& json, std::span<const std::string_view> choices) {
+  std::string list;
+  std::size_t i = 0;
+  for (const auto choice : choices) {
+    if (json.as_string() == choice) return i;
+    list += (i++ != 0 ? ", " : "") + std::string(choice);
+  }
+  json.refuse("one of " + list, Code::unsupported);
+}
+
+inline std::size_t one_of(const JsonView& json, std::initializer_list<std::string_view> choices) {
+  return one_of(json, std::span(choices.begin(), choices.size()));
+}
+
+/// Which role a name is; `names.size()` for "base", where there is one.
+[[nodiscard]] inline std::size_t role_of(const JsonView& json, const std::vector<std::string>& names, bool has_base) {
+  for (std::size_t k = 0; k < names.size(); ++k) {
+    if (names[k] == json.as_string()) return k;
+  }
+  if (!has_base || json.as_string() != "base") {
+    json.refuse(has_base ? "the name of a role, or base" : "the name of a role", Code::not_found);
+  }
+  return names.size();
+}
+
+/// Keys that say something to this gate; others are refused.
+[[nodiscard]] inline std::vector<std::string_view> gate_keys(const GateSettings& gate) {
+  std::vector<std::string_view> keys = {"reads", "per", "top_k", "temperature", "floor", "renormalise"};
+  if (gate.is_linear()) keys.insert(keys.end(), {"file", "of"});
+  if (gate.reads_states()) keys.push_back("layer");
+  if (!gate.is_linear()) keys.push_back("prior");
+  if (gate.reads == GateReads::performance) keys.insert(keys.end(), {"switch_probability", "rate"});
+  return keys;
+}
+
+inline void read_prior(const JsonView& json, std::size_t roles, std::vector<double>& prior) {
+  json.each([&](const JsonView& p) {
+    if (!(p.as_number() > 0)) p.refuse("a number above 0");
+    prior.push_back(p.as_number());
+  });
+  if (prior.size() != roles) json.refuse(std::to_string(roles) + " numbers, one for each role", Code::mismatch);
+}
+
+/// names: the roles'.
+[[nodiscard]] inline GateSettings read_gate(const JsonView& json, const std::vector<std::string>& names,
+                                            bool has_base) {
+  GateSettings gate;
+  gate.reads = static_cast<GateReads>(one_of(json.at("reads"), gate_reads_names));
+  const auto known = gate_keys(gate);
+  json.each_member([&](std::string_view key, const JsonView& value) {
+    if (std::find(known.begin(), known.end(), key) == known.end()) {
+      value.refuse("nothing: this gate has no use for it", Code::unsupported);
+    }
+  });
+  if (gate.is_linear()) {
+    gate.file = inner_path(json.at("file"));
+    gate.of = role_of(json.at("of"), names, has_base);
+  }
+  if (const auto layer = json.find("layer")) gate.layer = static_cast<index_t>(layer->as_int(0, 1'000));
+  if (const auto prior = json.find("prior")) read_prior(*prior, names.size(), gate.prior);
+  if (gate.reads == GateReads::prior) (void)json.at("prior");
+  if (const auto per = json.find("per")) {
+    gate.per_token = one_of(*per, {"prompt", "token"}) == 1;
+    if (gate.per_token && !gate.is_linear() && gate.reads != GateReads::likelihood) {
+      per->refuse("prompt: this gate reads no tokens", Code::mismatch);
+    }
+  }
+  const auto n = static_cast<std::int64_t>(names.size());
+  gate.rule.top_k = json.int_or("top_k", n, 1, n);
+  gate.rule.temperature = json.number_or("temperature", 1.0, 1e-6, 1e6);
+  gate.rule.floor = json.number_or("floor", 0.0, 0.0, 1.0 / static_cast<double>(n));
+  gate.rule.renormalise = json.bool_or("renormalise", true);
+  gate.performance.switch_probability = json.number_or("switch_probability", 0.02, 0, 0.999);
+  gate.performance.rate = json.number_or("rate", 1.0, 0, 1e6);
+  return gate;
+}
+
+}  // namespace detail
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/team/role_gate.hpp ------------------------------------------------------------------------------------
+// A gate at work on one text: what it has seen of it, and the roles' weights that follow.
+// Not here: who reads (session.hpp), what the settings mean in team.json (gate_settings.hpp).
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// A gate as it was opened.
+struct Gate {
+  GateSettings settings;
+  Tensor<float, 2> weight;  ///< of a linear gate: [roles, d of what it reads]
+  Tensor<float, 1> bias;    ///< … [roles]
+};
+
+/// The running feature of a linear gate: the sum or the last of states that it was shown.
+class GateFeature {
+ public:
+  /// Room for d numbers.
+  explicit GateFeature(index_t d) { sum_.reserve(static_cast<std::size_t>(d)); }
+
+  void start(index_t d) {
+    sum_.assign(static_cast<std::size_t>(d), 0.0);
+    count_ = 0;
+  }
+  /// states [t, d]: of the next t tokens. mean: they are summed; else the last one stays.
+  void see(MatrixView<const float> states, bool mean) noexcept {
+    for (index_t t = mean ? 0 : states.extent(0) - 1; t < states.extent(0); ++t) {
+      for (std::size_t i = 0; i < sum_.size(); ++i) {
+        sum_[i] = (mean ? sum_[i] : 0.0) + static_cast<double>(states(t, static_cast<index_t>(i)));
+      }
+    }
+    count_ = mean ? count_ + states.extent(0) : 1;
+  }
+  /// The feature [d] of what was seen, into `out`.
+  void read(std::span<double> out) const noexcept {
+    for (std::size_t i = 0; i < sum_.size(); ++i) out[i] = sum_[i] / static_cast<double>(count_);
+  }
+  [[nodiscard]] index_t size() const noexcept { return static_cast<index_t>(sum_.size()); }
+
+ private:
+  std::vector<double> sum_;
+  index_t count_ = 0;
+};
+
+/// One thread at a time. Without a gate: a team of one.
+class RoleGate {
+ public:
+  /// gate: null for a team of one; outlives this. d: the widest state that it may read.
+  RoleGate(const Gate* gate, index_t roles, index_t d)
+      : gate_(gate),
+        feature_(d),
+        values_(static_cast<std::size_t>(d)),
+        scores_(static_cast<std::size_t>(roles)),
+        performance_(roles, gate != nullptr ? gate->settings.performance : RunningPerformanceOptions{}) {
+    log_prior_.assign(scores_.size(), 0.0);
+    for (std::size_t k = 0; gate != nullptr && k < gate->settings.prior.size(); ++k) {
+      log_prior_[k] = std::log(gate->settings.prior[k]);
+    }
+    likelihood_ = log_prior_;
+  }
+
+  /// A new text.
+  void start() {
+    if (gate_ != nullptr && gate_->settings.is_linear()) feature_.start(gate_->weight.extent(1));
+    likelihood_ = log_prior_;
+  }
+  /// States [t, d] of the text's next tokens, of the role that it reads.
+  void see(MatrixView<const float> states) noexcept {
+    feature_.see(states, gate_->settings.reads != GateReads::last_hidden);
+  }
+  /// log p of the text's next token in a role.
+  void see(index_t role, double log_p) noexcept { likelihood_[static_cast<std::size_t>(role)] += log_p; }
+
+  /// The weights of all roles, by what was seen so far. weights [roles], overwritten; NaN if what was seen is.
+  void weigh(std::span<double> weights) {
+    if (gate_ == nullptr) return std::fill(weights.begin(), weights.end(), 1.0);
+    if (gate_->settings.is_linear()) {
+      const auto feature = std::span(values_).first(static_cast<std::size_t>(feature_.size()));
+      feature_.read(feature);
+      linear_scores(gate_->weight.view(), gate_->bias.view().span(), feature, scores_);
+    } else if (gate_->settings.reads == GateReads::performance) {
+      const auto log_weights = performance_.log_weights();
+      for (std::size_t k = 0; k < scores_.size(); ++k) scores_[k] = log_prior_[k] + log_weights[k];
+    } else {
+      scores_ = likelihood_;
+    }
+    gate_weights(gate_->settings.rule, scores_);
+    std::copy(scores_.begin(), scores_.end(), weights.begin());
+  }
+
+  /// What the host reported so far.
+  [[nodiscard]] RunningPerformance& performance() noexcept { return performance_; }
+  [[nodiscard]] const RunningPerformance& performance() const noexcept { return performance_; }
+
+ private:
+  const Gate* gate_;
+  GateFeature feature_;
+  std::vector<double> values_, scores_, log_prior_, likelihood_;
+  RunningPerformance performance_;
+};
+
+}  // namespace finteam::inline FINTEAM_ABI
+
 // ---- finteam/expert/lora.hpp ---------------------------------------------------------------------------------------
 // A LoRA adapter as PEFT writes it: adapter_config.json and adapter_model.safetensors. Each linear layer of the base
 // may have a pair A [r, k], B [n, r], which adds scale · B·A·x; modules_to_save are whole matrices instead of the
@@ -11471,137 +11702,6 @@ namespace detail {
   return expert;
 }
 
-}  // namespace finteam::inline FINTEAM_ABI
-
-// ---- finteam/team/gate_settings.hpp --------------------------------------------------------------------------------
-// What team.json says of the gate: what it reads, when, and how its scores become weights. Data only.
-
-namespace finteam::inline FINTEAM_ABI {
-
-/// What a gate's scores are made of.
-enum class GateReads : std::uint8_t {
-  prior,           ///< nothing: log prior
-  mean_hidden,     ///< a linear map of the mean state of the tokens so far, in one role
-  last_hidden,     ///< … of the last token's state
-  mean_embedding,  ///< … of the mean input embedding: no role has to read for it
-  likelihood,      ///< log prior + each role's own log-likelihood of the tokens so far (Li et al. 2022, BTM)
-  performance,     ///< what the host reported of each role's answers so far (Saqur et al. 2024, MoE-F)
-};
-
-/// What team.json calls them.
-inline constexpr std::array<std::string_view, 6> gate_reads_names = {
-    "prior", "prompt_mean_hidden", "prompt_last_hidden", "prompt_mean_embedding", "prompt_likelihood", "performance"};
-
-/// A gate's settings.
-struct GateSettings {
-  GateReads reads = GateReads::mean_hidden;
-  std::string file;              ///< of a linear gate: a safetensors file with weight [roles, d] and bias [roles]
-  std::size_t of = 0;            ///< the role whose states or embeddings it reads; the number of roles: the base
-  std::optional<index_t> layer;  ///< states after so many blocks; none: after the last and the final norm
-  bool per_token = false;        ///< weighs anew for every token, by all that came before it; false: by the prompt
-  std::vector<double> prior;     ///< by role, > 0; empty: all equal
-  GateRule rule;
-  RunningPerformanceOptions performance;
-
-  [[nodiscard]] bool is_linear() const noexcept {
-    return reads == GateReads::mean_hidden || reads == GateReads::last_hidden || reads == GateReads::mean_embedding;
-  }
-  /// Whether it reads what a role makes of the text.
-  [[nodiscard]] bool reads_states() const noexcept {
-    return reads == GateReads::mean_hidden || reads == GateReads::last_hidden;
-  }
-};
-
-namespace detail {
-
-/// A path that stays in its folder (symbolic links are followed): relative, and without "..".
-[[nodiscard]] inline std::string inner_path(const JsonView& json) {
-  const std::filesystem::path path = json.as_string();
-  bool climbs = path.empty() || path.is_absolute() || json.as_string().find('\\') != std::string::npos;
-  for (const auto& part : path) climbs = climbs || part == "..";
-  if (climbs) json.refuse("a path inside the team's folder");
-  return json.as_string();
-}
-
-/// One of `choices`; its index.
-inline std::size_t one_of(const JsonView& json, std::span<const std::string_view> choices) {
-  std::string list;
-  std::size_t i = 0;
-  for (const auto choice : choices) {
-    if (json.as_string() == choice) return i;
-    list += (i++ != 0 ? ", " : "") + std::string(choice);
-  }
-  json.refuse("one of " + list, Code::unsupported);
-}
-
-inline std::size_t one_of(const JsonView& json, std::initializer_list<std::string_view> choices) {
-  return one_of(json, std::span(choices.begin(), choices.size()));
-}
-
-/// Which role a name is; `names.size()` for "base", where there is one.
-[[nodiscard]] inline std::size_t role_of(const JsonView& json, const std::vector<std::string>& names, bool has_base) {
-  for (std::size_t k = 0; k < names.size(); ++k) {
-    if (names[k] == json.as_string()) return k;
-  }
-  if (!has_base || json.as_string() != "base") {
-    json.refuse(has_base ? "the name of a role, or base" : "the name of a role", Code::not_found);
-  }
-  return names.size();
-}
-
-/// Keys that say something to this gate; others are refused.
-[[nodiscard]] inline std::vector<std::string_view> gate_keys(const GateSettings& gate) {
-  std::vector<std::string_view> keys = {"reads", "per", "top_k", "temperature", "floor", "renormalise"};
-  if (gate.is_linear()) keys.insert(keys.end(), {"file", "of"});
-  if (gate.reads_states()) keys.push_back("layer");
-  if (!gate.is_linear()) keys.push_back("prior");
-  if (gate.reads == GateReads::performance) keys.insert(keys.end(), {"switch_probability", "rate"});
-  return keys;
-}
-
-inline void read_prior(const JsonView& json, std::size_t roles, std::vector<double>& prior) {
-  json.each([&](const JsonView& p) {
-    if (!(p.as_number() > 0)) p.refuse("a number above 0");
-    prior.push_back(p.as_number());
-  });
-  if (prior.size() != roles) json.refuse(std::to_string(roles) + " numbers, one for each role", Code::mismatch);
-}
-
-/// names: the roles'.
-[[nodiscard]] inline GateSettings read_gate(const JsonView& json, const std::vector<std::string>& names,
-                                            bool has_base) {
-  GateSettings gate;
-  gate.reads = static_cast<GateReads>(one_of(json.at("reads"), gate_reads_names));
-  const auto known = gate_keys(gate);
-  json.each_member([&](std::string_view key, const JsonView& value) {
-    if (std::find(known.begin(), known.end(), key) == known.end()) {
-      value.refuse("nothing: this gate has no use for it", Code::unsupported);
-    }
-  });
-  if (gate.is_linear()) {
-    gate.file = inner_path(json.at("file"));
-    gate.of = role_of(json.at("of"), names, has_base);
-  }
-  if (const auto layer = json.find("layer")) gate.layer = static_cast<index_t>(layer->as_int(0, 1'000));
-  if (const auto prior = json.find("prior")) read_prior(*prior, names.size(), gate.prior);
-  if (gate.reads == GateReads::prior) (void)json.at("prior");
-  if (const auto per = json.find("per")) {
-    gate.per_token = one_of(*per, {"prompt", "token"}) == 1;
-    if (gate.per_token && !gate.is_linear() && gate.reads != GateReads::likelihood) {
-      per->refuse("prompt: this gate reads no tokens", Code::mismatch);
-    }
-  }
-  const auto n = static_cast<std::int64_t>(names.size());
-  gate.rule.top_k = json.int_or("top_k", n, 1, n);
-  gate.rule.temperature = json.number_or("temperature", 1.0, 1e-6, 1e6);
-  gate.rule.floor = json.number_or("floor", 0.0, 0.0, 1.0 / static_cast<double>(n));
-  gate.rule.renormalise = json.bool_or("renormalise", true);
-  gate.performance.switch_probability = json.number_or("switch_probability", 0.02, 0, 0.999);
-  gate.performance.rate = json.number_or("rate", 1.0, 0, 1e6);
-  return gate;
-}
-
-}  // namespace detail
 }  // namespace finteam::inline FINTEAM_ABI
 
 // ---- finteam/team/label_calibration.hpp ----------------------------------------------------------------------------
@@ -11877,106 +11977,114 @@ inline constexpr index_t most_roles = 64;
 
 }  // namespace finteam::inline FINTEAM_ABI
 
-// ---- finteam/team/role_gate.hpp ------------------------------------------------------------------------------------
-// A gate at work on one text: what it has seen of it, and the roles' weights that follow.
-// Not here: who reads (session.hpp), what the settings mean in team.json (gate_settings.hpp).
+// ---- finteam/team/team_files.hpp -----------------------------------------------------------------------------------
+// A team's folder, opened and checked as far as headers and configs tell: the manifest, the models' files, and what
+// roles bring to a shared base. Not here: weights (team.hpp, which loads them; plan.hpp, which only counts them).
 
 namespace finteam::inline FINTEAM_ABI {
+namespace detail {
 
-/// A gate as it was opened.
-struct Gate {
-  GateSettings settings;
-  Tensor<float, 2> weight;  ///< of a linear gate: [roles, d of what it reads]
-  Tensor<float, 1> bias;    ///< … [roles]
+/// Whether a folder has an entry of that name, be it a broken link: opening it then says what is wrong.
+[[nodiscard]] inline bool is_there(const std::filesystem::path& path) {
+  std::error_code error;
+  return std::filesystem::symlink_status(path, error).type() != std::filesystem::file_type::not_found;
+}
+
+/// What a team's folder says before any weight is read.
+struct TeamFiles {
+  std::string where;  ///< what errors call team.json, or the folder
+  Manifest manifest;
+  std::vector<Config> configs;  ///< by model: the base's, or each role's
+  std::vector<Checkpoint> checkpoints;
+  std::vector<ExpertSource> experts;  ///< by role, on the base
+
+  /// Positions that every role was trained for.
+  [[nodiscard]] index_t context() const {
+    return std::min_element(configs.begin(), configs.end(),
+                            [](const Config& a, const Config& b) { return a.max_positions < b.max_positions; })
+        ->max_positions;
+  }
 };
 
-/// The running feature of a linear gate: the sum or the last of states that it was shown.
-class GateFeature {
- public:
-  /// Room for d numbers.
-  explicit GateFeature(index_t d) { sum_.reserve(static_cast<std::size_t>(d)); }
-
-  void start(index_t d) {
-    sum_.assign(static_cast<std::size_t>(d), 0.0);
-    count_ = 0;
+/// An adapter or a difference, whichever is in `folder`, to a base of that config.
+[[nodiscard]] inline ExpertSource open_expert(const std::filesystem::path& folder, const Checkpoint& base,
+                                              const Config& config, BaseCheck check) {
+  if (is_there(folder / "adapter_config.json")) return open_lora(folder, base, config);
+  if (!is_there(folder / "delta_config.json")) {
+    throw Error(Code::not_found, folder.string(),
+                "adapter_config.json (LoRA) or delta_config.json (a low-bit difference)", "neither");
   }
-  /// states [t, d]: of the next t tokens. mean: they are summed; else the last one stays.
-  void see(MatrixView<const float> states, bool mean) noexcept {
-    for (index_t t = mean ? 0 : states.extent(0) - 1; t < states.extent(0); ++t) {
-      for (std::size_t i = 0; i < sum_.size(); ++i) {
-        sum_[i] = (mean ? sum_[i] : 0.0) + static_cast<double>(states(t, static_cast<index_t>(i)));
+  return open_low_bit(folder, base, config, check);
+}
+
+/// Errors as open_team.
+[[nodiscard]] inline TeamFiles open_team_files(const std::filesystem::path& folder, BaseCheck check) {
+  TeamFiles files;
+  files.where = folder.string();
+  if (is_there(folder / "team.json")) {
+    const JsonFile file = JsonFile::open(folder / "team.json");
+    files.where = file.where();
+    files.manifest = read_manifest(file.root());
+  } else {
+    files.manifest.chat.clear();
+    if (const Config config = read_config(folder / "."); config.is_routed()) {
+      files.manifest.merged = ".";
+      files.manifest.mix_in = MixIn::experts;
+      if (config.experts > most_roles) {
+        throw Error(Code::limit_exceeded, config.where, "at most " + std::to_string(most_roles) + " experts, as roles",
+                    std::to_string(config.experts));
+      }
+      for (index_t k = 0; k < config.experts; ++k) {
+        files.manifest.roles.push_back({"expert " + std::to_string(k), "."});
+      }
+    } else {
+      files.manifest.roles.push_back({"expert", "."});
+    }
+  }
+  const Manifest& m = files.manifest;
+  if (!m.base.empty()) {
+    files.configs.push_back(read_config(folder / m.base));
+    if (files.configs.front().is_routed()) {
+      throw Error(Code::unsupported, files.configs.front().where, "a base of one expert in each feed-forward layer",
+                  "experts behind routers");
+    }
+    files.checkpoints.push_back(Checkpoint::open(folder / m.base));
+    for (const auto& role : m.roles) {
+      files.experts.push_back(open_expert(folder / role.path, files.checkpoints.front(), files.configs.front(), check));
+      const ExpertSource& expert = files.experts.back();
+      if (m.mix_in == MixIn::deltas && expert.has_own()) {
+        throw Error(Code::unsupported, files.where + ": role " + printable(role.name),
+                    "nothing but deltas, which mix_in sums", "tensors of its own in place of the base's");
       }
     }
-    count_ = mean ? count_ + states.extent(0) : 1;
+    return files;
   }
-  /// The feature [d] of what was seen, into `out`.
-  void read(std::span<double> out) const noexcept {
-    for (std::size_t i = 0; i < sum_.size(); ++i) out[i] = sum_[i] / static_cast<double>(count_);
-  }
-  [[nodiscard]] index_t size() const noexcept { return static_cast<index_t>(sum_.size()); }
-
- private:
-  std::vector<double> sum_;
-  index_t count_ = 0;
-};
-
-/// One thread at a time. Without a gate: a team of one.
-class RoleGate {
- public:
-  /// gate: null for a team of one; outlives this. d: the widest state that it may read.
-  RoleGate(const Gate* gate, index_t roles, index_t d)
-      : gate_(gate),
-        feature_(d),
-        values_(static_cast<std::size_t>(d)),
-        scores_(static_cast<std::size_t>(roles)),
-        performance_(roles, gate != nullptr ? gate->settings.performance : RunningPerformanceOptions{}) {
-    log_prior_.assign(scores_.size(), 0.0);
-    for (std::size_t k = 0; gate != nullptr && k < gate->settings.prior.size(); ++k) {
-      log_prior_[k] = std::log(gate->settings.prior[k]);
+  if (!m.merged.empty()) {
+    files.configs.push_back(read_config(folder / m.merged));
+    const Config& config = files.configs.front();
+    const auto n = config.is_routed() ? config.experts : 0;
+    if (n != static_cast<index_t>(m.roles.size())) {
+      throw Error(Code::mismatch, config.where,
+                  std::to_string(m.roles.size()) + " experts behind routers, for as many roles",
+                  n == 0 ? "a plain model" : std::to_string(n));
     }
-    likelihood_ = log_prior_;
+    files.checkpoints.push_back(Checkpoint::open(folder / m.merged));
+    return files;
   }
-
-  /// A new text.
-  void start() {
-    if (gate_ != nullptr && gate_->settings.is_linear()) feature_.start(gate_->weight.extent(1));
-    likelihood_ = log_prior_;
-  }
-  /// States [t, d] of the text's next tokens, of the role that it reads.
-  void see(MatrixView<const float> states) noexcept {
-    feature_.see(states, gate_->settings.reads != GateReads::last_hidden);
-  }
-  /// log p of the text's next token in a role.
-  void see(index_t role, double log_p) noexcept { likelihood_[static_cast<std::size_t>(role)] += log_p; }
-
-  /// The weights of all roles, by what was seen so far. weights [roles], overwritten; NaN if what was seen is.
-  void weigh(std::span<double> weights) {
-    if (gate_ == nullptr) return std::fill(weights.begin(), weights.end(), 1.0);
-    if (gate_->settings.is_linear()) {
-      const auto feature = std::span(values_).first(static_cast<std::size_t>(feature_.size()));
-      feature_.read(feature);
-      linear_scores(gate_->weight.view(), gate_->bias.view().span(), feature, scores_);
-    } else if (gate_->settings.reads == GateReads::performance) {
-      const auto log_weights = performance_.log_weights();
-      for (std::size_t k = 0; k < scores_.size(); ++k) scores_[k] = log_prior_[k] + log_weights[k];
-    } else {
-      scores_ = likelihood_;
+  for (const auto& role : m.roles) {
+    files.configs.push_back(read_config(folder / role.path));
+    files.checkpoints.push_back(Checkpoint::open(folder / role.path));
+    const index_t v = files.configs.back().v, first = files.configs.front().v;
+    if (v != first) {
+      throw Error(Code::mismatch, files.where + ": role " + printable(role.name),
+                  "a vocabulary of " + std::to_string(first) + " tokens, as role " + m.roles.front().name + " has",
+                  std::to_string(v));
     }
-    gate_weights(gate_->settings.rule, scores_);
-    std::copy(scores_.begin(), scores_.end(), weights.begin());
   }
+  return files;
+}
 
-  /// What the host reported so far.
-  [[nodiscard]] RunningPerformance& performance() noexcept { return performance_; }
-  [[nodiscard]] const RunningPerformance& performance() const noexcept { return performance_; }
-
- private:
-  const Gate* gate_;
-  GateFeature feature_;
-  std::vector<double> values_, scores_, log_prior_, likelihood_;
-  RunningPerformance performance_;
-};
-
+}  // namespace detail
 }  // namespace finteam::inline FINTEAM_ABI
 
 // ---- finteam/text/chat.hpp -----------------------------------------------------------------------------------------
@@ -12150,111 +12258,11 @@ struct Role {
 
 namespace detail {
 
-/// Whether a folder has an entry of that name, be it a broken link: opening it then says what is wrong.
-[[nodiscard]] inline bool is_there(const std::filesystem::path& path) {
-  std::error_code error;
-  return std::filesystem::symlink_status(path, error).type() != std::filesystem::file_type::not_found;
-}
-
 /// Throws Error(invalid_argument) for a text of nothing but ASCII white space.
 inline void refuse_blank(std::string_view text) {
   if (text.find_first_not_of(" \t\r\n\v\f") == std::string_view::npos) {
     throw Error(Code::invalid_argument, "text", "some text", text.empty() ? "an empty text" : "white space only");
   }
-}
-
-/// What a team's folder says before any weight is read.
-struct TeamFiles {
-  std::string where;  ///< what errors call team.json, or the folder
-  Manifest manifest;
-  std::vector<Config> configs;  ///< by model: the base's, or each role's
-  std::vector<Checkpoint> checkpoints;
-  std::vector<ExpertSource> experts;  ///< by role, on the base
-
-  /// Positions that every role was trained for.
-  [[nodiscard]] index_t context() const {
-    return std::min_element(configs.begin(), configs.end(),
-                            [](const Config& a, const Config& b) { return a.max_positions < b.max_positions; })
-        ->max_positions;
-  }
-};
-
-/// An adapter or a difference, whichever is in `folder`, to a base of that config.
-[[nodiscard]] inline ExpertSource open_expert(const std::filesystem::path& folder, const Checkpoint& base,
-                                              const Config& config, BaseCheck check) {
-  if (is_there(folder / "adapter_config.json")) return open_lora(folder, base, config);
-  if (!is_there(folder / "delta_config.json")) {
-    throw Error(Code::not_found, folder.string(),
-                "adapter_config.json (LoRA) or delta_config.json (a low-bit difference)", "neither");
-  }
-  return open_low_bit(folder, base, config, check);
-}
-
-/// Errors as open_team.
-[[nodiscard]] inline TeamFiles open_team_files(const std::filesystem::path& folder, BaseCheck check) {
-  TeamFiles files;
-  files.where = folder.string();
-  if (is_there(folder / "team.json")) {
-    const JsonFile file = JsonFile::open(folder / "team.json");
-    files.where = file.where();
-    files.manifest = read_manifest(file.root());
-  } else {
-    files.manifest.chat.clear();
-    if (const Config config = read_config(folder / "."); config.is_routed()) {
-      files.manifest.merged = ".";
-      files.manifest.mix_in = MixIn::experts;
-      if (config.experts > most_roles) {
-        throw Error(Code::limit_exceeded, config.where, "at most " + std::to_string(most_roles) + " experts, as roles",
-                    std::to_string(config.experts));
-      }
-      for (index_t k = 0; k < config.experts; ++k) {
-        files.manifest.roles.push_back({"expert " + std::to_string(k), "."});
-      }
-    } else {
-      files.manifest.roles.push_back({"expert", "."});
-    }
-  }
-  const Manifest& m = files.manifest;
-  if (!m.base.empty()) {
-    files.configs.push_back(read_config(folder / m.base));
-    if (files.configs.front().is_routed()) {
-      throw Error(Code::unsupported, files.configs.front().where, "a base of one expert in each feed-forward layer",
-                  "experts behind routers");
-    }
-    files.checkpoints.push_back(Checkpoint::open(folder / m.base));
-    for (const auto& role : m.roles) {
-      files.experts.push_back(open_expert(folder / role.path, files.checkpoints.front(), files.configs.front(), check));
-      const ExpertSource& expert = files.experts.back();
-      if (m.mix_in == MixIn::deltas && expert.has_own()) {
-        throw Error(Code::unsupported, files.where + ": role " + printable(role.name),
-                    "nothing but deltas, which mix_in sums", "tensors of its own in place of the base's");
-      }
-    }
-    return files;
-  }
-  if (!m.merged.empty()) {
-    files.configs.push_back(read_config(folder / m.merged));
-    const Config& config = files.configs.front();
-    const auto n = config.is_routed() ? config.experts : 0;
-    if (n != static_cast<index_t>(m.roles.size())) {
-      throw Error(Code::mismatch, config.where,
-                  std::to_string(m.roles.size()) + " experts behind routers, for as many roles",
-                  n == 0 ? "a plain model" : std::to_string(n));
-    }
-    files.checkpoints.push_back(Checkpoint::open(folder / m.merged));
-    return files;
-  }
-  for (const auto& role : m.roles) {
-    files.configs.push_back(read_config(folder / role.path));
-    files.checkpoints.push_back(Checkpoint::open(folder / role.path));
-    const index_t v = files.configs.back().v, first = files.configs.front().v;
-    if (v != first) {
-      throw Error(Code::mismatch, files.where + ": role " + printable(role.name),
-                  "a vocabulary of " + std::to_string(first) + " tokens, as role " + m.roles.front().name + " has",
-                  std::to_string(v));
-    }
-  }
-  return files;
 }
 
 }  // namespace detail
@@ -12961,7 +12969,6 @@ class Session {
   std::int32_t sample(index_t i, const Sampling& sampling);
 
   /// The weights of an answer by a gate by token: their mean over its tokens.
-  void begin_weights(Roles& roles);
   void name_mean_weights(Roles& roles, index_t tokens, Wake wake) const;
   /// Of a merged team: what its routers made of ids_, of which the prompt is so long, and of labels; roles weigh as
   /// they did in the prompt.
@@ -13329,6 +13336,7 @@ std::optional<Code> Session<B>::weigh(Wake wake, const Interrupt& interrupt) {
   readers_.start();
   gate_.start();
   shown_ = 0;
+  weight_sums_.assign(weight_sums_.size(), 0.0);
   asked_.clear();
   if (const auto code = by_likelihood() ? show_likelihoods(interrupt) : show_gate(interrupt)) return code;
   choose_roles(wake);
@@ -13563,7 +13571,6 @@ const Generation& Session<B>::write(const FpEnvironment& environment, OnText& on
   };
 
   const auto finish_of = [](Code code) { return code == Code::deadline ? Finish::deadline : Finish::cancelled; };
-  begin_weights(out.roles);
   auto interrupted = weigh(Wake::chosen, options.interrupt);
   if (interrupted) weights_.assign(weights_.size(), 0.0);
   if (!interrupted) interrupted = catch_up(options.interrupt);
@@ -13673,7 +13680,6 @@ std::optional<Code> Session<B>::score_by_token(const Ask& ask) {
   draft_.clear();
   forced_.assign(ids_.begin(), ids_.end());
   ids_.resize(1);
-  begin_weights(score_.roles);
   if (const auto code = weigh(ask.wake, ask.interrupt)) return code;
   for (std::size_t i = 1; i < forced_.size(); ++i) {
     if (const auto code = read_ahead(ask.wake, ask.interrupt)) return code;
@@ -13700,12 +13706,6 @@ void Session<B>::add_score(MatrixView<float> rows, std::int32_t id) {
   }
   mix(rows);
   score_.log_probability += static_cast<double>(mixed_[static_cast<std::size_t>(id)]);
-}
-
-template <Backend B>
-void Session<B>::begin_weights(Roles& roles) {
-  std::fill(weight_sums_.begin(), weight_sums_.end(), 0.0);
-  for (RoleView& role : roles) role.awake = false;
 }
 
 template <Backend B>
