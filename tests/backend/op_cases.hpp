@@ -185,6 +185,18 @@ std::vector<Output> run(B& backend, const Shape& s, Batch batch, Kept how, std::
   std::vector<float> plus = input(2 * s.f, 13);
   backend.matmul_swiglu(in, gate_up, matrix(plus, 2 * s.f), matrix(swiglu, s.f));
   keep("matmul_swiglu, with more", swiglu);
+  // one of them on the rows' later elements, where a format has no groups
+  const finteam::index_t skip = is_quantised(format_of(how.weights, pair)) || s.d < 3 ? 0 : 2;
+  const inputs::File late({s.n, s.d - skip}, how.dtype, seed + 14);
+  const auto late_w = one_matrix(backend, late.raw(), how.weights),
+             gate_w = one_matrix(backend, gate.raw(), how.weights);
+  std::vector<float> later = input(s.n, 15), beside(static_cast<std::size_t>(batch.count * s.f), 7.0F);
+  const std::array<finteam::Product<B>, 2> products{
+      {{&in, &late_w, finteam::Write::accumulate, matrix(later, s.n), {.scale = 0.5F}, skip},
+       {&in, &gate_w, finteam::Write::overwrite, matrix(beside, s.f)}}};
+  backend.matmul(products);
+  keep("matmul, several", later);
+  keep("matmul, several, the last", beside);
   const std::array<finteam::RawTensor, 3> stack{gate.raw(), weight.raw(), up.raw()};
   const auto stacked = backend.matrix(stack, finteam::Join::stacked, how.weights, memory);
   std::vector<float> three(static_cast<std::size_t>(batch.count * (2 * s.f + s.n)));

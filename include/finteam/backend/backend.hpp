@@ -78,6 +78,18 @@ struct CacheLayer {
   }
 };
 
+/// One of several products that run side by side: y[row(r),i] (+)= factor(r) · Σ_j input[r, first + j] · w[i,j], r the
+/// rows that input was prepared for. No other of them writes to the same elements.
+template <class B>
+struct Product {
+  const typename B::Input* input = nullptr;
+  const typename B::Matrix* w = nullptr;  ///< [n, k], stacked
+  Write write = Write::overwrite;
+  MatrixView<float, typename B::Space> y;  ///< [t, n]
+  Chosen chosen{};
+  index_t first = 0;  ///< 0, or even where w is not quantised
+};
+
 namespace detail {
 
 /// Throws Error(mismatch) unless the tensor has `rank` extents.
@@ -119,9 +131,10 @@ concept Backend = requires(B& b, const typename B::Matrix& w, typename B::Input&
                            std::span<const RawTensor> parts, std::span<const std::int32_t> tokens,
                            std::span<const Site> sites, MatrixView<const float, typename B::Space> x,
                            MatrixView<float, typename B::Space> y, const RowScales<typename B::Space>& scales,
-                           std::span<const RawDelta> deltas, TensorView<const float, 3, typename B::Space> x3,
-                           TensorView<float, 3, typename B::Space> y3, CacheLayer<typename B::Space> cache,
-                           const Chosen& chosen, std::pmr::memory_resource* memory) {
+                           std::span<const RawDelta> deltas, std::span<const Product<B>> products,
+                           TensorView<const float, 3, typename B::Space> x3, TensorView<float, 3, typename B::Space> y3,
+                           CacheLayer<typename B::Space> cache, const Chosen& chosen,
+                           std::pmr::memory_resource* memory) {
   typename B::Space;
 
   /// A weight out of a file's tensors, which one product reads together: stacked [Σ n_i, k], or a pair of [n, k].
@@ -159,6 +172,9 @@ concept Backend = requires(B& b, const typename B::Matrix& w, typename B::Input&
   /// y[row(r),i] (+)= factor(r) · Σ_j input[r,j] · w[i,j]. w [n, k], stacked, r: the rows that input was prepared for,
   /// y [t, n].
   b.matmul(input, w, Write::accumulate, y, chosen);
+
+  /// Several of these at once.
+  b.matmul(products);
 
   /// y[t,i] = silu(gate[t,i]) · up[t,i], silu(z) = z / (1 + exp(-z)), gate[t,i] = Σ_j input[t,j] · gate_proj[i,j] +
   /// plus[t,i], up[t,i] = Σ_j input[t,j] · up_proj[i,j] + plus[t,n+i]. w: gate_proj and up_proj [n, k], paired, plus

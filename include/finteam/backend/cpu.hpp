@@ -102,13 +102,21 @@ class BasicCpu {
   /// y[row(t),i] (+)= factor(t) · Σ_j input[t,j] · w[i,j]
   void matmul(const Input& input, const PackedMatrix& w, Write write, MatrixView<float> y,
               const Chosen& chosen = {}) const {
-    detail::MatmulJob<Arch>(input, w, write, chosen, y).run(executor_);
+    const Product<BasicCpu> product{&input, &w, write, y, chosen};
+    matmul({&product, 1});
+  }
+
+  /// Several of these at once.
+  void matmul(std::span<const Product<BasicCpu>> products) const {
+    detail::run_products(executor_, products, [](const Product<BasicCpu>& p) { return detail::MatmulJob<Arch>(p); });
   }
 
   /// y[t,i] = silu(plus[t,i] + Σ_j input[t,j] · gate[i,j]) · (plus[t,n+i] + Σ_j input[t,j] · up[i,j])
   void matmul_swiglu(const Input& input, const PackedMatrix& w, MatrixView<const float> plus,
                      MatrixView<float> y) const {
-    detail::MatmulJob<Arch>(input, w, plus, y).run(executor_);
+    const detail::MatmulJob<Arch> job(input, w, plus, y);
+    detail::run_products(
+        executor_, std::span(&job, 1), [](const auto& j) -> const auto& { return j; });
   }
 
   /// The pair (a, b) = (x[i], x[i + e/2]) of every head becomes (a·cos - b·sin, b·cos + a·sin).

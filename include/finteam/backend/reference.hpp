@@ -129,14 +129,12 @@ class Reference {
 
   /// y[row(t),i] (+)= factor(t) · Σ_j input[t,j] · w[i,j]
   void matmul(const Input& input, const Matrix& w, Write write, MatrixView<float> y, const Chosen& chosen = {}) const {
-    const FpEnvironment environment;
-    for (index_t t = 0; t < input.rows(); ++t) {
-      for (index_t i = 0; i < w.n; ++i) {
-        float& to = y(chosen.row(t), i);
-        const double before = write == Write::accumulate ? static_cast<double>(to) : 0;
-        to = static_cast<float>(before + static_cast<double>(chosen.factor(t)) * product(input, w, t, i));
-      }
-    }
+    multiply({&input, &w, write, y, chosen});
+  }
+
+  /// Several of these, one after the other.
+  void matmul(std::span<const Product<Reference>> products) const {
+    for (const Product<Reference>& p : products) multiply(p);
   }
 
   /// y[t,i] = silu(plus[t,i] + Σ_j input[t,j] · gate[i,j]) · (plus[t,n+i] + Σ_j input[t,j] · up[i,j])
@@ -220,12 +218,24 @@ class Reference {
       if (format == Format::bf16) x[j] = to_float(to_bf16(x[j]));
     }
   }
-  static double product(const Input& input, const Matrix& w, index_t t, index_t i) {
+  /// Σ_j input[t, first + j] · w[i,j]
+  static double product(const Input& input, const Matrix& w, index_t t, index_t i, index_t first = 0) {
     double sum = 0;
     for (index_t j = 0; j < w.k; ++j) {
-      sum = std::fma(static_cast<double>(input(t, j)), static_cast<double>(w(i, j)), sum);
+      sum = std::fma(static_cast<double>(input(t, first + j)), static_cast<double>(w(i, j)), sum);
     }
     return sum;
+  }
+  static void multiply(const Product<Reference>& p) {
+    const FpEnvironment environment;
+    for (index_t t = 0; t < p.input->rows(); ++t) {
+      for (index_t i = 0; i < p.w->n; ++i) {
+        float& to = p.y(p.chosen.row(t), i);
+        const double before = p.write == Write::accumulate ? static_cast<double>(to) : 0;
+        const double sum = product(*p.input, *p.w, t, i, p.first);
+        to = static_cast<float>(before + static_cast<double>(p.chosen.factor(t)) * sum);
+      }
+    }
   }
 
   static void attend(const Site& site, VectorView<const float> q, CacheLayer<Host> cache, index_t g, float scale,

@@ -44,7 +44,8 @@ class StepScratch {
                                 .chosen = chosen_rows(c.is_routed() ? c.experts : 0, rows)},
                .delta = {.experts = std::vector<Chosen>(static_cast<std::size_t>(deltas.experts)),
                          .row_experts = {},
-                         .input = b.input(deltas.experts == 0 ? 0 : rows, delta_inputs(c, deltas), memory),
+                         .inputs = {},
+                         .products = {},
                          .inner = b.template tensor<float, 2>({rows, deltas.rank}, memory),
                          .plus = b.template tensor<float, 2>({deltas.before_swiglu ? rows : 0, 2 * c.f}, memory)}},
         routing_({c.is_routed() ? c.layers : 0, rows, c.experts}, memory),
@@ -54,6 +55,10 @@ class StepScratch {
     tokens_.reserve(most);
     sites_.reserve(most);
     base_rows_.reserve(most);
+    for (index_t k = 0; k < deltas.experts; ++k) {
+      block_.delta.inputs.push_back(b.input(rows, delta_inputs(c, deltas), memory));
+    }
+    block_.delta.products.reserve(static_cast<std::size_t>(deltas.experts) * DeltaShape::most_products);
     block_.delta.row_experts.reserve(own_norms_ ? most : 0);
   }
 
@@ -62,7 +67,7 @@ class StepScratch {
     const index_t heads = c.h + 2 * c.g + c.h, plus = deltas.rank + (deltas.before_swiglu ? 2 * c.f : 0);
     const index_t routed = c.is_routed() ? c.d + (c.layers + 1) * c.experts : 0;
     return B::Input::bytes(rows, std::max({c.d, c.f, c.h * c.e})) +
-           (deltas.experts == 0 ? 0 : B::Input::bytes(rows, delta_inputs(c, deltas))) +
+           static_cast<std::uint64_t>(deltas.experts) * B::Input::bytes(rows, delta_inputs(c, deltas)) +
            4 * static_cast<std::uint64_t>(rows * (c.d + heads * c.e + c.e + c.f + plus + routed));
   }
 
@@ -91,14 +96,18 @@ class StepScratch {
   /// Sorts t rows by expert: route(i) is row i's.
   template <class Route>
   void choose(std::size_t t, Route&& route) {
-    for (std::size_t k = 0; k < routed_.size(); ++k) {
-      ChosenRows& expert = routed_[k];
-      expert.clear();
-      for (std::size_t i = 0; i < t; ++i) {
-        if (route(i) != nullptr && route(i)[k] != 0) expert.add(static_cast<std::int32_t>(i), route(i)[k]);
+    for (ChosenRows& expert : routed_) expert.clear();
+    block_.delta.apart = true;
+    for (std::size_t i = 0; i < t; ++i) {
+      int experts = 0;
+      for (std::size_t k = 0; k < routed_.size() && route(i) != nullptr; ++k) {
+        if (route(i)[k] == 0) continue;
+        routed_[k].add(static_cast<std::int32_t>(i), route(i)[k]);
+        ++experts;
       }
-      block_.delta.experts[k] = expert.chosen();
+      if (experts > 1) block_.delta.apart = false;
     }
+    for (std::size_t k = 0; k < routed_.size(); ++k) block_.delta.experts[k] = routed_[k].chosen();
     if (!own_norms_) return;
     block_.delta.row_experts.assign(t, -1);
     for (std::size_t k = 0; k < routed_.size(); ++k) {

@@ -19,6 +19,9 @@ struct LowRankPair {
   RawTensor b;  ///< [n, r]
   float scale = 1;
   index_t first = 0;
+
+  /// r, made even: where the next pair's inputs begin.
+  [[nodiscard]] index_t inner() const noexcept { return a.shape[0] + a.shape[0] % 2; }
 };
 
 /// What an expert adds to one entry of the weight table. Empty: nothing.
@@ -27,10 +30,10 @@ struct DeltaSource {
   std::vector<RawDelta> whole{};  ///< one for each part of the entry, or none
 
   [[nodiscard]] bool empty() const noexcept { return pairs.empty() && whole.empty(); }
-  /// Σ r.
+  /// Σ r, each made even.
   [[nodiscard]] index_t rank() const noexcept {
     index_t sum = 0;
-    for (const LowRankPair& pair : pairs) sum += pair.a.shape[0];
+    for (const LowRankPair& pair : pairs) sum += pair.inner();
     return sum;
   }
 };

@@ -14,6 +14,9 @@ namespace finteam::inline FINTEAM_ABI {
 
 /// What a decoder has of experts on its shared weights; its working memory depends on it.
 struct DeltaShape {
+  /// Of one expert, that run side by side: a pair for each part of an entry.
+  static constexpr std::size_t most_products = 3;
+
   index_t experts = 0;
   index_t rank = 0;            ///< the most inner rows of a product: Σ r of the pairs that read the same x
   bool before_swiglu = false;  ///< one adds to gate_proj or up_proj
@@ -46,19 +49,25 @@ namespace detail {
 }
 
 template <Backend B>
-[[nodiscard]] LinearDelta<B> load_delta(B& backend, const DeltaSource& source, const OpenOptions& options) {
+[[nodiscard]] LinearDelta<B> load_delta(B& backend, const DeltaSource& source, const OpenOptions& options,
+                                        std::pmr::memory_resource* memory) {
   LinearDelta<B> delta;
-  if (!source.whole.empty()) delta.whole.push_back(backend.delta(source.whole, options.memory));
+  if (!source.whole.empty()) delta.whole.push_back(backend.delta(source.whole, memory));
   if (source.pairs.empty()) return delta;
   std::vector<RawTensor> a;
   index_t inner = 0;
+  const std::array<index_t, 2> zeros_shape{1, source.pairs.front().a.shape[1]};
+  const bool odd = std::any_of(source.pairs.begin(), source.pairs.end(),
+                               [](const LowRankPair& pair) { return pair.inner() > pair.a.shape[0]; });
+  delta.zeros.resize(odd ? static_cast<std::size_t>(zeros_shape[1]) * sizeof(float) : 0);
   for (const LowRankPair& pair : source.pairs) {
     a.push_back(pair.a);
-    delta.ups.push_back({backend.matrix({&pair.b, 1}, Join::stacked, adapter_weights(options), options.memory), inner,
-                         pair.first, pair.scale});
-    inner += pair.a.shape[0];
+    if (pair.inner() > pair.a.shape[0]) a.push_back({delta.zeros.data(), pair.a.dtype, zeros_shape});
+    delta.ups.push_back(
+        {backend.matrix({&pair.b, 1}, Join::stacked, adapter_weights(options), memory), inner, pair.first, pair.scale});
+    inner += pair.inner();
   }
-  delta.a.push_back(backend.matrix(a, Join::stacked, adapter_weights(options), options.memory));
+  delta.a.push_back(backend.matrix(a, Join::stacked, adapter_weights(options), memory));
   return delta;
 }
 
@@ -90,14 +99,17 @@ template <Backend B>
 
 }  // namespace detail
 
-/// Bytes in memory that an expert takes besides its base.
-[[nodiscard]] inline std::uint64_t expert_bytes(const ExpertSource& expert, const Config& config,
-                                                const OpenOptions& options) {
-  const auto bytes = [](std::span<const RawTensor> parts, Weights weights) {
-    const auto shape = PackedMatrix::shape_of(parts, Join::stacked);
-    return PackedMatrix(shape, Join::stacked, format_of(weights, parts), nullptr).bytes();
-  };
-  std::uint64_t sum = 0;
+namespace detail {
+
+[[nodiscard]] inline std::size_t packed_bytes(const RawTensor& raw, Weights weights) {
+  return PackedMatrix(PackedMatrix::shape_of({&raw, 1}, Join::stacked), Join::stacked, format_of(weights, {&raw, 1}),
+                      nullptr)
+      .bytes();
+}
+
+/// Bytes in memory of what an expert adds.
+[[nodiscard]] inline std::size_t delta_bytes(const ExpertSource& expert, const OpenOptions& options) {
+  std::size_t sum = 0;
   for (const DeltaSource& delta : expert.deltas) {
     if (!delta.whole.empty()) {
       sum += PackedMatrix(PackedMatrix::shape_of(delta.whole), Join::stacked, delta.whole[0].format, nullptr).bytes();
@@ -106,12 +118,22 @@ template <Backend B>
     std::vector<RawTensor> a;
     for (const LowRankPair& pair : delta.pairs) {
       a.push_back(pair.a);
-      sum += bytes({&pair.b, 1}, detail::adapter_weights(options));
+      sum += packed_bytes(pair.b, adapter_weights(options));
     }
-    sum += bytes(a, detail::adapter_weights(options));
+    const std::array<index_t, 2> shape{delta.rank(), a.front().shape[1]};
+    sum += PackedMatrix(shape, Join::stacked, format_of(adapter_weights(options), a), nullptr).bytes();
   }
+  return sum;
+}
+
+}  // namespace detail
+
+/// Bytes in memory that an expert takes besides its base.
+[[nodiscard]] inline std::uint64_t expert_bytes(const ExpertSource& expert, const Config& config,
+                                                const OpenOptions& options) {
+  std::uint64_t sum = detail::delta_bytes(expert, options);
   const auto own = [&](const std::optional<RawTensor>& raw, std::string_view name) {
-    if (raw) sum += bytes({&*raw, 1}, detail::own_weights(options, config, name));
+    if (raw) sum += detail::packed_bytes(*raw, detail::own_weights(options, config, name));
   };
   own(expert.embed_tokens, llama_names.embed_tokens);
   own(expert.lm_head, llama_names.lm_head);
@@ -123,12 +145,15 @@ template <Backend B>
 template <Backend B>
 void load_experts(B& backend, std::span<const ExpertSource> experts, const Config& config, const OpenOptions& options,
                   DecoderWeights<B>& w) {
+  std::size_t bytes = 0;
+  for (const ExpertSource& expert : experts) bytes += detail::delta_bytes(expert, options);
+  w.expert_block = SharedBlock(bytes, options.memory);
   const auto places = detail::delta_places(w);
   for (std::size_t i = 0; i < places.size(); ++i) {
     const auto adds = [i](const ExpertSource& expert) { return !expert.deltas[i].empty(); };
     if (std::none_of(experts.begin(), experts.end(), adds)) continue;
     for (const ExpertSource& expert : experts) {
-      places[i]->push_back(detail::load_delta(backend, expert.deltas[i], options));
+      places[i]->push_back(detail::load_delta(backend, expert.deltas[i], options, w.expert_block.memory()));
     }
   }
   for (const ExpertSource& expert : experts) {

@@ -7,9 +7,12 @@
 #include <finteam/layer/feed_forward.hpp>
 
 #include <cstring>
+#include <memory>
+#include <memory_resource>
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace finteam::inline FINTEAM_ABI {
@@ -45,9 +48,31 @@ struct OwnWeights {
   std::vector<typename B::Matrix> embed_tokens, lm_head;  ///< [v, d], none or one
 };
 
+/// One block for many small matrices: apart, none would have a huge page. Made for their sum, it takes no more.
+class SharedBlock {
+ public:
+  SharedBlock() = default;
+  SharedBlock(std::size_t bytes, std::pmr::memory_resource* memory)
+      : block_(bytes, memory),
+        rest_(std::make_unique<std::pmr::monotonic_buffer_resource>(block_.data(), bytes, memory)) {}
+  SharedBlock(SharedBlock&&) noexcept = default;
+  SharedBlock& operator=(SharedBlock&& other) noexcept {  // what lies in the old block may go after this
+    std::swap(block_, other.block_);
+    std::swap(rest_, other.rest_);
+    return *this;
+  }
+  /// For what does not outlive this.
+  [[nodiscard]] std::pmr::memory_resource* memory() const noexcept { return rest_.get(); }
+
+ private:
+  Buffer block_;
+  std::unique_ptr<std::pmr::monotonic_buffer_resource> rest_;
+};
+
 /// A whole decoder. Tied embeddings: lm_head is absent, and embed_tokens serves as both.
 template <Backend B>
 struct DecoderWeights {
+  SharedBlock expert_block{};       ///< what experts on this base add, which lies below
   typename B::Matrix embed_tokens;  ///< [v, d]
   std::vector<BlockWeights<B>> blocks;
   NormWeights<B> norm;
@@ -80,7 +105,8 @@ template <Backend B, class Matrix, class Vector>
   std::size_t next = 0;
   const auto matrix = [&] { return matrix_of(weights[next++]); };
   const auto vector = [&] { return vector_of(weights[next++]); };
-  DecoderWeights<B> w{.embed_tokens = matrix(), .blocks = {}, .norm = {}, .own_lm_head = {}, .packed = {}};
+  DecoderWeights<B> w{
+      .expert_block = {}, .embed_tokens = matrix(), .blocks = {}, .norm = {}, .own_lm_head = {}, .packed = {}};
   w.blocks.reserve(static_cast<std::size_t>(config.layers));
   for (index_t l = 0; l < config.layers; ++l) {
     w.blocks.push_back({.input_norm = {vector()},

@@ -48,20 +48,17 @@ void attention(B& b, const AttentionWeights<B>& w, std::span<const Site> sites, 
                const RowScales<typename B::Space>& norm, float eps, MatrixView<float, typename B::Space> x) {
   const index_t t = x.extent(0), h = s.y.extent(1), g = (s.qkv.extent(1) - h) / 2;
   const auto qkv = s.qkv.view().rows(0, t), y = s.y.view().rows(0, t);
-  b.prepare_normed(x, norm, eps, w.qkv_proj, input);
-  b.matmul(input, w.qkv_proj, Write::overwrite, detail::flat(qkv));
-  add_deltas<B>(
-      b, w.qkv_deltas, delta,
-      [&](const auto& a, auto& in, const Chosen& chosen) { b.prepare_normed(x, norm, eps, a, in, chosen); },
-      detail::flat(qkv));
+  linear<B>(
+      b, w.qkv_proj, w.qkv_deltas, input, delta,
+      [&](const auto& m, auto& in, const Chosen& chosen) { b.prepare_normed(x, norm, eps, m, in, chosen); },
+      Write::overwrite, detail::flat(qkv));
   b.rope(s.cosine.view().rows(0, t), s.sine.view().rows(0, t), detail::heads(qkv, 0, h + g));
   b.cache_write(sites, detail::heads(qkv, h, g), detail::heads(qkv, h + g, g), cache);
   b.attention(sites, detail::heads(qkv, 0, h), cache, 1.0F / std::sqrt(static_cast<float>(y.extent(2))), y);
-  b.prepare(detail::flat(y), w.o_proj, input);
-  b.matmul(input, w.o_proj, Write::accumulate, x);
-  add_deltas<B>(
-      b, w.o_deltas, delta,
-      [&](const auto& a, auto& in, const Chosen& chosen) { b.prepare(detail::flat(y), a, in, chosen); }, x);
+  linear<B>(
+      b, w.o_proj, w.o_deltas, input, delta,
+      [&](const auto& m, auto& in, const Chosen& chosen) { b.prepare(detail::flat(y), m, in, chosen); },
+      Write::accumulate, x);
 }
 
 }  // namespace finteam::inline FINTEAM_ABI

@@ -103,10 +103,9 @@ void feed_forward(B& b, const FeedForwardWeights<B>& w, FeedForwardScratch<B>& s
   }
   b.prepare_normed(x, norm, eps, only.gate_up_proj, input);
   b.matmul_swiglu(input, only.gate_up_proj, plus, y);
-  b.prepare(y, only.down_proj, input);
-  b.matmul(input, only.down_proj, Write::accumulate, x);
-  add_deltas<B>(
-      b, w.down_deltas, delta, [&](const auto& a, auto& in, const Chosen& chosen) { b.prepare(y, a, in, chosen); }, x);
+  linear<B>(
+      b, only.down_proj, w.down_deltas, input, delta,
+      [&](const auto& m, auto& in, const Chosen& chosen) { b.prepare(y, m, in, chosen); }, Write::accumulate, x);
 }
 
 }  // namespace finteam::inline FINTEAM_ABI

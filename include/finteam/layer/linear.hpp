@@ -19,8 +19,9 @@ struct LinearDelta {
     index_t inner = 0, outer = 0;
     float scale = 1;
   };
-  std::vector<typename B::Matrix> a;  ///< none or one: [Σ r, k], of all pairs, which read the same x
+  std::vector<typename B::Matrix> a;  ///< none or one: [Σ r, k], of all pairs, which read the same x; each r even
   std::vector<Up> ups;
+  std::vector<std::byte> zeros{};         ///< a row that makes an odd r even
   std::vector<typename B::Matrix> whole;  ///< none or one: [n, k]
 };
 
@@ -57,38 +58,76 @@ struct DeltaScratch {
   using Tensor = decltype(std::declval<B&>().template tensor<float, R>({}, nullptr));
   std::vector<Chosen> experts;            ///< by expert: the rows of this step that it is added to, at what weight
   std::vector<std::int32_t> row_experts;  ///< by row: whose norms it has, or -1; empty where nobody has any
-  typename B::Input input;                ///< up to t rows of the widest k
+  bool apart = true;                      ///< no row has two experts
+  std::vector<typename B::Input> inputs;  ///< by expert: up to t rows of the widest k
+  std::vector<Product<B>> products;       ///< that run side by side, room for those of all experts
   Tensor<2> inner;                        ///< [t, most Σ r]
   Tensor<2> plus;                         ///< [t, 2f]: what is added before SwiGLU
 };
 
-/// y[t,:] += Σ_k weight[t,k] · delta_k(x[t,:]), k over s.experts. deltas: by expert, or none; prepare(w, input, chosen)
-/// writes the chosen rows of x as products with w read them. y [t, n]. Source of the pair: Hu et al. 2021, eq. 3.
+namespace detail {
+
+/// As add_deltas, of the experts [first, last), no two of which have a row in common: all side by side.
+template <Backend B, class Prepare>
+void add_deltas_at_once(B& b, std::span<const LinearDelta<B>> deltas, std::size_t first, std::size_t last,
+                        DeltaScratch<B>& s, Prepare&& prepare, MatrixView<float, typename B::Space> y) {
+  using View = MatrixView<float, typename B::Space>;
+  const auto columns = [](View x, index_t from, index_t n) {
+    return View(x.data() + from, {x.extent(0), n}, x.strides());
+  };
+  const auto each = [&](auto&& f) {
+    for (std::size_t k = first; k < last; ++k) {
+      if (!s.experts[k].rows.empty()) f(deltas[k], s.experts[k], s.inputs[k]);
+    }
+  };
+  s.products.clear();
+  each([&](const LinearDelta<B>& delta, const Chosen& chosen, auto& input) {
+    for (const auto& a : delta.a) {
+      prepare(a, input, chosen);
+      s.products.push_back({&input, &a, Write::overwrite, columns(s.inner.view(), 0, a.rows()), {.rows = chosen.rows}});
+    }
+  });
+  if (!s.products.empty()) b.matmul(s.products);
+  s.products.clear();
+  each([&](const LinearDelta<B>& delta, const Chosen& chosen, auto& input) {
+    for (const auto& a : delta.a) {
+      b.prepare(columns(s.inner.view(), 0, a.rows()), delta.ups.front().b, input, {.rows = chosen.rows});
+    }
+    for (const auto& up : delta.ups) {
+      Chosen scaled = chosen;
+      scaled.scale *= up.scale;
+      s.products.push_back({&input, &up.b, Write::accumulate, columns(y, up.outer, up.b.rows()), scaled, up.inner});
+    }
+    for (const auto& whole : delta.whole) {
+      prepare(whole, input, chosen);
+      s.products.push_back({&input, &whole, Write::accumulate, y, chosen});
+    }
+  });
+  if (!s.products.empty()) b.matmul(s.products);
+}
+
+}  // namespace detail
+
+/// y[t,:] += Σ_k weight[t,k] · delta_k(x[t,:]), k over s.experts, in rising order. deltas: by expert, or none;
+/// prepare(w, input, chosen) writes the chosen rows of x as products with w read them. y [t, n]. Source of the pair:
+/// Hu et al. 2021, eq. 3.
 template <Backend B, class Prepare>
 void add_deltas(B& b, std::span<const LinearDelta<B>> deltas, DeltaScratch<B>& s, Prepare&& prepare,
                 MatrixView<float, typename B::Space> y) {
-  const auto columns = [](MatrixView<float, typename B::Space> x, index_t first, index_t n) {
-    return MatrixView<float, typename B::Space>(x.data() + first, {x.extent(0), n}, x.strides());
-  };
-  for (std::size_t k = 0; k < deltas.size(); ++k) {
-    const Chosen& chosen = s.experts[k];
-    if (chosen.rows.empty()) continue;
-    for (const auto& a : deltas[k].a) {
-      const auto inner = s.inner.view().rows(0, chosen.count(0));
-      prepare(a, s.input, chosen);
-      b.matmul(s.input, a, Write::overwrite, columns(inner, 0, a.rows()));
-      for (const auto& up : deltas[k].ups) {
-        Chosen scaled = chosen;
-        scaled.scale *= up.scale;
-        b.prepare(columns(inner, up.inner, up.b.cols()), up.b, s.input);
-        b.matmul(s.input, up.b, Write::accumulate, columns(y, up.outer, up.b.rows()), scaled);
-      }
-    }
-    for (const auto& whole : deltas[k].whole) {
-      prepare(whole, s.input, chosen);
-      b.matmul(s.input, whole, Write::accumulate, y, chosen);
-    }
+  const std::size_t together = s.apart ? deltas.size() : 1;
+  for (std::size_t k = 0; k < deltas.size(); k += together) {
+    detail::add_deltas_at_once(b, deltas, k, k + together, s, prepare, y);
   }
+}
+
+/// y[t,:] (+)= w · x[t,:] + Σ_k weight[t,k] · delta_k(x[t,:]): a linear layer. w [n, k], input: room for x; the rest as
+/// above.
+template <Backend B, class Prepare>
+void linear(B& b, const typename B::Matrix& w, std::span<const LinearDelta<B>> deltas, typename B::Input& input,
+            DeltaScratch<B>& s, Prepare&& prepare, Write write, MatrixView<float, typename B::Space> y) {
+  prepare(w, input, Chosen{});
+  b.matmul(input, w, write, y);
+  add_deltas<B>(b, deltas, s, prepare, y);
 }
 
 }  // namespace finteam::inline FINTEAM_ABI

@@ -130,6 +130,10 @@ class TileRow {
     alignas(64) std::array<std::byte, 64> pairs;
     simd::pack_bf16<Arch>(first, second).store(pairs.data());
     std::byte* to = tile_ + (j / 2 * rows_ + r_) * 4;
+    if (rows_ == 1) {
+      std::memcpy(to, pairs.data(), static_cast<std::size_t>(2 * count));
+      return;
+    }
     for (index_t i = 0; i < count / 2; ++i) std::memcpy(to + 4 * i * rows_, pairs.data() + 4 * i, 4);
   }
 

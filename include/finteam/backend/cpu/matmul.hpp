@@ -14,31 +14,24 @@ namespace detail {
 template <class Arch>
 class MatmulJob {
  public:
-  MatmulJob(const CpuInput<Arch>& x, const PackedMatrix& w, Write write, const Chosen& chosen,
-            MatrixView<float> y) noexcept
-      : x_(x), w_(w), write_(write), chosen_(chosen), y_(y) {}
+  template <class B>
+  explicit MatmulJob(const Product<B>& p) noexcept
+      : x_(*p.input), w_(*p.w), write_(p.write), chosen_(p.chosen), y_(p.y), first_(p.first) {}
   /// Paired: y = silu(plus + gate) · (plus + up).
   MatmulJob(const CpuInput<Arch>& x, const PackedMatrix& w, MatrixView<const float> plus, MatrixView<float> y) noexcept
       : x_(x), w_(w), plus_(plus), y_(y) {}
 
-  void run(const ExecutorRef& executor) const {
-    const index_t pairs = (w_.panels() + 1) / 2;
+  /// Pairs of panels: what is handed to a thread at least.
+  [[nodiscard]] index_t pairs() const noexcept { return (w_.panels() + 1) / 2; }
+
+  /// Pairs that are worth handing to a thread. Runs of weights are as long as balance allows.
+  [[nodiscard]] index_t least_pairs() const noexcept {
     const index_t least = worthwhile_work / std::max<index_t>(x_.rows() * w_.cols() * 2 * panel_outputs, 1) + 1;
-    for_halving_chunks(executor, pairs, std::max(least, pairs_in(stream_bytes)),
-                       [this](index_t first, index_t last) { chunk(first, last); });
+    return std::max(least, pairs_in(stream_bytes));
   }
 
- private:
-  /// Runs of weights are as long as balance allows. With many rows, a few pairs of panels stay in the second cache
-  /// while the rows go past, and whole tiles send for the next ones.
-  static constexpr index_t stream_bytes = 64 * 1024, cache_bytes = 256 * 1024;
-
-  /// Pairs of panels in so many bytes, at least one.
-  [[nodiscard]] index_t pairs_in(index_t bytes) const noexcept {
-    return std::max<index_t>(bytes / std::max<index_t>(2 * w_.panel_bytes(), 1), 1);
-  }
-
-  void chunk(index_t first, index_t last) const noexcept {
+  /// The outputs of the pairs [first, last).
+  void run(index_t first, index_t last) const noexcept {
     constexpr Format bf16 = kernel_format<Arch>(Format::bf16);
     switch (w_.format()) {
       case Format::f32: return pairs<Format::f32>(first, last);
@@ -52,7 +45,16 @@ class MatmulJob {
     }
   }
 
-  /// The pairs [first, last).
+ private:
+  /// With many rows, a few pairs of panels stay in the second cache while the rows go past, and whole tiles send for
+  /// the next ones.
+  static constexpr index_t stream_bytes = 64 * 1024, cache_bytes = 256 * 1024;
+
+  /// Pairs of panels in so many bytes, at least one.
+  [[nodiscard]] index_t pairs_in(index_t bytes) const noexcept {
+    return std::max<index_t>(bytes / std::max<index_t>(2 * w_.panel_bytes(), 1), 1);
+  }
+
   template <Format F>
   void pairs(index_t first, index_t last) const noexcept {
     // one tile of rows is one pass over the weights: nothing to keep, and their stream is ahead by itself
@@ -89,6 +91,7 @@ class MatmulJob {
   template <Format F, std::size_t Rows>
   void rows(index_t t, index_t first, index_t last, Ahead& ahead) const noexcept {
     constexpr index_t panels = TileShape<Arch>::panels(F, Rows), size = Rows * 16;
+    const std::byte* const x = x_.tile(t) + index_t{Rows} * input_row_bytes<Arch>(F, first_);
     alignas(64) std::array<float, 2 * size> sums;
     Ahead none;
     for (index_t p = first; p < last; p += 2) {
@@ -96,7 +99,7 @@ class MatmulJob {
       for (index_t c = 0; c < count; c += panels) {
         // the last panel of an odd number stands for both
         const index_t stride = count == 1 ? 0 : w_.panel_bytes();
-        Tile<Arch, F, Rows>::run(x_.tile(t), w_.panel(p + c), stride, w_.cols(), sums.data() + c * size,
+        Tile<Arch, F, Rows>::run(x, w_.panel(p + c), stride, w_.cols(), sums.data() + c * size,
                                  Rows == TileShape<Arch>::most ? ahead : none);
       }
       for (index_t r = 0; r < index_t{Rows}; ++r) {
@@ -145,7 +148,27 @@ class MatmulJob {
   Chosen chosen_{};
   MatrixView<const float> plus_{};
   MatrixView<float> y_;
+  index_t first_ = 0;  // of a row of x
 };
+
+/// Runs products side by side, their pairs of panels one after the other: job(p) is the MatmulJob of p.
+template <class P, class Job>
+void run_products(const ExecutorRef& executor, std::span<const P> products, Job&& job) {
+  index_t pairs = 0, least = 1;
+  for (const P& p : products) {
+    pairs += job(p).pairs();
+    least = std::max(least, job(p).least_pairs());
+  }
+  for_halving_chunks(executor, pairs, least, [&](index_t first, index_t last) {
+    for (const P& p : products) {
+      const auto& of_p = job(p);
+      const index_t count = of_p.pairs();
+      if (first < count && last > 0) of_p.run(std::max<index_t>(first, 0), std::min(last, count));
+      first -= count;
+      last -= count;
+    }
+  });
+}
 
 /// y[row(t),:] = w[tokens[t],:], out of the panels.
 inline void unpack_rows(const ExecutorRef& executor, const PackedMatrix& w, std::span<const std::int32_t> tokens,
