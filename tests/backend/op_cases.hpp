@@ -185,6 +185,11 @@ std::vector<Output> run(B& backend, const Shape& s, Batch batch, Kept how, std::
   std::vector<float> plus = input(2 * s.f, 13);
   backend.matmul_swiglu(in, gate_up, matrix(plus, 2 * s.f), matrix(swiglu, s.f));
   keep("matmul_swiglu, with more", swiglu);
+  std::vector<float> gates = input(s.f, 14), ups = input(s.f, 15);
+  backend.swiglu(matrix(gates, s.f), matrix(ups, s.f), matrix(swiglu, s.f));
+  keep("swiglu", swiglu);
+  backend.swiglu(matrix(gates, s.f), matrix(ups, s.f), matrix(gates, s.f));
+  keep("swiglu, in place", gates);
   const std::array<finteam::RawTensor, 3> stack{gate.raw(), weight.raw(), up.raw()};
   const auto stacked = backend.matrix(stack, finteam::Join::stacked, how.weights, memory);
   std::vector<float> three(static_cast<std::size_t>(batch.count * (2 * s.f + s.n)));
