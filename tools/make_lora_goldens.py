@@ -4,7 +4,7 @@
     python tools/make_lora_goldens.py          (seconds on one core; the tests only read what it wrote)
 
 Every adapter turns on what the others do not: rank_pattern and alpha_pattern, rsLoRA, a subset of modules, lm_head,
-modules_to_save. golden.safetensors holds ids [T] and, for each adapter, logits [T, v]; `base.logits` without one, and
+modules_to_save of matrices, of norms. golden.safetensors holds ids [T] and, for each adapter, logits [T, v]; `base.logits` without one, and
 `inside.logits` of the base with 0.25, 0.75 of the deltas of `patterns` and `rslora` in every weight. golden.json says how
 far each mistake would miss; the script fails unless all miss by more than 100 of the tests' tolerances.
 """
@@ -32,6 +32,8 @@ ADAPTERS = {
     "rslora": LoraConfig(r=9, lora_alpha=2, use_rslora=True, target_modules=["q_proj", "v_proj"]),
     "saved": LoraConfig(r=3, lora_alpha=6, target_modules=["o_proj", "gate_proj"],
                         modules_to_save=["embed_tokens", "lm_head"]),
+    "norms": LoraConfig(r=2, lora_alpha=4, target_modules=["v_proj", "down_proj"],
+                        modules_to_save=["input_layernorm", "post_attention_layernorm", "norm"]),
 }
 
 
@@ -67,12 +69,12 @@ def mistakes(name):
         yield "rank_pattern_left_out_of_scale", scaled(adapted(name), lambda s, m: s * m.r["default"] / config.r)
     if name == "rslora":
         yield "scale_by_rank", scaled(adapted(name), lambda s, m: config.lora_alpha / config.r)
-    if name == "saved":
+    if config.modules_to_save:
         base = open_model(BASE)
-        for key in ("embed_tokens", "lm_head"):
+        for key in config.modules_to_save:
             wrong = adapted(name)
             for full, module in wrong.named_modules():
-                if full.endswith(key) and hasattr(module, "modules_to_save"):
+                if full.split(".")[-1] == key and hasattr(module, "modules_to_save"):
                     original = base.get_submodule(full.removeprefix("base_model.model."))
                     module.modules_to_save["default"] = copy.deepcopy(original)
             yield f"own_{key}_left_out", wrong

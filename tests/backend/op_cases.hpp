@@ -197,6 +197,11 @@ std::vector<Output> run(B& backend, const Shape& s, Batch batch, Kept how, std::
   backend.matmul(products);
   keep("matmul, several", later);
   keep("matmul, several, the last", beside);
+  std::vector<float> gates = input(s.f, 16), ups = input(s.f, 17);
+  backend.swiglu(matrix(gates, s.f), matrix(ups, s.f), matrix(swiglu, s.f));
+  keep("swiglu", swiglu);
+  backend.swiglu(matrix(gates, s.f), matrix(ups, s.f), matrix(gates, s.f));
+  keep("swiglu, in place", gates);
   const std::array<finteam::RawTensor, 3> stack{gate.raw(), weight.raw(), up.raw()};
   const auto stacked = backend.matrix(stack, finteam::Join::stacked, how.weights, memory);
   std::vector<float> three(static_cast<std::size_t>(batch.count * (2 * s.f + s.n)));

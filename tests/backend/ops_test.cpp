@@ -191,8 +191,8 @@ TEMPLATE_TEST_CASE("a key, a value or a query that is not finite makes what sees
   }
 }
 
-TEMPLATE_TEST_CASE("matmul_swiglu is gate times its sigmoid times up, and saturates without NaN", "[backend]",
-                   Reference, Cpu) {
+TEMPLATE_TEST_CASE("matmul_swiglu and swiglu are gate times its sigmoid times up, and saturate without NaN",
+                   "[backend]", Reference, Cpu) {
   TestType backend;
   const float log3 = std::log(3.0F), inf = std::numeric_limits<float>::infinity();
   const Floats gate{{0, log3, -log3, 1000, -1000, -1e30F, inf}, {7, 1}}, up{{5, 4, 4, 2, 2, 2, 1}, {7, 1}};
@@ -206,6 +206,18 @@ TEMPLATE_TEST_CASE("matmul_swiglu is gate times its sigmoid times up, and satura
   const std::array<double, 6> expected = {0, 3.0 * log3, -1.0 * log3, 2000, 0, 0};
   for (std::size_t i = 0; i < 6; ++i) REQUIRE(tolerance::op(DType::f32).holds(y[i], expected[i]));
   REQUIRE(y[6] == inf);
+  Row gates = gate.values, ups = up.values;
+  backend.swiglu(rows(gates, 7), rows(ups, 7), rows(gates, 7));
+  REQUIRE(gates == y);
+}
+
+TEMPLATE_TEST_CASE("swiglu follows the strides of its rows and writes nothing beside them", "[backend]", Reference,
+                   Cpu) {
+  TestType backend;
+  Row gate = {50, 99, 60, 99}, up = {2, 3, 99, 99}, y = {7, 7, 7, 7, 7, 7};
+  backend.swiglu(MatrixView<const float>(gate.data(), {2, 1}, {2, 1}), MatrixView<const float>(up.data(), {2, 1}),
+                 MatrixView<float>(y.data() + 1, {2, 1}, {3, 1}));
+  REQUIRE(y == Row{7, 100, 7, 7, 180, 7});
 }
 
 TEMPLATE_TEST_CASE("a number that is not finite, in a weight or an activation, is NaN in every quantised product",

@@ -21,7 +21,7 @@ using namespace finteam;
 
 namespace {
 
-const std::array<std::string, 3> adapters{"patterns", "rslora", "saved"};
+const std::array<std::string, 4> adapters{"patterns", "rslora", "saved", "norms"};
 using Route = std::vector<float>;
 
 /// llama31 with the adapters of tests/goldens/lora, in one decoder.
@@ -40,7 +40,7 @@ struct Shared {
                   .sequences = 8,
                   .tokens = 64,
                   .pages = 32}),
-        scratch(b, config, 160, std::pmr::get_default_resource(), decoder.deltas()),
+        scratch(b, config, 200, std::pmr::get_default_resource(), decoder.deltas()),
         golden(Safetensors::open(test::golden_folder("lora") / "golden.safetensors")) {
     for (const float id : floats("ids")) ids.push_back(static_cast<std::int32_t>(id));
   }
@@ -110,13 +110,13 @@ void require_parity(const std::vector<float>& ours, const std::vector<float>& ex
 }  // namespace
 
 TEMPLATE_TEST_CASE("logits with an adapter are PEFT's", "[parity]", Reference, Cpu) {
-  Shared<TestType> shared({"patterns", "rslora", "saved"});
-  const auto ours = shared.logits({{1, 0, 0}, {0, 1, 0}, {0, 0, 1}, {}});
+  Shared<TestType> shared({adapters.begin(), adapters.end()});
+  const auto ours = shared.logits({{1, 0, 0, 0}, {0, 1, 0, 0}, {0, 0, 1, 0}, {0, 0, 0, 1}, {}});
   for (std::size_t k = 0; k < adapters.size(); ++k) {
     CAPTURE(adapters[k]);
     require_parity(ours[k], shared.floats(adapters[k] + ".logits"));
   }
-  require_parity(ours[3], shared.floats("base.logits"));
+  require_parity(ours[4], shared.floats("base.logits"));
 }
 
 TEMPLATE_TEST_CASE("deltas summed by weights are the model whose matrices have those sums", "[parity]", Reference,
@@ -128,13 +128,16 @@ TEMPLATE_TEST_CASE("deltas summed by weights are the model whose matrices have t
 TEST_CASE("an expert's bits do not depend on the experts beside it, nor on threads", "[law3]") {
   const Weights weights = GENERATE(Weights::stored, Weights::bf16, Weights::int8, Weights::int4);
   ThreadPool pool(3);
-  Shared<Cpu> alone({"rslora"}, weights), three({"patterns", "rslora", "saved"}, weights, Cpu{ExecutorRef(pool)});
+  Shared<Cpu> alone({"rslora"}, weights), norms({"norms"}, weights),
+      four({adapters.begin(), adapters.end()}, weights, Cpu{ExecutorRef(pool)});
   const auto one = alone.logits({{1}}).front();
-  CHECK(three.logits({{0, 1, 0}}).front() == one);
-  const auto all = three.logits({{1, 0, 0}, {0, 1, 0}, {}, {0, 0, 1}});
+  CHECK(four.logits({{0, 1, 0, 0}}).front() == one);
+  const auto all = four.logits({{1, 0, 0, 0}, {0, 1, 0, 0}, {}, {0, 0, 1, 0}, {0, 0, 0, 1}});
   CHECK(all[1] == one);
-  CHECK(all[0] == three.logits({{1, 0, 0}}).front());
-  CHECK(all[3] == three.logits({{0, 0, 1}}).front());
+  CHECK(all[0] == four.logits({{1, 0, 0, 0}}).front());
+  CHECK(all[2] == alone.logits({{}}).front());
+  CHECK(all[3] == four.logits({{0, 0, 1, 0}}).front());
+  CHECK(all[4] == norms.logits({{1}}).front());
 }
 
 TEST_CASE("no delta, and deltas of weight zero, are the base bit for bit", "[law1]") {
@@ -252,7 +255,37 @@ TEST_CASE("an adapter for another base, of other ranks or without its file is re
   require_refused(twice.path(), config, Code::unsupported, "rank_pattern");
   const AdapterFolder no_rank("rslora", [](Json& json) { json.erase("r"); });
   require_refused(no_rank.path(), config, Code::not_found, "r");
+  require_refused(test::golden_folder("lora") / "norms", narrow, Code::mismatch, "expected [2, 48], found [2, 64]");
   const AdapterFolder bare("rslora", [](Json&) {});
   std::filesystem::remove(bare.path() / "adapter_model.safetensors");
   require_refused(bare.path(), config, Code::not_found, "adapter_model.safetensors");
+}
+
+TEST_CASE("saved norms count only where they differ from the base's, and a linear layer saved whole is refused by name",
+          "[refused]") {
+  const test::Golden golden("llama31");
+  test::TemporaryFolder folder;
+  test::write(folder.path() / "adapter_config.json", R"({"peft_type": "LORA", "r": 1, "lora_alpha": 1})");
+  const auto write = [&](const std::string& name, bool changed, index_t most = 1'000'000) {
+    const RawTensor raw = golden.checkpoint.tensor(name);
+    std::vector<float> values;
+    for (index_t i = 0; i < std::min(raw.size(), most); ++i) values.push_back(raw[i] + (changed && i == 3 ? 0.5F : 0));
+    std::vector<index_t> shape(raw.shape.begin(), raw.shape.end());
+    if (raw.size() > most) shape = {most};
+    test::Floats file;
+    file.add("base_model.model." + name, shape, std::move(values));
+    file.write(folder.path() / "adapter_model.safetensors");
+  };
+  const std::string norm = "model.layers.1.post_attention_layernorm.weight";
+  write(norm, false);
+  CHECK_FALSE(open_lora(folder.path(), golden.checkpoint, golden.config).has_own());
+  write(norm, true);
+  const ExpertSource expert = open_lora(folder.path(), golden.checkpoint, golden.config);
+  REQUIRE(expert.norms.size() == 5);
+  for (std::size_t i = 0; i < 5; ++i) CHECK(expert.norms[i].has_value() == (i == 3));
+  CHECK((*expert.norms[3])[3] == golden.checkpoint.tensor(norm)[3] + 0.5F);
+  write(norm, true, 63);
+  require_refused(folder.path(), golden.config, Code::mismatch, norm + ": expected [64], found [63]");
+  write("model.layers.0.self_attn.q_proj.weight", true);
+  require_refused(folder.path(), golden.config, Code::unsupported, "self_attn.q_proj.weight: expected LoRA pairs");
 }

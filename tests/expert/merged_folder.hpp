@@ -1,5 +1,5 @@
-// Merged checkpoints for a test, in either layout: one model's attention, the feed-forward layers of several as
-// experts, and routers that the test draws.
+// Merged checkpoints for a test: one model's attention, the feed-forward layers of several as experts, in either
+// layout, and routers that the test draws; or such experts and routers for any linear layers.
 #pragma once
 
 #include "random.hpp"
@@ -24,6 +24,7 @@ struct Merged {
   std::map<std::string, Tensor> tensors;
   finteam::Json config;
 
+  Merged() = default;
   /// experts: plain checkpoints of one shape, the first of which gives everything else, too. Router weights are uniform
   /// in ±router.
   Merged(const std::vector<fs::path>& experts, int top_k, double router = 0.3)
@@ -51,10 +52,7 @@ struct Merged {
                                                                           : "w2";
           to = to.substr(0, at) + "block_sparse_moe.experts." + std::to_string(e) + "." + w + ".weight";
         }
-        const finteam::RawTensor raw = from.tensor(name);
-        Tensor& t = tensors[to];
-        t.shape.assign(raw.shape.begin(), raw.shape.end());
-        for (finteam::index_t i = 0; i < raw.size(); ++i) t.values.push_back(raw[i]);
+        tensors[to] = copy(from.tensor(name));
       }
     }
   }
@@ -90,7 +88,41 @@ struct Merged {
     test::write(folder / "config.json", config.dump());
   }
 
+  /// The same checkpoints merged as mergoo does it: experts and a router for each of `linears` ("mlp.up_proj") in
+  /// `blocks`.
+  static Merged of_linears(const std::vector<fs::path>& experts, int top_k, const std::vector<std::string>& linears,
+                           const std::vector<finteam::index_t>& blocks, double router = 0.3) {
+    Merged m;
+    m.config = finteam::parse_json(finteam::MappedFile::open(experts.front() / "config.json").text(), "config.json");
+    m.config["num_experts"] = experts.size();
+    m.config["num_experts_per_tok"] = top_k;
+    m.config["router_layers"] = finteam::Json::array();
+    for (const std::string& linear : linears) m.config["router_layers"].push_back(linear.substr(linear.find('.') + 1));
+    m.config["router_layers_index"] = blocks;
+    const auto n = static_cast<finteam::index_t>(experts.size());
+    const auto first = finteam::Checkpoint::open(experts.front());
+    for (const auto name : first.names()) m.tensors[std::string(name)] = copy(first.tensor(name));
+    Random random(6);
+    for (const finteam::index_t l : blocks) {
+      for (const std::string& linear : linears) {
+        const std::string at = layer(l) + linear + ".";
+        const finteam::index_t k = m.take(at + "weight").shape[1];
+        m.tensors[at + "gate.weight"] = {{n, k}, random.floats(static_cast<std::size_t>(n * k), -router, router)};
+        for (std::size_t e = 0; e < experts.size(); ++e) {
+          const auto from = finteam::Checkpoint::open(experts[e]);
+          m.tensors[at + "experts." + std::to_string(e) + ".weight"] = copy(from.tensor(at + "weight"));
+        }
+      }
+    }
+    return m;
+  }
+
  private:
+  static Tensor copy(const finteam::RawTensor& raw) {
+    Tensor t{{raw.shape.begin(), raw.shape.end()}, {}};
+    for (finteam::index_t i = 0; i < raw.size(); ++i) t.values.push_back(raw[i]);
+    return t;
+  }
   Tensor take(const std::string& name) {
     Tensor t = std::move(tensors.at(name));
     tensors.erase(name);

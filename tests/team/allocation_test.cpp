@@ -143,7 +143,7 @@ TEST_CASE("no topology, gate or guess allocates either", "[law4]") {
 }
 
 TEST_CASE("nor does a merged team's, whatever its routers choose", "[law4]") {
-  const test::MergedTeam folder;
+  const test::MergedTeam folder(test::merged_roles(GENERATE(false, true)));
   const auto team = open_team(folder.path());
   Session desk(team, {.tokens = 300, .labels = 4, .rows = 64});
   const std::string text = "Profit rose 12% in the third quarter, but the outlook for Zürich stays weak";

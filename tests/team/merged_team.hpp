@@ -10,6 +10,14 @@ inline std::vector<fs::path> golden_roles() {
   return {golden_team() / "macro", golden_team() / "micro", golden_team() / "quant"};
 }
 
+/// The same roles behind one router for each feed-forward layer, or for linear layers in these blocks (mergoo).
+inline Merged merged_roles(bool linears = false, const std::vector<finteam::index_t>& blocks = {0, 1}) {
+  if (!linears) return Merged(golden_roles(), 2);
+  return Merged::of_linears(golden_roles(), 2,
+                            {"self_attn.q_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"},
+                            blocks);
+}
+
 /// `change` gets the team.json before it is written.
 class MergedTeam {
  public:
@@ -26,7 +34,7 @@ class MergedTeam {
     change(json);
     write(path() / "team.json", json.dump());
   }
-  explicit MergedTeam(const Merged& merged = Merged(golden_roles(), 2)) : MergedTeam(merged, [](finteam::Json&) {}) {}
+  explicit MergedTeam(const Merged& merged = merged_roles()) : MergedTeam(merged, [](finteam::Json&) {}) {}
 
   [[nodiscard]] const fs::path& path() const noexcept { return folder_.path(); }
 

@@ -68,7 +68,7 @@ double sum(const RoutingTable& table, index_t layer) {
 }  // namespace
 
 TEST_CASE("a merged team answers as its checkpoint does, and says what its routers did", "[team][law1]") {
-  const test::Merged merged(test::golden_roles(), 2);
+  const test::Merged merged = test::merged_roles(GENERATE(false, true));
   const test::MergedTeam folder(merged), alone(merged, as_one_role);
   const auto team = open_team(folder.path()), one = open_team(alone.path());
   CHECK(team.is_merged());
@@ -167,7 +167,7 @@ TEST_CASE("the means of a routing are those of the weights that the decoder's ro
 
 TEST_CASE("a merged team answers the same on any threads, in any chunks, guessing ahead or not", "[law3]") {
   const Weights weights = GENERATE(Weights::stored, Weights::int4);
-  const test::MergedTeam folder;
+  const test::MergedTeam folder(test::merged_roles(GENERATE(false, true)));
   const auto team = open_team(folder.path(), {.weights = weights});
   const Answers expected = answers(team);
   ThreadPool pool(3);
@@ -181,6 +181,19 @@ TEST_CASE("a merged team answers the same on any threads, in any chunks, guessin
   check(drafted);
   CHECK(drafted.greedy.drafted + drafted.sampled.drafted > drafted.greedy.kept + drafted.sampled.kept);
   check(answers(team, {}, {}, Draft::favourite));
+}
+
+TEST_CASE("blocks without routers do not count in what a merged team's roles weigh", "[team]") {
+  const test::MergedTeam folder(test::merged_roles(true, {1}));
+  const auto team = open_team(folder.path());
+  Session desk(team);
+  const View view = desk.classify("direction", headline);
+  CHECK(sum(view.routing.prompt, 0) == 0);
+  CHECK(std::abs(sum(view.routing.prompt, 1) - 1) < 1e-6);
+  for (std::size_t k = 0; k < 3; ++k) {
+    CHECK(view.roles[k].weight == view.routing.prompt(1, static_cast<index_t>(k)));
+    CHECK(view.roles[k].weight > 0.05);
+  }
 }
 
 TEST_CASE("a merged team of one role's copies is that role", "[law1]") {
@@ -208,9 +221,9 @@ TEST_CASE("asking all roles of a merged team asks the same", "[team]") {
 
 TEST_CASE("a merged team takes the memory that was planned, packed or mapped", "[team]") {
   const Weights weights = GENERATE(Weights::stored, Weights::int4);
-  const bool fused = GENERATE(false, true);
-  test::Merged merged(test::golden_roles(), 2);
-  if (fused) merged.fuse();
+  const int layout = GENERATE(0, 1, 2);
+  test::Merged merged = test::merged_roles(layout == 2);
+  if (layout == 1) merged.fuse();
   const test::MergedTeam folder(merged);
   const auto near = [](std::size_t taken, std::uint64_t planned) {
     const auto a = static_cast<double>(taken), b = static_cast<double>(planned);

@@ -218,3 +218,41 @@ TEST_CASE("a shared base that does not fit is refused by name", "[refused]") {
       },
       Code::mismatch, "mix_in");
 }
+
+TEST_CASE("a role whose adapter saved a norm speaks with it, and cannot be summed inside", "[team][refused]") {
+  const auto save_norm = [](const test::fs::path& role, float plus) {
+    const Checkpoint base = Checkpoint::open(role / ".." / "base");
+    const auto adapter = Safetensors::open(role / "adapter_model.safetensors");
+    test::Floats file;
+    const auto add = [&](const std::string& name, const RawTensor& raw, float more) {
+      std::vector<float> values;
+      for (index_t i = 0; i < raw.size(); ++i) values.push_back(raw[i] + more);
+      file.add(name, {raw.shape.begin(), raw.shape.end()}, std::move(values));
+    };
+    for (const auto name : adapter.names()) add(std::string(name), adapter.tensor(name), 0);
+    add("base_model.model.model.norm.weight", base.tensor("model.norm.weight"), plus);
+    file.write(role / "with_norm");
+    std::filesystem::rename(role / "with_norm", role / "adapter_model.safetensors");
+  };
+  const auto views = [](const test::SharedFolder& folder) {
+    const auto team = open_team(folder.path());
+    Session desk(team);
+    return desk.classify("sentiment", "Profit rose 12%.", {.wake = Wake::all});
+  };
+  const test::SharedFolder plain, same, other, summed(inside);
+  save_norm(same.path() / "quant", 0);
+  save_norm(other.path() / "quant", 0.5F);
+  save_norm(summed.path() / "quant", 0.5F);
+  const View expected = views(plain), unchanged = views(same), changed = views(other);
+  CHECK(unchanged.probabilities == expected.probabilities);
+  CHECK(changed.roles[0].probabilities == expected.roles[0].probabilities);
+  CHECK(changed.roles[1].probabilities == expected.roles[1].probabilities);
+  CHECK(changed.roles[2].probabilities != expected.roles[2].probabilities);
+  try {
+    (void)open_team(summed.path());
+    FAIL("was not refused");
+  } catch (const Error& e) {
+    CHECK(e.code() == Code::unsupported);
+    CHECK(std::string(e.what()).find("role quant: expected nothing but deltas") != std::string::npos);
+  }
+}

@@ -181,6 +181,10 @@ concept Backend = requires(B& b, const typename B::Matrix& w, typename B::Input&
   /// [t, 2n], or no rows for 0, y [t, n], overwritten. Source: Shazeer 2020, eq. 6.
   b.matmul_swiglu(input, w, x, y);
 
+  /// y[t,i] = silu(gate[t,i]) · up[t,i], of what separate products gave. gate, up, y [t, f], y overwritten; y may be
+  /// either. Rows may lie apart.
+  b.swiglu(x, x, y);
+
   /// Rotates the pairs (x[i], x[i + e/2]) of every head by the angle whose cosine and sine are given.
   /// cosine, sine [t, e/2], x [t, heads, e], in place. Source: Su et al. 2021, in the half-split order of transformers.
   b.rope(x, x, y3);

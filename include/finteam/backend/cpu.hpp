@@ -119,6 +119,12 @@ class BasicCpu {
         executor_, std::span(&job, 1), [](const auto& j) -> const auto& { return j; });
   }
 
+  /// y[t,i] = silu(gate[t,i]) · up[t,i]
+  void swiglu(MatrixView<const float> gate, MatrixView<const float> up, MatrixView<float> y) const {
+    for_rows(y.extent(0), 16 * y.extent(1),
+             [&](index_t t) { detail::swiglu_row<Arch>(&gate(t, 0), &up(t, 0), y.extent(1), &y(t, 0)); });
+  }
+
   /// The pair (a, b) = (x[i], x[i + e/2]) of every head becomes (a·cos - b·sin, b·cos + a·sin).
   void rope(MatrixView<const float> cosine, MatrixView<const float> sine, TensorView<float, 3> x) const {
     for_rows(x.extent(0), 4 * x.extent(1) * x.extent(2), [&](index_t t) {

@@ -150,6 +150,17 @@ class Reference {
     }
   }
 
+  /// y[t,i] = silu(gate[t,i]) · up[t,i]
+  void swiglu(MatrixView<const float> gate, MatrixView<const float> up, MatrixView<float> y) const {
+    const FpEnvironment environment;
+    for (index_t t = 0; t < y.extent(0); ++t) {
+      for (index_t i = 0; i < y.extent(1); ++i) {
+        const double z = static_cast<double>(gate(t, i));
+        y(t, i) = static_cast<float>(z / (1 + std::exp(-z)) * static_cast<double>(up(t, i)));
+      }
+    }
+  }
+
   /// The pair (a, b) = (x[i], x[i + e/2]) of every head becomes (a·cos - b·sin, b·cos + a·sin).
   void rope(MatrixView<const float> cosine, MatrixView<const float> sine, TensorView<float, 3> x) const {
     const FpEnvironment environment;

@@ -38,16 +38,17 @@ class StepScratch {
                              .cosine = b.template tensor<float, 2>({rows, c.e / 2}, memory),
                              .sine = b.template tensor<float, 2>({rows, c.e / 2}, memory)},
                .feed_forward = {.y = b.template tensor<float, 2>({rows, c.f}, memory),
-                                .n = b.template tensor<float, 2>({routed_rows(c, rows), c.d}, memory),
-                                .logits = b.template tensor<float, 2>({routed_rows(c, rows), c.experts}, memory),
-                                .scores = std::vector<double>(static_cast<std::size_t>(c.experts)),
-                                .chosen = chosen_rows(c.is_routed() ? c.experts : 0, rows)},
+                                .up = b.template tensor<float, 2>({c.routes_linears() ? rows : 0, c.f}, memory)},
                .delta = {.experts = std::vector<Chosen>(static_cast<std::size_t>(deltas.experts)),
                          .row_experts = {},
                          .inputs = {},
                          .products = {},
                          .inner = b.template tensor<float, 2>({rows, deltas.rank}, memory),
-                         .plus = b.template tensor<float, 2>({deltas.before_swiglu ? rows : 0, 2 * c.f}, memory)}},
+                         .plus = b.template tensor<float, 2>({deltas.before_swiglu ? rows : 0, 2 * c.f}, memory)},
+               .router = {.n = b.template tensor<float, 2>({routed_rows(c, rows), c.d}, memory),
+                          .logits = b.template tensor<float, 2>({routed_rows(c, rows), c.experts}, memory),
+                          .scores = std::vector<double>(static_cast<std::size_t>(c.experts)),
+                          .chosen = chosen_rows(c.is_routed() ? c.experts : 0, rows)}},
         routing_({c.is_routed() ? c.layers : 0, rows, c.experts}, memory),
         routed_(chosen_rows(deltas.experts, rows)),
         own_norms_(deltas.own_norms) {
@@ -65,7 +66,7 @@ class StepScratch {
   /// Bytes that are taken from `memory` for that.
   [[nodiscard]] static std::uint64_t bytes(const Config& c, index_t rows, const DeltaShape& deltas = {}) {
     const index_t heads = c.h + 2 * c.g + c.h, plus = deltas.rank + (deltas.before_swiglu ? 2 * c.f : 0);
-    const index_t routed = c.is_routed() ? c.d + (c.layers + 1) * c.experts : 0;
+    const index_t routed = (c.is_routed() ? c.d + (c.layers + 1) * c.experts : 0) + (c.routes_linears() ? c.f : 0);
     return B::Input::bytes(rows, std::max({c.d, c.f, c.h * c.e})) +
            static_cast<std::uint64_t>(deltas.experts) * B::Input::bytes(rows, delta_inputs(c, deltas)) +
            4 * static_cast<std::uint64_t>(rows * (c.d + heads * c.e + c.e + c.f + plus + routed));
@@ -75,7 +76,8 @@ class StepScratch {
   [[nodiscard]] index_t rows() const noexcept { return rows_; }
 
   /// What the routers of a merged checkpoint made of the last step's rows: the weight of each expert, 0 where it was
-  /// not chosen. [layers, rows, experts]; no layers without routers.
+  /// not chosen; the mean over a block's routers, where linear layers have them. [layers, rows, experts]; no layers
+  /// without routers.
   [[nodiscard]] TensorView<const float, 3> routing() const noexcept { return routing_.view(); }
 
  private:
@@ -186,8 +188,10 @@ class Decoder {
     tapped(0);
     for (std::size_t l = 0; l < w_.blocks.size(); ++l) {
       if (const auto code = interrupt.pending()) return code;
-      if (config_.is_routed())
-        s.block_.feed_forward.weights = s.routing_.view().row(static_cast<index_t>(l)).rows(0, t);
+      if (config_.is_routed()) {
+        s.block_.router.weights = s.routing_.view().row(static_cast<index_t>(l)).rows(0, t);
+        detail::fill(0.0F, s.block_.router.weights);
+      }
       block<B>(b, w_.blocks[l], eps_, s.sites_, cache.layer(static_cast<index_t>(l)), s.block_, x);
       tapped(l + 1);
     }

@@ -1,6 +1,7 @@
 // A LoRA adapter as PEFT writes it: adapter_config.json and adapter_model.safetensors. Each linear layer of the base
-// may have a pair A [r, k], B [n, r], which adds scale · B·A·x; modules_to_save are whole matrices instead of the
-// base's. Refused by name: what changes the mathematics otherwise (DoRA, biases, layers that are repeated).
+// may have a pair A [r, k], B [n, r], which adds scale · B·A·x; modules_to_save are an embedding, a head or norms
+// instead of the base's. Refused by name: what changes the mathematics otherwise (DoRA, biases, linear layers saved
+// whole).
 #pragma once
 
 #include <finteam/expert/expert_source.hpp>
@@ -8,9 +9,12 @@
 #include <finteam/file/json_view.hpp>
 #include <finteam/text/pattern.hpp>
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -118,16 +122,17 @@ class LoraFile {
     const std::string b = "base_model.model." + module + ".lora_B.weight";
     if (!file_.contains(a) && !file_.contains(b)) return std::nullopt;
     const index_t r = lora_.rank(module);
-    return LowRankPair{take(a, r, k), take(b, n, r), lora_.scale(module)};
+    return LowRankPair{take(a, std::array{r, k}), take(b, std::array{n, r}), lora_.scale(module)};
   }
 
-  /// A whole matrix in place of the base's, if there is one that differs. PEFT writes what was to be saved under its
-  /// own name, and an embedding or a head that has a pair as `base_layer`, changed or not.
-  [[nodiscard]] std::optional<RawTensor> own(std::string_view name, index_t n, index_t k, const Checkpoint& base) {
+  /// A whole matrix or norm in place of the base's, if there is one that differs. PEFT writes what was to be saved
+  /// under its own name, and an embedding or a head that has a pair as `base_layer`, changed or not.
+  [[nodiscard]] std::optional<RawTensor> own(std::string_view name, std::span<const index_t> shape,
+                                             const Checkpoint& base) {
     const std::string module = "base_model.model." + std::string(name.substr(0, name.rfind(".weight")));
     for (const std::string& key : {module + ".weight", module + ".base_layer.weight"}) {
       if (!file_.contains(key)) continue;
-      const RawTensor raw = take(key, n, k);
+      const RawTensor raw = take(key, shape);
       return same(raw, base.find(name)) ? std::nullopt : std::optional(raw);
     }
     return std::nullopt;
@@ -138,7 +143,8 @@ class LoraFile {
     std::sort(used_.begin(), used_.end());
     for (const auto name : file_.names()) {
       if (std::binary_search(used_.begin(), used_.end(), name)) continue;
-      throw Error(Code::unsupported, where(name), "LoRA pairs of the base's linear layers, embed_tokens and lm_head",
+      throw Error(Code::unsupported, where(name),
+                  "LoRA pairs of the base's linear layers, embed_tokens, lm_head and norms",
                   "a tensor of another name");
     }
     return std::move(file_);
@@ -151,11 +157,10 @@ class LoraFile {
   }
   [[nodiscard]] std::string where(std::string_view name) const { return file_.where() + ": " + printable(name); }
 
-  [[nodiscard]] RawTensor take(const std::string& name, index_t rows, index_t columns) {
+  [[nodiscard]] RawTensor take(const std::string& name, std::span<const index_t> shape) {
     const RawTensor raw = file_.tensor(name);
-    if (raw.shape.size() != 2 || raw.shape[0] != rows || raw.shape[1] != columns) {
-      const index_t expected[] = {rows, columns};
-      throw Error(Code::mismatch, where(name), shape_string(expected), shape_string(raw.shape));
+    if (!std::ranges::equal(raw.shape, shape)) {
+      throw Error(Code::mismatch, where(name), shape_string(shape), shape_string(raw.shape));
     }
     used_.push_back(name);
     return raw;
@@ -192,13 +197,16 @@ class LoraFile {
     }
     deltas.push_back(std::move(delta));
   }
-  auto embed_tokens = file.own(llama_names.embed_tokens, config.v, config.d, base);
-  auto lm_head = file.own(llama_names.lm_head, config.v, config.d, base);
+  const std::array matrix{config.v, config.d};
+  const std::array vector{config.d};
+  auto embed_tokens = file.own(llama_names.embed_tokens, matrix, base);
+  auto lm_head = file.own(llama_names.lm_head, matrix, base);
   if (config.tie_word_embeddings && embed_tokens && !lm_head) {
     throw Error(Code::unsupported, json.where() + ": modules_to_save",
                 "lm_head besides embed_tokens, which the base ties", "embed_tokens alone");
   }
   ExpertSource expert{.deltas = std::move(deltas), .embed_tokens = embed_tokens, .lm_head = lm_head};
+  for (const std::string& name : norm_names(config)) expert.norms.push_back(file.own(name, vector, base));
   expert.file = file.finish();
   return expert;
 }

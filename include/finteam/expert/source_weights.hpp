@@ -125,19 +125,21 @@ inline void refuse_idle_choices(const OpenOptions& options, const Config& config
   return fused.empty() ? ExpertLayout::separate : ExpertLayout::fused;
 }
 
-/// Throws Error for a merge whose every linear layer has a router of its own (mergoo): unsupported, and not_found where
-/// the routers are yet to be trained. Source: mergoo, models/modeling_llama.py.
-inline void refuse_routed_linears(const Checkpoint& checkpoint) {
+/// Throws Error(not_found) for experts of linear layers (mergoo) that no key of config.json speaks of, or whose routers
+/// are yet to be trained. Source: mergoo, composers/composer_moe.py.
+inline void require_linear_routers(const Checkpoint& checkpoint, const Config& config) {
   for (const std::string_view name : checkpoint.names()) {
     const std::size_t at = name.find("_proj.experts.");
     if (at == std::string_view::npos) continue;
+    if (!config.routes_linears()) {
+      throw Error(Code::not_found, config.where, "key \"router_layers\", which names the layers that have experts",
+                  "none, but " + printable(name));
+    }
     const std::string router = std::string(name.substr(0, at)) + "_proj.gate.weight";
     if (!checkpoint.contains(router)) {
       throw Error(Code::not_found, checkpoint.where(router), "the router that weighs " + printable(name),
                   "none: a fresh merge, not yet trained");
     }
-    throw Error(Code::unsupported, checkpoint.where(router), "one router for a feed-forward layer (Mixtral)",
-                "one for a linear layer (mergoo)");
   }
 }
 
@@ -163,8 +165,8 @@ inline void refuse_routed_linears(const Checkpoint& checkpoint) {
                                                             const OpenOptions& options) {
   std::vector<SourceWeight> weights;
   std::vector<std::string> used;
-  detail::refuse_routed_linears(checkpoint);
-  const ExpertLayout layout = config.is_routed() ? detail::expert_layout(checkpoint) : ExpertLayout::separate;
+  detail::require_linear_routers(checkpoint, config);
+  const ExpertLayout layout = config.routes_feed_forward() ? detail::expert_layout(checkpoint) : ExpertLayout::separate;
   for (WeightEntry& entry : weight_table(config, layout)) {
     SourceWeight w{.entry = std::move(entry)};
     w.slice_shape = std::make_shared<const std::array<index_t, 2>>(std::array{w.entry.parts.front().n, w.entry.k});

@@ -5,6 +5,7 @@
 #include <finteam/core/packed.hpp>
 #include <finteam/file/config.hpp>
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -67,7 +68,7 @@ struct WeightEntry {
   std::vector<Part> parts;
   index_t k = 0;  ///< 0 for a vector
   Join join = Join::stacked;
-  std::optional<index_t> expert{};  ///< of a feed-forward layer that has several
+  std::optional<index_t> expert{};  ///< of a feed-forward or linear layer that has several
   bool is_router = false;           ///< kept as it is stored whatever the options say: its errors choose experts
 };
 
@@ -96,13 +97,58 @@ void add_experts(const Config& c, ExpertLayout layout, At&& at, std::vector<Weig
   }
 }
 
+/// Linear layer `linear` [n, k] of block l, whose tensor a plain model names `name`; or its router and its experts.
+template <class At>
+void add_linear(const Config& c, index_t l, std::string_view linear, std::string_view name,
+                std::array<index_t, 2> shape, At&& at, std::vector<WeightEntry>& table) {
+  const auto [n, k] = shape;
+  if (c.routers(l, {&linear, 1}) == 0) {
+    table.push_back({{{at(name), n}}, k});
+    return;
+  }
+  const std::string stem(name.substr(0, name.rfind("weight")));
+  table.push_back({.parts = {{at(stem + "gate.weight"), c.experts}}, .k = k, .is_router = true});
+  for (index_t e = 0; e < c.experts; ++e) {
+    table.push_back({.parts = {{at(stem + "experts." + std::to_string(e) + ".weight"), n}}, .k = k, .expert = e});
+  }
+}
+
+/// The linear layers of block l's attention.
+template <class At>
+void add_attention(const Config& c, index_t l, At&& at, std::vector<WeightEntry>& table) {
+  const TensorNames& names = llama_names;
+  const index_t queries = c.h * c.e, keys = c.g * c.e;
+  if (c.routers(l, attention_linears) == 0) {
+    table.push_back({{{at(names.q_proj), queries}, {at(names.k_proj), keys}, {at(names.v_proj), keys}}, c.d});
+    table.push_back({{{at(names.o_proj), c.d}}, queries});
+    return;
+  }
+  add_linear(c, l, attention_linears[0], names.q_proj, {queries, c.d}, at, table);
+  add_linear(c, l, attention_linears[1], names.k_proj, {keys, c.d}, at, table);
+  add_linear(c, l, attention_linears[2], names.v_proj, {keys, c.d}, at, table);
+  add_linear(c, l, attention_linears[3], names.o_proj, {c.d, queries}, at, table);
+}
+
+/// Those of its feed-forward layer.
+template <class At>
+void add_feed_forward(const Config& c, index_t l, At&& at, std::vector<WeightEntry>& table) {
+  const TensorNames& names = llama_names;
+  if (c.routers(l, feed_forward_linears) == 0) {
+    table.push_back({{{at(names.gate_proj), c.f}, {at(names.up_proj), c.f}}, c.d, Join::paired});
+    table.push_back({{{at(names.down_proj), c.d}}, c.f});
+    return;
+  }
+  add_linear(c, l, feed_forward_linears[0], names.gate_proj, {c.f, c.d}, at, table);
+  add_linear(c, l, feed_forward_linears[1], names.up_proj, {c.f, c.d}, at, table);
+  add_linear(c, l, feed_forward_linears[2], names.down_proj, {c.d, c.f}, at, table);
+}
+
 }  // namespace detail
 
 /// The weights of a decoder of that config, in the order of DecoderWeights. layout: of a merged checkpoint's files.
 [[nodiscard]] inline std::vector<WeightEntry> weight_table(const Config& c,
                                                            ExpertLayout layout = ExpertLayout::separate) {
   const TensorNames& names = llama_names;
-  const index_t queries = c.h * c.e, keys = c.g * c.e;
   std::vector<WeightEntry> table;
   table.push_back({{{std::string(names.embed_tokens), c.v}}, c.d});
   for (index_t l = 0; l < c.layers; ++l) {
@@ -110,15 +156,13 @@ void add_experts(const Config& c, ExpertLayout layout, At&& at, std::vector<Weig
       return std::string(names.layer) + std::to_string(l) + "." + std::string(part);
     };
     table.push_back({{{at(names.input_norm), c.d}}});
-    table.push_back({{{at(names.q_proj), queries}, {at(names.k_proj), keys}, {at(names.v_proj), keys}}, c.d});
-    table.push_back({{{at(names.o_proj), c.d}}, queries});
+    detail::add_attention(c, l, at, table);
     table.push_back({{{at(names.post_attention_norm), c.d}}});
-    if (c.is_routed()) {
+    if (c.routes_feed_forward()) {
       detail::add_experts(c, layout, at, table);
-      continue;
+    } else {
+      detail::add_feed_forward(c, l, at, table);
     }
-    table.push_back({{{at(names.gate_proj), c.f}, {at(names.up_proj), c.f}}, c.d, Join::paired});
-    table.push_back({{{at(names.down_proj), c.d}}, c.f});
   }
   table.push_back({{{std::string(names.norm), c.d}}});
   if (!c.tie_word_embeddings) table.push_back({{{std::string(names.lm_head), c.v}}, c.d});

@@ -40,6 +40,7 @@ struct BlockWeights {
   AttentionWeights<B> attention;
   NormWeights<B> post_attention_norm;
   FeedForwardWeights<B> feed_forward;
+  index_t routers = 0;  ///< of a merged checkpoint
 };
 
 /// What an expert on a shared base has of its own besides what it adds: whole matrices in place of the base's.
@@ -88,13 +89,46 @@ struct DecoderWeights {
 
 namespace detail {
 
-/// A feed-forward layer out of the table's next weights.
+/// Linear layers of block l out of the table's next weights.
 template <Backend B, class Matrix>
-[[nodiscard]] FeedForwardWeights<B> arrange_feed_forward(const Config& config, Matrix&& matrix) {
+[[nodiscard]] std::vector<RoutedLinear<B>> arrange_linears(const Config& config, index_t l,
+                                                           std::span<const std::string_view> linears, Matrix&& matrix) {
+  std::vector<RoutedLinear<B>> all;
+  for (const std::string_view& linear : linears) {
+    const bool routed = config.routers(l, {&linear, 1}) > 0;
+    RoutedLinear<B> w{.experts = {}, .top_k = config.experts_per_token};
+    if (routed) w.router.push_back(matrix());
+    for (index_t i = 0; i < (routed ? config.experts : 1); ++i) w.experts.push_back(matrix());
+    all.push_back(std::move(w));
+  }
+  return all;
+}
+
+/// The attention of block l.
+template <Backend B, class Matrix>
+[[nodiscard]] AttentionWeights<B> arrange_attention(const Config& config, index_t l, Matrix&& matrix) {
+  AttentionWeights<B> w;
+  if (config.routers(l, attention_linears) > 0) {
+    w.linears = arrange_linears<B>(config, l, attention_linears, matrix);
+  } else {
+    w.qkv_proj = matrix();
+    w.o_proj = matrix();
+  }
+  return w;
+}
+
+/// The feed-forward layer of block l.
+template <Backend B, class Matrix>
+[[nodiscard]] FeedForwardWeights<B> arrange_feed_forward(const Config& config, index_t l, Matrix&& matrix) {
   FeedForwardWeights<B> w{.experts = {}, .top_k = config.experts_per_token};
-  if (config.is_routed()) w.router.push_back(matrix());
-  w.experts.reserve(static_cast<std::size_t>(config.experts));
-  for (index_t i = 0; i < config.experts; ++i) w.experts.push_back({.gate_up_proj = matrix(), .down_proj = matrix()});
+  if (config.routers(l, feed_forward_linears) > 0) {
+    w.linears = arrange_linears<B>(config, l, feed_forward_linears, matrix);
+    return w;
+  }
+  if (config.routes_feed_forward()) w.router.push_back(matrix());
+  const index_t experts = config.routes_feed_forward() ? config.experts : 1;
+  w.experts.reserve(static_cast<std::size_t>(experts));
+  for (index_t i = 0; i < experts; ++i) w.experts.push_back({.gate_up_proj = matrix(), .down_proj = matrix()});
   return w;
 }
 
@@ -110,9 +144,10 @@ template <Backend B, class Matrix, class Vector>
   w.blocks.reserve(static_cast<std::size_t>(config.layers));
   for (index_t l = 0; l < config.layers; ++l) {
     w.blocks.push_back({.input_norm = {vector()},
-                        .attention = {.qkv_proj = matrix(), .o_proj = matrix()},
+                        .attention = arrange_attention<B>(config, l, matrix),
                         .post_attention_norm = {vector()},
-                        .feed_forward = arrange_feed_forward<B>(config, matrix)});
+                        .feed_forward = arrange_feed_forward<B>(config, l, matrix),
+                        .routers = config.routers(l)});
   }
   w.norm.scale = vector();
   if (!config.tie_word_embeddings) w.own_lm_head.push_back(matrix());

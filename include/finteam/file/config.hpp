@@ -1,15 +1,17 @@
-// config.json and generation_config.json of the Llama family (2, 3, 3.1, 3.2) and of merged checkpoints (Mixtral), as
-// transformers 4 and 5 write them. Not here: other families, rope's frequencies (layer/rope.hpp), tensors.
+// config.json and generation_config.json of the Llama family (2, 3, 3.1, 3.2) and of merged checkpoints (Mixtral,
+// mergoo), as transformers 4 and 5 write them. Not here: other families, rope's frequencies (layer/rope.hpp), tensors.
 #pragma once
 
 #include <finteam/core/checked.hpp>
 #include <finteam/file/json_view.hpp>
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -37,19 +39,26 @@ struct RopeConfig {
   friend bool operator==(const RopeConfig&, const RopeConfig&) = default;
 };
 
-/// The shape and the constants of a Llama decoder, or of one whose feed-forward layers hold several experts (Mixtral).
+/// The linear layers of a block that can have a router each (mergoo), by the checkpoint's words.
+inline constexpr std::array<std::string_view, 4> attention_linears{"q_proj", "k_proj", "v_proj", "o_proj"};
+inline constexpr std::array<std::string_view, 3> feed_forward_linears{"gate_proj", "up_proj", "down_proj"};
+
+/// The shape and the constants of a Llama decoder, or of one that holds several experts in its feed-forward layers
+/// (Mixtral) or in single linear layers (mergoo).
 struct Config {
   std::string where;       ///< what errors call it: "micro/config.json"
   std::string model_type;  ///< "llama" or "mixtral"
   index_t v = 0;           ///< vocabulary
   index_t d = 0;           ///< model width
   index_t layers = 0;
-  index_t h = 0;                  ///< heads
-  index_t g = 0;                  ///< key/value heads; divides h
-  index_t e = 0;                  ///< head width, even
-  index_t f = 0;                  ///< feed-forward width, of each expert
-  index_t experts = 1;            ///< in each feed-forward layer
-  index_t experts_per_token = 0;  ///< of them, that a router chooses in each layer; 0: no router, and one expert
+  index_t h = 0;                               ///< heads
+  index_t g = 0;                               ///< key/value heads; divides h
+  index_t e = 0;                               ///< head width, even
+  index_t f = 0;                               ///< feed-forward width, of each expert
+  index_t experts = 1;                         ///< in each feed-forward or linear layer that has a router
+  index_t experts_per_token = 0;               ///< of them, that each router chooses; 0: no router, and one expert
+  std::vector<std::string> router_layers{};    ///< linear layers with routers of their own; none: feed-forward layers
+  std::vector<index_t> router_layers_index{};  ///< the blocks where they have them
   index_t max_positions = 0;
   double rms_norm_eps = 0;
   bool tie_word_embeddings = false;  ///< the output matrix is the input embedding
@@ -57,8 +66,24 @@ struct Config {
   std::optional<std::int32_t> bos;  ///< none if the files name none
   std::vector<std::int32_t> eos;    ///< any of them ends a text; empty if the files name none
 
-  /// Whether each feed-forward layer has a router.
+  /// Whether there are routers: one for each feed-forward layer, or for some linear layers.
   [[nodiscard]] bool is_routed() const noexcept { return experts_per_token > 0; }
+  /// Whether each feed-forward layer has one.
+  [[nodiscard]] bool routes_feed_forward() const noexcept { return is_routed() && !routes_linears(); }
+  /// Whether linear layers have routers of their own.
+  [[nodiscard]] bool routes_linears() const noexcept { return !router_layers.empty(); }
+  /// Routers in block l.
+  [[nodiscard]] index_t routers(index_t l) const noexcept {
+    if (routes_feed_forward()) return 1;
+    return routers(l, attention_linears) + routers(l, feed_forward_linears);
+  }
+  /// How many of these linear layers of block l have one.
+  [[nodiscard]] index_t routers(index_t l, std::span<const std::string_view> linears) const noexcept {
+    if (std::ranges::find(router_layers_index, l) == router_layers_index.end()) return 0;
+    return std::ranges::count_if(linears, [&](std::string_view linear) {
+      return std::ranges::find(router_layers, linear) != router_layers.end();
+    });
+  }
 };
 
 namespace detail {
@@ -166,13 +191,43 @@ inline void read_experts(const JsonView& json, Config& c) {
   }
 }
 
+/// What mergoo's config says besides Llama's: routers for linear layers, by name, in some blocks. No names, or no
+/// blocks: a plain model. Refused: adapters behind routers. Source: mergoo 0.0.10, compose_layers.py and composers/.
+inline void read_routed_linears(const JsonView& json, Config& c) {
+  if (const auto x = json.find("adapter_configs")) x->refuse("none: experts of whole matrices", Code::unsupported);
+  const JsonView names = json.at("router_layers"), blocks = json.at("router_layers_index");
+  names.each([&](const JsonView& name) {
+    const std::string linear = name.as_string();
+    const auto is = [&](std::span<const std::string_view> linears) {
+      return std::ranges::find(linears, linear) != linears.end();
+    };
+    if (!is(attention_linears) && !is(feed_forward_linears)) {
+      name.refuse("q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj or down_proj", Code::unsupported);
+    }
+    if (std::ranges::find(c.router_layers, linear) == c.router_layers.end()) c.router_layers.push_back(linear);
+  });
+  blocks.each([&](const JsonView& block) {
+    const auto l = static_cast<index_t>(block.as_int(0, c.layers - 1));
+    if (std::ranges::find(c.router_layers_index, l) == c.router_layers_index.end()) c.router_layers_index.push_back(l);
+  });
+  const index_t experts = static_cast<index_t>(json.at("num_experts").as_int(1, 4096));
+  const index_t top_k = static_cast<index_t>(json.at("num_experts_per_tok").as_int(1, experts));
+  if (c.router_layers.empty() || c.router_layers_index.empty()) {
+    c.router_layers.clear();
+    return;
+  }
+  c.experts = experts;
+  c.experts_per_token = top_k;
+}
+
 }  // namespace detail
 
 /// The Config of a config.json's text. Needed: model_type, vocab_size, hidden_size, num_hidden_layers,
-/// num_attention_heads, intermediate_size, and of Mixtral num_local_experts, num_experts_per_tok and
-/// num_key_value_heads; the rest defaults as transformers' LlamaConfig and MixtralConfig do, but no eos and no bos.
-/// Error(not_found): a key is missing. Error(malformed): a value of another type, or out of its bounds.
-/// Error(unsupported): another model_type, rope type or feature. Error(mismatch): values that contradict each other.
+/// num_attention_heads, intermediate_size, of Mixtral num_local_experts, num_experts_per_tok and num_key_value_heads,
+/// and beside router_layers router_layers_index, num_experts and num_experts_per_tok; the rest defaults as
+/// transformers' LlamaConfig and MixtralConfig do, but no eos and no bos. Error(not_found): a key is missing.
+/// Error(malformed): a value of another type, or out of its bounds. Error(unsupported): another model_type, rope type
+/// or feature. Error(mismatch): values that contradict each other.
 [[nodiscard]] inline Config parse_config(std::string_view text, std::string where) {
   const JsonFile file(text, std::move(where), JsonLimits{.values = 100'000, .bytes = std::size_t{1} << 24});
   const JsonView json = file.root();
@@ -192,8 +247,10 @@ inline void read_experts(const JsonView& json, Config& c) {
   c.v = extent("vocab_size", 10'000'000);
   c.d = extent("hidden_size", 1'000'000);
   c.layers = extent("num_hidden_layers", 1'000);
+  if (!mixtral && json.find("router_layers")) detail::read_routed_linears(json, c);
   if (c.experts * c.layers > 65'536) {
-    json.at("num_local_experts").refuse("at most 65536 experts in all layers", Code::limit_exceeded);
+    json.at(mixtral ? "num_local_experts" : "num_experts")
+        .refuse("at most 65536 experts in all layers", Code::limit_exceeded);
   }
   c.h = extent("num_attention_heads", 10'000);
   c.f = extent("intermediate_size", 10'000'000);

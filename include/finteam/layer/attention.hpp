@@ -3,7 +3,7 @@
 #pragma once
 
 #include <finteam/layer/kv_cache.hpp>
-#include <finteam/layer/linear.hpp>
+#include <finteam/layer/router.hpp>
 
 #include <cmath>
 #include <span>
@@ -16,6 +16,8 @@ template <Backend B>
 struct AttentionWeights {
   typename B::Matrix qkv_proj, o_proj;
   std::vector<LinearDelta<B>> qkv_deltas{}, o_deltas{};
+  /// In their stead, q_proj, k_proj, v_proj and o_proj, where one of them has a router; or none.
+  std::vector<RoutedLinear<B>> linears{};
 };
 
 /// Working memory of one step, for up to t rows.
@@ -38,23 +40,45 @@ template <class T, class Space>
 [[nodiscard]] TensorView<T, 3, Space> heads(TensorView<T, 3, Space> x, index_t first, index_t count) noexcept {
   return {x.data() + first * x.stride(1), {x.extent(0), count, x.extent(2)}, x.strides()};
 }
+
+/// qkv = q_proj, k_proj and v_proj · rms_norm(x), each by its own router, if it has one. qkv [t, (h + 2g)·e],
+/// overwritten.
+template <Backend B>
+void routed_qkv(B& b, std::span<const RoutedLinear<B>> linears, RouterScratch<B>& s, typename B::Input& input,
+                const RowScales<typename B::Space>& norm, float eps, MatrixView<const float, typename B::Space> x,
+                MatrixView<float, typename B::Space> qkv) {
+  const auto n = s.n.view().rows(0, x.extent(0));
+  b.rms_norm(x, norm, eps, n);
+  b.fill(0.0F, qkv);
+  index_t first = 0;
+  for (const RoutedLinear<B>& w : linears.first(3)) {
+    const index_t outputs = w.experts.front().rows();
+    routed_linear<B>(b, w, n, s, input, {qkv.data() + first, {qkv.extent(0), outputs}, qkv.strides()});
+    first += outputs;
+  }
+}
 }  // namespace detail
 
 /// x[t,:] += o_proj · attention(rope(q_proj · n[t,:]), rope(k_proj · n), v_proj · n), n = rms_norm(x), writing keys and
 /// values at `sites`. x [t, d]. Source: Vaswani et al. 2017, eq. 1; grouped queries: Ainslie et al. 2023.
 template <Backend B>
 void attention(B& b, const AttentionWeights<B>& w, std::span<const Site> sites, CacheLayer<typename B::Space> cache,
-               AttentionScratch<B>& s, typename B::Input& input, DeltaScratch<B>& delta,
+               AttentionScratch<B>& s, typename B::Input& input, DeltaScratch<B>& delta, RouterScratch<B>& router,
                const RowScales<typename B::Space>& norm, float eps, MatrixView<float, typename B::Space> x) {
   const index_t t = x.extent(0), h = s.y.extent(1), g = (s.qkv.extent(1) - h) / 2;
   const auto qkv = s.qkv.view().rows(0, t), y = s.y.view().rows(0, t);
-  linear<B>(
-      b, w.qkv_proj, w.qkv_deltas, input, delta,
-      [&](const auto& m, auto& in, const Chosen& chosen) { b.prepare_normed(x, norm, eps, m, in, chosen); },
-      Write::overwrite, detail::flat(qkv));
+  if (w.linears.empty()) {
+    linear<B>(
+        b, w.qkv_proj, w.qkv_deltas, input, delta,
+        [&](const auto& m, auto& in, const Chosen& chosen) { b.prepare_normed(x, norm, eps, m, in, chosen); },
+        Write::overwrite, detail::flat(qkv));
+  } else {
+    detail::routed_qkv<B>(b, w.linears, router, input, norm, eps, x, detail::flat(qkv));
+  }
   b.rope(s.cosine.view().rows(0, t), s.sine.view().rows(0, t), detail::heads(qkv, 0, h + g));
   b.cache_write(sites, detail::heads(qkv, h, g), detail::heads(qkv, h + g, g), cache);
   b.attention(sites, detail::heads(qkv, 0, h), cache, 1.0F / std::sqrt(static_cast<float>(y.extent(2))), y);
+  if (!w.linears.empty()) return routed_linear<B>(b, w.linears.back(), detail::flat(y), router, input, x);
   linear<B>(
       b, w.o_proj, w.o_deltas, input, delta,
       [&](const auto& m, auto& in, const Chosen& chosen) { b.prepare(detail::flat(y), m, in, chosen); },

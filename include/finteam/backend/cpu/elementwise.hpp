@@ -1,4 +1,4 @@
-// The ops that go over rows element by element: RMS norm, rotary positions.
+// The ops that go over rows element by element: RMS norm, SwiGLU, rotary positions.
 // Vector lanes and scalar tails run the same operations, so an element's bits do not depend on where in a row it lies.
 #pragma once
 
@@ -38,6 +38,15 @@ void rms_norm_row(const float* x, const float* s, float eps, index_t d, float* y
   index_t i = 0;
   for (; i + 16 <= d; i += 16) (V::load(x + i) * V::broadcast(scale) * V::load(s + i)).store(y + i);
   for (; i < d; ++i) y[i] = x[i] * scale * s[i];
+}
+
+/// y[i] = silu(gate[i]) · up[i] for one row of f, the bits those that a product's epilogue gives.
+template <class Arch>
+void swiglu_row(const float* gate, const float* up, index_t f, float* y) noexcept {
+  using V = simd::Lanes<Arch>;
+  index_t i = 0;
+  for (; i + 16 <= f; i += 16) (simd::silu(V::load(gate + i)) * V::load(up + i)).store(y + i);
+  for (; i < f; ++i) y[i] = simd::silu(gate[i]) * up[i];
 }
 
 /// (a, b) = (a·c - b·s, b·c + a·s), the subtraction and the addition fused with the second product.

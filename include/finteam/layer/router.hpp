@@ -1,0 +1,76 @@
+// Routers inside a decoder: a layer's own logits choose a few of its experts for every row, and weigh them (law 1).
+// A linear layer may have one (mergoo); so may a whole feed-forward layer (feed_forward.hpp). Host memory only.
+#pragma once
+
+#include <finteam/layer/linear.hpp>
+#include <finteam/mix/gate.hpp>
+
+#include <cmath>
+#include <type_traits>
+#include <vector>
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// Working memory of one step, for up to t rows; empty where a decoder has no routers.
+template <Backend B>
+struct RouterScratch {
+  using Matrix = decltype(std::declval<B&>().template tensor<float, 2>({}, nullptr));
+  Matrix n{};                        ///< rms_norm(x), [t, d]
+  Matrix logits{};                   ///< of the router at hand, [t, experts]
+  std::vector<double> scores{};      ///< of one row, [experts]
+  std::vector<ChosenRows> chosen{};  ///< by expert: the rows that chose it
+  MatrixView<float> weights{};  ///< [t, experts], added to: what the block's routers make of its rows, by their mean
+  float share = 1;              ///< of each in that mean
+};
+
+/// A linear layer of several experts [n, k] behind a router [experts, k], or of one and no router.
+template <Backend B>
+struct RoutedLinear {
+  std::vector<typename B::Matrix> experts;
+  std::vector<typename B::Matrix> router{};  ///< none or one
+  index_t top_k = 0;                         ///< experts that it chooses for a row
+};
+
+/// Sorts rows by the experts that router · x[t,:] chooses: softmax, the top_k largest (ties: the lower index) divided
+/// by their sum, which is the softmax of the top_k largest. x [t, k]. Source: Jiang et al. 2024 (Mixtral), eq. 1;
+/// transformers, MixtralTopKRouter; mergoo, compose_layers.py, MoeLayer.
+template <Backend B>
+void choose_experts(B& b, const typename B::Matrix& router, index_t top_k, MatrixView<const float, typename B::Space> x,
+                    RouterScratch<B>& s, typename B::Input& input) {
+  const auto logits = s.logits.view().rows(0, x.extent(0));
+  b.prepare(x, router, input);
+  b.matmul(input, router, Write::overwrite, logits);
+  for (ChosenRows& expert : s.chosen) expert.clear();
+  if constexpr (std::is_same_v<typename B::Space, Host>) {  // elsewhere no decoder with routers is loaded
+    for (index_t t = 0; t < logits.extent(0); ++t) {
+      for (std::size_t k = 0; k < s.scores.size(); ++k) {
+        s.scores[k] = static_cast<double>(logits(t, static_cast<index_t>(k)));
+      }
+      gate_weights({.top_k = top_k}, s.scores);
+      for (std::size_t k = 0; k < s.scores.size(); ++k) {
+        const auto weight = static_cast<float>(s.scores[k]);
+        float& mean = s.weights(t, static_cast<index_t>(k));
+        mean = std::fma(s.share, weight, mean);
+        if (weight != 0) s.chosen[k].add(static_cast<std::int32_t>(t), weight);
+      }
+    }
+  }
+}
+
+/// y[t,:] += Σ_k weight[t,k] · expert_k · x[t,:] over the experts that the router chooses, in rising order for every
+/// row; the others' weights are not read. One expert without a router weighs 1. x [t, k], y [t, n].
+template <Backend B>
+void routed_linear(B& b, const RoutedLinear<B>& w, MatrixView<const float, typename B::Space> x, RouterScratch<B>& s,
+                   typename B::Input& input, MatrixView<float, typename B::Space> y) {
+  const auto product = [&](const typename B::Matrix& expert, const Chosen& chosen) {
+    b.prepare(x, expert, input, chosen);
+    b.matmul(input, expert, Write::accumulate, y, chosen);
+  };
+  if (w.router.empty()) return product(w.experts.front(), {});
+  choose_experts<B>(b, w.router.front(), w.top_k, x, s, input);
+  for (std::size_t k = 0; k < w.experts.size(); ++k) {
+    if (const Chosen chosen = s.chosen[k].chosen(); !chosen.rows.empty()) product(w.experts[k], chosen);
+  }
+}
+
+}  // namespace finteam::inline FINTEAM_ABI
