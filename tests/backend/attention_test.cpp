@@ -6,7 +6,7 @@
 #include <finteam/layer/kv_cache.hpp>
 
 #include "catch.hpp"
-#include "inputs.hpp"
+#include "op_cases.hpp"
 #include "tolerance.hpp"
 
 #include <cmath>
@@ -17,7 +17,7 @@ using namespace finteam;
 namespace {
 
 /// Heads, and a prompt that ends within a page.
-struct Shape {
+struct Heads {
   index_t h, g, e;
 };
 constexpr index_t prompt = 107;
@@ -28,7 +28,7 @@ using Bits = std::vector<std::uint32_t>;
 struct Rows {
   std::vector<float> k, v, q;
 };
-Rows rows_of(const Shape& s, std::uint64_t seed) {
+Rows rows_of(const Heads& s, std::uint64_t seed) {
   return {inputs::values(prompt * s.g * s.e, 3 * seed), inputs::values(prompt * s.g * s.e, 3 * seed + 1),
           inputs::values(prompt * s.h * s.e, 3 * seed + 2)};
 }
@@ -36,7 +36,7 @@ Rows rows_of(const Shape& s, std::uint64_t seed) {
 /// A cache of one layer, and steps over it.
 template <Backend B>
 struct Bench {
-  Bench(B backend, Shape shape, CacheFormat format)
+  Bench(B backend, Heads shape, CacheFormat format)
       : b(backend),
         s(shape),
         cache(b, {.layers = 1,
@@ -77,7 +77,7 @@ struct Bench {
   }
 
   B b;
-  Shape s;
+  Heads s;
   KvCache<B> cache;
 };
 
@@ -88,15 +88,14 @@ Bits bits(const std::vector<float>& x) {
 }
 
 // heads of a group that fill a tile, part of one, more than one; widths with and without tails
-constexpr std::array<Shape, 6> shapes{{{8, 2, 64}, {3, 3, 16}, {6, 2, 34}, {5, 1, 18}, {13, 1, 8}, {4, 2, 270}}};
-constexpr std::array<CacheFormat, 3> formats{CacheFormat::f32, CacheFormat::bf16, CacheFormat::int8};
+constexpr std::array<Heads, 6> shapes{{{8, 2, 64}, {3, 3, 16}, {6, 2, 34}, {5, 1, 18}, {13, 1, 8}, {4, 2, 270}}};
 
 }  // namespace
 
 TEST_CASE("a prompt's attention has the same bits at once, in any chunks and on any threads", "[law3]") {
-  const CacheFormat format = GENERATE(from_range(formats));
+  const CacheFormat format = GENERATE(from_range(op_cases::cache_formats));
   ThreadPool two(2), three(3);
-  for (const Shape& s : shapes) {
+  for (const Heads& s : shapes) {
     CAPTURE(name(format), s.h, s.g, s.e);
     Bench<Cpu> alone(Cpu(), s, format), on_two(Cpu{ExecutorRef(two)}, s, format),
         on_three(Cpu{ExecutorRef(three)}, s, format);
@@ -113,8 +112,8 @@ TEST_CASE("a prompt's attention has the same bits at once, in any chunks and on 
 }
 
 TEST_CASE("a prompt's attention agrees with the reference", "[backend]") {
-  const CacheFormat format = GENERATE(from_range(formats));
-  for (const Shape& s : shapes) {
+  const CacheFormat format = GENERATE(from_range(op_cases::cache_formats));
+  for (const Heads& s : shapes) {
     CAPTURE(name(format), s.h, s.g, s.e);
     Bench<Cpu> cpu(Cpu(), s, format);
     Bench<Reference> reference(Reference(), s, format);
@@ -127,8 +126,8 @@ TEST_CASE("a prompt's attention agrees with the reference", "[backend]") {
 }
 
 TEST_CASE("rows of several sequences in any order have the bits that they have alone", "[law2][law3]") {
-  const CacheFormat format = GENERATE(from_range(formats));
-  const Shape s{8, 2, 34};
+  const CacheFormat format = GENERATE(from_range(op_cases::cache_formats));
+  const Heads s{8, 2, 34};
   Bench<Cpu> bench(Cpu(), s, format);
   std::vector<Rows> rows;
   std::vector<Bits> alone;
@@ -169,9 +168,9 @@ TEST_CASE("rows of several sequences in any order have the bits that they have a
 }
 
 TEST_CASE("what is not finite reaches the rows that see it and no other, and leaves nothing behind", "[law3]") {
-  const CacheFormat format = GENERATE(from_range(formats));
+  const CacheFormat format = GENERATE(from_range(op_cases::cache_formats));
   const float nan = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();
-  for (const Shape& s : shapes) {
+  for (const Heads& s : shapes) {
     CAPTURE(name(format), s.h, s.g, s.e);
     Bench<Cpu> bench(Cpu(), s, format);
     const auto all = rows_of(s, 3);

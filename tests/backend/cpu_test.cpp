@@ -21,8 +21,6 @@ using op_cases::Shape;
 
 namespace {
 
-std::uint32_t bits(float x) { return std::bit_cast<std::uint32_t>(x); }
-
 void require_same_bits(const std::vector<Output>& a, const std::vector<Output>& b) {
   REQUIRE(a.size() == b.size());
   for (std::size_t o = 0; o < a.size(); ++o) {
@@ -30,7 +28,8 @@ void require_same_bits(const std::vector<Output>& a, const std::vector<Output>& 
     REQUIRE(a[o].values.size() == b[o].values.size());
     for (std::size_t i = 0; i < a[o].values.size(); ++i) {
       REQUIRE_FALSE(std::isnan(a[o].values[i]));
-      if (bits(a[o].values[i]) != bits(b[o].values[i])) FAIL(i << ": " << a[o].values[i] << " " << b[o].values[i]);
+      if (inputs::bits(a[o].values[i]) != inputs::bits(b[o].values[i]))
+        FAIL(i << ": " << a[o].values[i] << " " << b[o].values[i]);
     }
   }
 }
@@ -189,6 +188,6 @@ TEST_CASE("subnormal results survive a host that flushes them", "[law3]") {
   const HostSets host(masked | flush);
   Cpu cpu;
   op_cases::product(cpu, op_cases::matrix(x, 2), w, Write::overwrite, op_cases::matrix(y, 1));
-  REQUIRE(bits(y[0]) == bits(0x1.8p-140F));
+  REQUIRE(inputs::bits(y[0]) == inputs::bits(0x1.8p-140F));
 }
 #endif

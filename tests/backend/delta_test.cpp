@@ -19,7 +19,7 @@ using namespace finteam;
 namespace {
 
 auto* const memory = std::pmr::get_default_resource();
-constexpr std::array<Format, 2> formats{Format::int1, Format::int2};
+constexpr std::array<Format, 2> delta_formats{Format::int1, Format::int2};
 
 /// A difference as a file may hold it: random bits, those beyond a row's end too, and scales at an odd address.
 struct File {
@@ -106,7 +106,7 @@ TEMPLATE_TEST_CASE("the product with a difference, by hand", "[backend]", Refere
 }
 
 TEST_CASE("a packed difference gives back every number, of one scale or of many, of stacked parts", "[backend]") {
-  const Format format = GENERATE(from_range(formats));
+  const Format format = GENERATE(from_range(delta_formats));
   for (const auto& [n, k, rows] : cases) {
     const File a(format, n, k, 1), b(format, n + 3, k, 2, true);
     const std::array<RawDelta, 2> parts{a.raw(), b.raw()};
@@ -137,7 +137,7 @@ TEST_CASE("packed bytes of differences are those of packing version 1", "[backen
 }
 
 TEST_CASE("products with differences agree with the reference for every number of rows", "[backend]") {
-  const Format format = GENERATE(from_range(formats));
+  const Format format = GENERATE(from_range(delta_formats));
   Cpu cpu;
   Reference reference;
   for (const auto& [n, k, most] : cases) {
@@ -153,7 +153,7 @@ TEST_CASE("products with differences agree with the reference for every number o
 }
 
 TEST_CASE("bits of a product with a difference do not depend on the rows beside it or on threads", "[law3]") {
-  const Format format = GENERATE(from_range(formats));
+  const Format format = GENERATE(from_range(delta_formats));
   Cpu alone;
   ThreadPool pool(3);
   Cpu on_three{ExecutorRef(pool)};
@@ -174,7 +174,7 @@ TEST_CASE("bits of a product with a difference do not depend on the rows beside 
 
 #if defined(__AVX2__) && defined(__FMA__)
 TEST_CASE("bits of a product with a difference do not depend on the width of the vector unit", "[law3]") {
-  const Format format = GENERATE(from_range(formats));
+  const Format format = GENERATE(from_range(delta_formats));
   Cpu widest;
   BasicCpu<xsimd::fma3<xsimd::avx2>> eight;
   BasicCpu<xsimd::sse4_2> four;
@@ -188,7 +188,7 @@ TEST_CASE("bits of a product with a difference do not depend on the width of the
 #endif
 
 TEST_CASE("an input that was prepared for the base serves its difference too", "[law3]") {
-  const Format format = GENERATE(from_range(formats));
+  const Format format = GENERATE(from_range(delta_formats));
   const Weights weights = GENERATE(Weights::int4, Weights::int4_zero, Weights::int8, Weights::bf16);
   Cpu cpu;
   const index_t n = 40, k = 150;
@@ -214,7 +214,7 @@ TEST_CASE("an input that was prepared for the base serves its difference too", "
 TEMPLATE_TEST_CASE("an activation that is not finite is NaN in every output, a scale in its own", "[backend]",
                    Reference, Cpu) {
   TestType backend;
-  const Format format = GENERATE(from_range(formats));
+  const Format format = GENERATE(from_range(delta_formats));
   for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
     const File file(format, 20, 70, 9);
     const RawDelta raw = file.raw();

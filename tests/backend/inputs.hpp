@@ -33,6 +33,8 @@ struct Random {
   }
 };
 
+inline std::uint32_t bits(float x) { return std::bit_cast<std::uint32_t>(x); }
+
 /// n values.
 inline std::vector<float> values(index_t n, std::uint64_t seed) {
   Random random{seed * 0x2545F4914F6CDD1DU + 1};

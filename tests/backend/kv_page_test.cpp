@@ -1,7 +1,7 @@
 #include <finteam/backend/kv_page.hpp>
 
 #include "catch.hpp"
-#include "inputs.hpp"
+#include "op_cases.hpp"
 
 #include <cmath>
 #include <limits>
@@ -17,12 +17,10 @@ struct Page {
   Page(CacheFormat format, index_t e) : bytes({KvPage::bytes(format, e)}), view(bytes.data(), format, e) {}
 };
 
-constexpr std::array<CacheFormat, 3> formats{CacheFormat::f32, CacheFormat::bf16, CacheFormat::int8};
-
 }  // namespace
 
 TEST_CASE("a page gives back every key and value as its format rounds them, whatever the width", "[backend]") {
-  const CacheFormat format = GENERATE(from_range(formats));
+  const CacheFormat format = GENERATE(from_range(op_cases::cache_formats));
   for (const index_t e : {1, 2, 15, 16, 18, 33, 64, 80, 128, 300}) {
     CAPTURE(name(format), e);
     REQUIRE(KvPage::bytes(format, e) % 64 == 0);
@@ -68,7 +66,7 @@ TEST_CASE("keys and values of a page are panels of 32 outputs, with zeros beyond
 
 TEST_CASE("a value that is not finite in its format is stored as zero with a key of NaN, and other slots stay",
           "[backend]") {
-  const CacheFormat format = GENERATE(from_range(formats));
+  const CacheFormat format = GENERATE(from_range(op_cases::cache_formats));
   const float nan = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();
   for (const float bad : {nan, inf, -inf, std::numeric_limits<float>::max()}) {
     const Page page(format, 70);

@@ -15,8 +15,6 @@ using namespace finteam;
 
 namespace {
 
-auto* const memory = std::pmr::get_default_resource();
-
 /// A file's f32 tensor.
 struct Floats {
   std::vector<float> values;
@@ -45,7 +43,7 @@ TEMPLATE_TEST_CASE("rms_norm divides by the root of the mean square and scales, 
                    Cpu) {
   TestType backend;
   const Floats file{{1, 2}, {2}};
-  auto s = backend.vector(file.raw(), memory);
+  auto s = backend.vector(file.raw(), std::pmr::get_default_resource());
   Row x = {3, 4, -6, 8};
   backend.rms_norm(rows(x, 2), s.view(), 0.0F, rows(x, 2));
   const double root = std::sqrt(12.5);

@@ -12,7 +12,7 @@ using V = detail::simd::Lanes<DefaultArch>;
 
 namespace {
 
-constexpr float inf = std::numeric_limits<float>::infinity();
+constexpr float infinity = std::numeric_limits<float>::infinity();
 constexpr float no_number = std::numeric_limits<float>::quiet_NaN();
 
 /// The one value in all lanes.
@@ -26,7 +26,7 @@ float lane(const V& v) {
 double ulps(float found, double exact) {
   const auto size = static_cast<float>(std::abs(exact));
   return std::abs(static_cast<double>(found) - exact) /
-         (static_cast<double>(std::nextafter(size, inf)) - static_cast<double>(size));
+         (static_cast<double>(std::nextafter(size, infinity)) - static_cast<double>(size));
 }
 struct Pair {
   float value, minus_one;
@@ -54,7 +54,7 @@ TEST_CASE("e^x and e^x - 1 are within 2 ulp for x from -87 to 0", "[backend]") {
 TEST_CASE("e^x and e^x - 1 keep their promises at the ends", "[backend]") {
   CHECK(exponential(0).value == 1.0F);
   CHECK(std::bit_cast<std::uint32_t>(exponential(0).minus_one) == 0);
-  for (const float x : {-88.0F, -3e38F, -inf}) {
+  for (const float x : {-88.0F, -3e38F, -infinity}) {
     CHECK(exponential(x).minus_one == -1.0F);
     CHECK(exponential(x).value == exponential(-87).value);
   }
@@ -100,7 +100,7 @@ TEST_CASE("exact sums of many floats are those in double", "[backend][law3]") {
 TEST_CASE("the greatest entry passes over NaN, in a span of any length", "[backend]") {
   for (std::size_t n = 0; n < 50; ++n) {
     std::vector<float> x(n, -2);
-    CHECK(detail::simd::greatest<DefaultArch>(x) == (n == 0 ? -inf : -2));
+    CHECK(detail::simd::greatest<DefaultArch>(x) == (n == 0 ? -infinity : -2));
     for (std::size_t at = 0; at < n; ++at) {
       auto y = x;
       y[at] = 3;
@@ -108,5 +108,5 @@ TEST_CASE("the greatest entry passes over NaN, in a span of any length", "[backe
       REQUIRE(detail::simd::greatest<DefaultArch>(y) == 3);
     }
   }
-  CHECK(detail::simd::greatest<DefaultArch>(std::vector<float>(20, no_number)) == -inf);
+  CHECK(detail::simd::greatest<DefaultArch>(std::vector<float>(20, no_number)) == -infinity);
 }

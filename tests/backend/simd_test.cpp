@@ -8,13 +8,12 @@
 #include <limits>
 
 using namespace finteam;
+using inputs::bits;
 using V = detail::simd::Lanes<DefaultArch>;
 
 namespace {
 
 constexpr float inf = std::numeric_limits<float>::infinity();
-
-std::uint32_t bits(float x) { return std::bit_cast<std::uint32_t>(x); }
 
 std::array<float, 16> array(const V& v) {
   std::array<float, 16> a;

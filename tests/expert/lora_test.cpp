@@ -211,7 +211,8 @@ struct AdapterFolder {
   test::TemporaryFolder folder;
 };
 
-void require_refused(const std::filesystem::path& folder, const Config& config, Code code, const std::string& words) {
+void require_refused_adapter(const std::filesystem::path& folder, const Config& config, Code code,
+                             const std::string& words) {
   try {
     (void)open_lora(folder, test::Golden("llama31").checkpoint, config);
     FAIL("was not refused: " << words);
@@ -228,7 +229,7 @@ TEST_CASE("an adapter that is more than LoRA is refused by name", "[refused]") {
   const Config config = test::Golden("llama31").config;
   const auto refuse = [&](const std::string& key, const Json& value) {
     const AdapterFolder folder("rslora", [&](Json& json) { json[key] = value; });
-    require_refused(folder.path(), config, Code::unsupported, key);
+    require_refused_adapter(folder.path(), config, Code::unsupported, key);
   };
   refuse("peft_type", "IA3");
   refuse("use_dora", true);
@@ -245,20 +246,22 @@ TEST_CASE("an adapter for another base, of other ranks or without its file is re
   const Config config = test::Golden("llama31").config;
   Config narrow = config;
   narrow.d = 48;
-  require_refused(test::golden_folder("lora") / "rslora", narrow, Code::mismatch, "lora_A.weight: expected [9, 48]");
+  require_refused_adapter(test::golden_folder("lora") / "rslora", narrow, Code::mismatch,
+                          "lora_A.weight: expected [9, 48]");
   Config shallow = config;
   shallow.layers = 1;
-  require_refused(test::golden_folder("lora") / "rslora", shallow, Code::unsupported, "model.layers.1");
+  require_refused_adapter(test::golden_folder("lora") / "rslora", shallow, Code::unsupported, "model.layers.1");
   const AdapterFolder other_rank("rslora", [](Json& json) { json["r"] = 8; });
-  require_refused(other_rank.path(), config, Code::mismatch, "expected [8, 64], found [9, 64]");
+  require_refused_adapter(other_rank.path(), config, Code::mismatch, "expected [8, 64], found [9, 64]");
   const AdapterFolder twice("patterns", [](Json& json) { json["rank_pattern"]["0.self_attn.q_proj"] = 3; });
-  require_refused(twice.path(), config, Code::unsupported, "rank_pattern");
+  require_refused_adapter(twice.path(), config, Code::unsupported, "rank_pattern");
   const AdapterFolder no_rank("rslora", [](Json& json) { json.erase("r"); });
-  require_refused(no_rank.path(), config, Code::not_found, "r");
-  require_refused(test::golden_folder("lora") / "norms", narrow, Code::mismatch, "expected [2, 48], found [2, 64]");
+  require_refused_adapter(no_rank.path(), config, Code::not_found, "r");
+  require_refused_adapter(test::golden_folder("lora") / "norms", narrow, Code::mismatch,
+                          "expected [2, 48], found [2, 64]");
   const AdapterFolder bare("rslora", [](Json&) {});
   std::filesystem::remove(bare.path() / "adapter_model.safetensors");
-  require_refused(bare.path(), config, Code::not_found, "adapter_model.safetensors");
+  require_refused_adapter(bare.path(), config, Code::not_found, "adapter_model.safetensors");
 }
 
 TEST_CASE("saved norms count only where they differ from the base's, and a linear layer saved whole is refused by name",
@@ -285,7 +288,8 @@ TEST_CASE("saved norms count only where they differ from the base's, and a linea
   for (std::size_t i = 0; i < 5; ++i) CHECK(expert.norms[i].has_value() == (i == 3));
   CHECK((*expert.norms[3])[3] == golden.checkpoint.tensor(norm)[3] + 0.5F);
   write(norm, true, 63);
-  require_refused(folder.path(), golden.config, Code::mismatch, norm + ": expected [64], found [63]");
+  require_refused_adapter(folder.path(), golden.config, Code::mismatch, norm + ": expected [64], found [63]");
   write("model.layers.0.self_attn.q_proj.weight", true);
-  require_refused(folder.path(), golden.config, Code::unsupported, "self_attn.q_proj.weight: expected LoRA pairs");
+  require_refused_adapter(folder.path(), golden.config, Code::unsupported,
+                          "self_attn.q_proj.weight: expected LoRA pairs");
 }

@@ -14,6 +14,7 @@ using namespace finteam;
 
 namespace {
 
+constexpr float infinity = std::numeric_limits<float>::infinity();
 constexpr index_t v = 301;
 
 std::vector<float> logits(std::uint64_t seed, index_t rows) {
@@ -98,12 +99,11 @@ TEST_CASE("an expert of weight zero is not read", "[mix][law1]") {
 }
 
 TEST_CASE("a token that no expert allows stays impossible", "[mix]") {
-  const float inf = std::numeric_limits<float>::infinity();
-  std::vector<float> x{0, -inf, 0, -inf};
+  std::vector<float> x{0, -infinity, 0, -infinity};
   std::vector<float> y(2);
   mix_probabilities(std::vector<double>{0.5, 0.5}, {x.data(), {2, 2}}, y);
   CHECK(y[0] == 0.0F);
-  CHECK(y[1] == -inf);
+  CHECK(y[1] == -infinity);
 }
 
 TEST_CASE("disagreement is one bit between two sure experts that differ, and zero between equals", "[mix]") {
@@ -134,7 +134,6 @@ std::vector<double> random_weights(test::Random& random, double least) {
   for (double& each : w) each /= total;
   return w;
 }
-constexpr float infinite = std::numeric_limits<float>::infinity();
 constexpr float no_number = std::numeric_limits<float>::quiet_NaN();
 
 }  // namespace
@@ -162,7 +161,7 @@ TEST_CASE("a mixture in float is the one in double within 5e-7 and an ulp, and n
 
 TEST_CASE("a small weight of the only expert that allows a token is its probability, not a rounding", "[mix]") {
   const std::vector<double> weight{1e-9, 1 - 1e-9};
-  const std::vector<float> x{-1, -2, -infinite, -80};
+  const std::vector<float> x{-1, -2, -infinity, -80};
   std::vector<float> y(2);
   mix_probabilities(weight, MatrixView<const float>{x.data(), {2, 2}}, y);
   CHECK(static_cast<double>(y[0]) == Approx(std::log(1e-9) - 1).epsilon(1e-7));
@@ -184,7 +183,7 @@ TEST_CASE("a token's mixture depends neither on its place nor on the vocabulary'
 }
 
 TEST_CASE("one expert of weight one keeps its bits, whatever they are", "[mix][law1]") {
-  std::vector<float> x{0.0F, -0.0F, -1e-30F, -1e-42F, -infinite, -3e38F, -17.25F, 5.5F};
+  std::vector<float> x{0.0F, -0.0F, -1e-30F, -1e-42F, -infinity, -3e38F, -17.25F, 5.5F};
   const auto one = x;
   std::vector<float> y(x.size());
   mix_probabilities(std::vector<double>{1.0}, MatrixView<const float>{x.data(), {1, 8}}, y);
@@ -194,7 +193,7 @@ TEST_CASE("one expert of weight one keeps its bits, whatever they are", "[mix][l
 }
 
 TEST_CASE("a token that one expert forbids keeps the share of the others", "[mix]") {
-  const std::vector<float> x{-infinite, -2, -3, -infinite};
+  const std::vector<float> x{-infinity, -2, -3, -infinity};
   std::vector<float> y(2);
   mix_probabilities(std::vector<double>{0.25, 0.75}, MatrixView<const float>{x.data(), {2, 2}}, y);
   CHECK(static_cast<double>(y[0]) == Approx(std::log(0.75) - 3).epsilon(1e-7));
@@ -245,29 +244,29 @@ TEST_CASE("log_sum_exp is the one in double within 7e-7, for any length and spre
 }
 
 TEST_CASE("log_sum_exp passes over what is impossible and passes on what is no number", "[mix]") {
-  std::vector<float> x(40, -infinite);
+  std::vector<float> x(40, -infinity);
   x[3] = 1;
   x[39] = 1;
   CHECK(log_sum_exp(x) == Approx(1 + std::log(2)).epsilon(1e-15));
   x[17] = no_number;
   CHECK(std::isnan(log_sum_exp(x)));
-  x[17] = infinite;
+  x[17] = infinity;
   CHECK(std::isnan(log_sum_exp(x)));
-  CHECK(std::isnan(log_sum_exp(std::vector<float>(40, -infinite))));
+  CHECK(std::isnan(log_sum_exp(std::vector<float>(40, -infinity))));
   CHECK(log_sum_exp(std::vector<float>{}) == -std::numeric_limits<double>::infinity());
 }
 
 TEST_CASE("log_softmax rounds once, and what is impossible stays so", "[mix]") {
   auto x = logits(12, 1);
-  x[5] = -infinite;
-  x[300] = -infinite;
+  x[5] = -infinity;
+  x[300] = -infinity;
   const auto before = x;
   const double total = log_sum_exp(before);
   log_softmax(x);
   for (std::size_t i = 0; i < v; ++i) {
     const double exact = static_cast<double>(before[i]) - total;
     if (i == 5 || i == 300) {
-      CHECK(x[i] == -infinite);
+      CHECK(x[i] == -infinity);
     } else {
       CHECK(std::abs(static_cast<double>(x[i]) - exact) <= 0.5001 * ulp(x[i]));
     }

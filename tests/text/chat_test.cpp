@@ -9,15 +9,11 @@
 
 using namespace finteam;
 using finteam_test::read_lines;
+using finteam_test::small;
 using finteam_test::tokenizer_goldens;
 using Ids = std::vector<std::int32_t>;
 
 namespace {
-
-const Tokenizer& small() {
-  static const Tokenizer tokenizer = Tokenizer::open(tokenizer_goldens() / "llama3.json");
-  return tokenizer;
-}
 
 Ids encode(const ChatFormat& format, const std::vector<Message>& messages) {
   Tokenizer::Scratch scratch = small().scratch(4096);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <finteam/file/json.hpp>
+#include <finteam/text/tokenizer.hpp>
 
 #include "catch.hpp"
 
@@ -14,6 +15,12 @@ namespace finteam_test {
 
 inline std::filesystem::path tokenizer_goldens() {
   return std::filesystem::path(FINTEAM_TEST_DATA) / "goldens" / "tokenizer";
+}
+
+/// Llama 3's layout with a small vocabulary.
+inline const finteam::Tokenizer& small() {
+  static const finteam::Tokenizer tokenizer = finteam::Tokenizer::open(tokenizer_goldens() / "llama3.json");
+  return tokenizer;
 }
 
 /// The real Llama 3 vocabulary, which is no part of the project.

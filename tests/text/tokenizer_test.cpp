@@ -15,6 +15,7 @@
 
 using namespace finteam;
 using finteam_test::read_lines;
+using finteam_test::small;
 using finteam_test::tokenizer_goldens;
 using Ids = std::vector<std::int32_t>;
 
@@ -35,11 +36,6 @@ std::string hash(const Ids& ids) {
   std::string s;
   for (int shift = 60; shift >= 0; shift -= 4) s += "0123456789abcdef"[h >> shift & 0xF];
   return s;
-}
-
-const Tokenizer& small() {
-  static const Tokenizer tokenizer = Tokenizer::open(tokenizer_goldens() / "llama3.json");
-  return tokenizer;
 }
 
 }  // namespace
