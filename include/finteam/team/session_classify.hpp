@@ -16,7 +16,7 @@ const View& Session<B>::classify_checked(const Task& task, std::string_view text
     throw Error(Code::limit_exceeded, "task", "at most " + std::to_string(limits_.labels) + " labels (session limits)",
                 std::to_string(task.labels.size()));
   }
-  if (is_inside(team_->mix_in()) && std::isfinite(ask.abstain.greatest_disagreement) &&
+  if (is_inside(team_->mix_in()) && std::isfinite(stricter(task.abstain, ask.abstain).greatest_disagreement) &&
       (team_->is_merged() || ask.wake != Wake::all)) {
     throw Error(Code::unsupported, "abstain: greatest_disagreement",
                 "roles that answer for themselves: Wake::all, on a base", "roles that are mixed inside");

@@ -3,6 +3,7 @@
 
 #include <finteam/core/checked.hpp>
 #include <finteam/file/quoted.hpp>
+#include <finteam/team/abstain.hpp>
 #include <finteam/team/label_calibration.hpp>
 
 #include <algorithm>
@@ -24,6 +25,8 @@ struct Task {
   std::vector<double> prior{};
   /// What the team's probabilities of these labels are worth, if that is known.
   std::optional<LabelCalibration> calibration{};
+  /// When its answers are not to be acted on, whatever else a question asks for (Ask::abstain).
+  Abstain abstain{};
 };
 
 namespace detail {
@@ -31,7 +34,7 @@ namespace detail {
 inline constexpr std::string_view text_slot = "{text}";
 
 /// Throws Error(invalid_argument) for a task that cannot be asked: no or empty or repeated labels, no slot, a bad
-/// prior or calibration.
+/// prior, calibration or rule of abstaining.
 inline void check_task(const Task& task, const std::string& where) {
   const auto refuse = [&](std::string expected, std::string found) {
     throw Error(Code::invalid_argument, where, std::move(expected), std::move(found));
@@ -43,6 +46,7 @@ inline void check_task(const Task& task, const std::string& where) {
   }
   if (task.input.find(text_slot) == std::string::npos) refuse("an input that holds {text}", in_quotes(task.input));
   if (task.calibration) task.calibration->validate(task.labels.size(), where);
+  task.abstain.validate();
   if (task.prior.empty()) return;
   if (task.prior.size() != task.labels.size()) {
     refuse("a prior of " + std::to_string(task.labels.size()) + " numbers", std::to_string(task.prior.size()));
