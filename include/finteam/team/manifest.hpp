@@ -19,6 +19,8 @@ struct Manifest {
     std::string name, path;
   };
 
+  static constexpr JsonLimits limits{.depth = 16, .values = 200'000, .bytes = 1 << 24};
+
   std::vector<Role> roles;
   std::string base;    ///< a path; the roles' are then adapters on it; empty: each role is a checkpoint
   std::string merged;  ///< a path, that of every role: a merged checkpoint, whose experts they are, in its order
@@ -90,6 +92,9 @@ inline constexpr index_t most_roles = 64;
     }
   }
   const JsonView roles = json.at("roles");
+  if (roles.size() < 1 || roles.size() > static_cast<std::size_t>(detail::most_roles)) {
+    roles.refuse("1 to " + std::to_string(detail::most_roles) + " roles");
+  }
   roles.each([&](const JsonView& role) {
     detail::only_keys(role, {"name", "path"});
     if (const auto path = role.find("path"); path && !m.merged.empty()) {
@@ -102,9 +107,6 @@ inline constexpr index_t most_roles = 64;
     }
     m.roles.push_back(std::move(r));
   });
-  if (m.roles.empty() || static_cast<index_t>(m.roles.size()) > detail::most_roles) {
-    roles.refuse("1 to " + std::to_string(detail::most_roles) + " roles");
-  }
   if (const auto base = json.find("base")) m.base = detail::inner_path(*base);
   for (const auto& role : m.roles) {
     if (role.name == "base" && !m.base.empty()) roles.refuse("names other than base, which is the base's");
