@@ -138,7 +138,7 @@ TEST_CASE("the prior of unlabelled samples is found, and correcting by it mends 
   const auto right = [&](const std::vector<double>& q) {
     int count = 0;
     for (index_t s = 0; s < samples; ++s) {
-      count += detail::likeliest(matrix(q).row(s).span()) == truth[static_cast<std::size_t>(s)] ? 1 : 0;
+      count += likeliest(matrix(q).row(s).span()) == truth[static_cast<std::size_t>(s)] ? 1 : 0;
     }
     return count;
   };

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <finteam/core/view.hpp>
+#include <finteam/mix/likeliest.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -42,11 +43,6 @@ inline void require_classes(const char* where, std::span<const std::int32_t> tru
   }
 }
 
-/// The column of the largest entry; of equals the lowest.
-[[nodiscard]] inline index_t likeliest(std::span<const double> p) noexcept {
-  return std::max_element(p.begin(), p.end()) - p.begin();
-}
-
 }  // namespace detail
 
 /// Σ_b |B_b| / samples · |accuracy(B_b) - confidence(B_b)|: how far stated confidence is from the share that is right.
@@ -61,7 +57,7 @@ inline void require_classes(const char* where, std::span<const std::int32_t> tru
   std::vector<double> gap(static_cast<std::size_t>(bins), 0.0);  // Σ right - confidence
   for (index_t s = 0; s < p.extent(0); ++s) {
     const auto row = p.row(s).span();
-    const index_t best = detail::likeliest(row);
+    const index_t best = likeliest(row);
     const double confidence = std::min(row[static_cast<std::size_t>(best)], 1.0);
     if (!(confidence >= 0) || row[static_cast<std::size_t>(best)] > 1 + 1e-9) {  // a sum of weights may round past 1
       throw Error(Code::invalid_argument, "calibration error: input", "probabilities", std::to_string(confidence));

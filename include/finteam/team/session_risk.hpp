@@ -3,7 +3,10 @@
 #pragma once
 
 #include <finteam/mix/calibration.hpp>
+#include <finteam/mix/likeliest.hpp>
 #include <finteam/team/session.hpp>
+
+#include <algorithm>
 
 namespace finteam::inline FINTEAM_ABI {
 
@@ -46,7 +49,7 @@ void Session<B>::assess(const Task& task, const Ask& ask) {
     view_.coverage = task.calibration->coverage;
   }
   correct(p);
-  const auto best = static_cast<std::size_t>(std::max_element(p.begin(), p.end()) - p.begin());
+  const auto best = static_cast<std::size_t>(likeliest(p));
   view_.label.assign(task.labels[best]);
   view_.probability = p[best];
   view_.entropy = entropy_bits(p);
