@@ -1,5 +1,6 @@
 // How good is a team? Reads labelled questions (JSON lines with task, role, instruction, input, choices, answer),
-// asks every role, and prints accuracy and weighted F1 of each role and of the team as a Markdown table.
+// asks every role, and prints accuracy and weighted F1 of each role and of the team as a Markdown table. With --compare
+// other teams' tables follow: how often a judge there says what it says in the first team stands third in a cell.
 
 #include "progress_bar.hpp"
 
@@ -49,6 +50,16 @@ struct Tally {
     return sum;
   }
 
+  /// Share of the answers that are the other's, to the same questions.
+  [[nodiscard]] double agreement(const Tally& other) const {
+    if (other.truth != truth) {
+      throw finteam::Error(finteam::Code::mismatch, "compare", "the same questions for both teams", "others");
+    }
+    double same = 0;
+    for (std::size_t i = 0; i < said.size(); ++i) same += said[i] == other.said[i] ? 1 : 0;
+    return same / static_cast<double>(said.size());
+  }
+
   /// Share of the most frequent right answer.
   [[nodiscard]] double majority() const {
     std::map<std::string, double> n;
@@ -87,9 +98,10 @@ void ask(finteam::Session<finteam::Cpu>& desk, const finteam::JsonView& line, Ta
   }
 }
 
-std::map<std::string, TaskResult> evaluate(finteam::Session<finteam::Cpu>& desk, const std::vector<std::string>& files,
-                                           int limit) {
-  std::map<std::string, TaskResult> results;
+using Results = std::map<std::string, TaskResult>;  // by task
+
+Results evaluate(finteam::Session<finteam::Cpu>& desk, const std::vector<std::string>& files, int limit) {
+  Results results;
   for (const std::string& file : files) {
     std::ifstream in(file);
     if (!in) throw finteam::Error(finteam::Code::not_found, file, "a readable file", "none");
@@ -104,10 +116,12 @@ std::map<std::string, TaskResult> evaluate(finteam::Session<finteam::Cpu>& desk,
   return results;
 }
 
-void print(const std::map<std::string, TaskResult>& results, const finteam::Team<finteam::Cpu>& team) {
+/// first: what the answers are compared with; null: nothing.
+void print(const Results& results, const finteam::Team<finteam::Cpu>& team, const Results* first) {
+  const std::string cells = first != nullptr ? " acc / F1 / same |" : " acc / F1 |";
   std::cout << "| task | questions | majority | chance |";
-  for (const auto& role : team.roles()) std::cout << " " << role.name << " acc / F1 |";
-  std::cout << " team acc / F1 | gate's favourite is the task's role |\n|---|---|---|---|";
+  for (const auto& role : team.roles()) std::cout << " " << role.name << cells;
+  std::cout << " team" << cells << " gate's favourite is the task's role |\n|---|---|---|---|";
   for (std::size_t k = 0; k < team.roles().size(); ++k) std::cout << "---|";
   std::cout << "---|---|\n" << std::fixed << std::setprecision(3);
   for (const auto& result : results) {
@@ -115,7 +129,16 @@ void print(const std::map<std::string, TaskResult>& results, const finteam::Team
     if (r.questions == 0) continue;
     const auto cell = [&](const std::string& judge) {
       const Tally& t = r.judges.at(judge);
-      std::cout << " " << t.accuracy() << " / " << t.weighted_f1() << " |";
+      std::cout << " " << t.accuracy() << " / " << t.weighted_f1();
+      if (first != nullptr) {
+        const auto& judges = first->at(result.first).judges;
+        const auto other = judges.find(judge);
+        if (other == judges.end()) {
+          throw finteam::Error(finteam::Code::mismatch, "compare", "a role of the first team", judge);
+        }
+        std::cout << " / " << t.agreement(other->second);
+      }
+      std::cout << " |";
     };
     std::cout << "| " << result.first << " | " << r.questions
               << (r.too_long > 0 ? " (+" + std::to_string(r.too_long) + " too long)" : "") << " | "
@@ -124,6 +147,7 @@ void print(const std::map<std::string, TaskResult>& results, const finteam::Team
     cell("team");
     std::cout << " " << static_cast<double>(r.routed) / r.questions << " |\n";
   }
+  std::cout.flush();
 }
 
 }  // namespace
@@ -131,18 +155,29 @@ void print(const std::map<std::string, TaskResult>& results, const finteam::Team
 int main(int argc, char** argv) {
   CLI::App app{"finteam evaluate: labelled questions in, a table out"};
   std::string folder;
-  std::vector<std::string> files;
+  std::vector<std::string> files, others;
   int threads = 2, limit = 0;
   app.add_option("team", folder, "a team's folder")->required();
   app.add_option("files", files, "JSON lines: task, role, instruction, input, choices, answer")->required();
+  app.add_option("--compare", others,
+                 "folders of teams with the same roles: the same for each, and how often they agree");
   app.add_option("--threads", threads, "threads, this one included")->check(CLI::Range(1, 256))->capture_default_str();
   app.add_option("--limit", limit, "at most so many questions of each file; 0: all")->check(CLI::NonNegativeNumber);
   CLI11_PARSE(app, argc, argv);
   try {
     finteam::ThreadPool pool(threads);
-    const auto team = finteam::open_team(folder, {.progress = progress_bar}, finteam::Cpu(pool));
-    finteam::Session desk(team, {}, finteam::Cpu(pool));
-    print(evaluate(desk, files, limit), team);
+    const auto run = [&](const std::string& path, const Results* first) {
+      const auto team = finteam::open_team(path, {.progress = progress_bar}, finteam::Cpu(pool));
+      finteam::Session desk(team, {}, finteam::Cpu(pool));
+      Results results = evaluate(desk, files, limit);
+      print(results, team, first);
+      return results;
+    };
+    const Results first = run(folder, nullptr);
+    for (const std::string& other : others) {
+      std::cout << "\n" << other << "\n\n";
+      (void)run(other, &first);
+    }
     return 0;
   } catch (const std::exception& e) {
     std::cerr << "evaluate: " << e.what() << "\n";

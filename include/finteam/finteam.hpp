@@ -28,6 +28,7 @@
 #include <finteam/mix/calibration.hpp>
 #include <finteam/mix/conformal.hpp>
 #include <finteam/mix/gate.hpp>
+#include <finteam/mix/likeliest.hpp>
 #include <finteam/mix/logistic_regression.hpp>
 #include <finteam/mix/mixture.hpp>
 #include <finteam/mix/running_performance.hpp>

@@ -4,6 +4,7 @@
 #include "catch.hpp"
 #include "expert/golden.hpp"
 #include "random.hpp"
+#include "refused_files.hpp"
 #include "team/shared_folder.hpp"
 #include "tolerance.hpp"
 
@@ -292,4 +293,56 @@ TEST_CASE("saved norms count only where they differ from the base's, and a linea
   write("model.layers.0.self_attn.q_proj.weight", true);
   require_refused_adapter(folder.path(), golden.config, Code::unsupported,
                           "self_attn.q_proj.weight: expected LoRA pairs");
+}
+
+TEST_CASE("every adapter_*.json in tests/refused is refused", "[refused][law5]") {
+  test::check_refused_files(
+      "adapter",
+      {
+          {"alpha_huge", Code::malformed, "lora_alpha: expected a number from -1000000.0 to 1000000.0, found 1e+300"},
+          {"alpha_missing", Code::not_found, "expected key \"lora_alpha\", found none"},
+          {"alpha_text", Code::malformed, "lora_alpha: expected a number, found \"16\""},
+          {"bias_all", Code::unsupported, "bias: expected \"none\", found \"all\""},
+          {"bias_list", Code::malformed, "bias: expected a string, found an array of 0"},
+          {"deep", Code::limit_exceeded, "expected JSON at most 16 levels deep, found more"},
+          {"dora", Code::unsupported, "use_dora: expected false, found true"},
+          {"dora_text", Code::unsupported, "use_dora: expected false, found \"no\""},
+          {"kind_missing", Code::not_found, "expected key \"peft_type\", found none"},
+          {"layers_repeated", Code::unsupported, "layer_replication: expected null, found an array of 1"},
+          {"other_kind", Code::unsupported, "peft_type: expected \"LORA\", found \"IA3\""},
+          {"pattern_alpha_null", Code::malformed, "alpha_pattern.q_proj: expected a number, found null"},
+          {"pattern_hangs", Code::limit_exceeded,
+           "?:[a-z0-9_.]+)+[0-9]: expected a text that the pattern matches within its limits"},
+          {"pattern_lone_bracket", Code::malformed,
+           "alpha_pattern.[q_proj: expected a whole pattern, found one that ends too early"},
+          {"pattern_long", Code::limit_exceeded,
+           "qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq...: expected a pattern of at most 4096 bytes"},
+          {"pattern_open_group", Code::malformed, "rank_pattern.(q_proj: expected a pattern that PCRE2 accepts"},
+          {"pattern_rank_text", Code::malformed,
+           "rank_pattern.q_proj: expected an integer from 1 to 65536, found \"4\""},
+          {"pattern_rank_zero", Code::malformed, "rank_pattern.q_proj: expected an integer from 1 to 65536, found 0"},
+          {"patterns_differ", Code::unsupported,
+           "rank_pattern.self_attn.q_proj: expected one pattern for model.layers.0.self_attn.q_proj"},
+          {"patterns_list", Code::malformed, "rank_pattern: expected an object, found an array of 1"},
+          {"rank_fraction", Code::malformed, "r: expected an integer from 1 to 65536, found 0.5"},
+          {"rank_huge", Code::malformed, "r: expected an integer from 1 to 65536, found 9223372036854775808"},
+          {"rank_missing", Code::not_found, "expected key \"r\", found none"},
+          {"rank_negative", Code::malformed, "r: expected an integer from 1 to 65536, found -8"},
+          {"rank_text", Code::malformed, "r: expected an integer from 1 to 65536, found \"8\""},
+          {"rank_zero", Code::malformed, "r: expected an integer from 1 to 65536, found 0"},
+          {"rslora_number", Code::malformed, "use_rslora: expected true or false, found 1"},
+          {"start_changes_base", Code::unsupported,
+           "init_lora_weights: expected true, false, gaussian, orthogonal or eva, found \"olora\""},
+      },
+      [](const auto& path) {
+        const JsonFile file = JsonFile::open(path, LoraConfig::limits);
+        (void)LoraConfig(file.root()).scale("model.layers.0.self_attn.q_proj");
+      });
+}
+
+TEST_CASE("an adapter with more patterns than a model has modules is refused", "[refused][law5]") {
+  const AdapterFolder folder("rslora", [](Json& json) {
+    for (int i = 0; i < 10'000; ++i) json["rank_pattern"]["layers." + std::to_string(i) + ".q_proj"] = 4;
+  });
+  require_refused(folder.path(), test::Golden("llama31").config, Code::limit_exceeded, "at most 10000 JSON values");
 }

@@ -4,6 +4,7 @@
 
 #include "file/support.hpp"
 #include "random.hpp"
+#include "refused_files.hpp"
 
 #include <cmath>
 
@@ -182,6 +183,37 @@ TEST_CASE("A delta_config.json that is not understood is refused", "[file]") {
           "hexadecimal");
   refused(R"({"finteam_delta":1,"bits":1,"scales":"row",)" + hashes, Code::mismatch, "delta_config.json");
   refused("[]", Code::malformed, "delta_config.json");
+}
+
+TEST_CASE("Every delta_*.json in tests/refused is refused", "[file][law5][refused]") {
+  test::check_refused_files(
+      "delta",
+      {
+          {"bits_four", Code::unsupported, "bits: expected 1 or 2, found 4"},
+          {"bits_fraction", Code::malformed, "bits: expected an integer from 0 to 64, found 1.5"},
+          {"bits_missing", Code::not_found, "expected key \"bits\", found none"},
+          {"bits_text", Code::malformed, "bits: expected an integer from 0 to 64, found \"1\""},
+          {"bits_zero", Code::unsupported, "bits: expected 1 or 2, found 0"},
+          {"deep", Code::limit_exceeded, "expected JSON at most 4 levels deep, found more"},
+          {"hash_missing", Code::not_found, "expected key \"base_hash\", found none"},
+          {"hash_number", Code::malformed, "base_hash: expected a string, found 1234567890123456"},
+          {"hash_upper", Code::malformed, "base_hash: expected 16 hexadecimal digits, found \"FEDCBA9876543210\""},
+          {"header_hash_missing", Code::not_found, "expected key \"base_header_hash\", found none"},
+          {"header_hash_short", Code::malformed,
+           "base_header_hash: expected 16 hexadecimal digits, found \"0123456789abcde\""},
+          {"many_values", Code::limit_exceeded, "expected at most 100 JSON values, found more"},
+          {"scales_missing", Code::not_found, "expected key \"scales\", found none"},
+          {"scales_number", Code::malformed, "scales: expected a string, found 1"},
+          {"scales_other", Code::unsupported, "scales: expected \"row\" or \"matrix\", found \"group\""},
+          {"unknown_key", Code::unsupported, "rank: expected no such key: this build does not know it, found 4"},
+          {"version_later", Code::unsupported, "finteam_delta: expected version 1, found 2"},
+          {"version_missing", Code::not_found, "expected key \"finteam_delta\", found none"},
+          {"version_text", Code::malformed, "finteam_delta: expected an integer from 0 to 1000000, found \"1\""},
+      },
+      [](const auto& path) {
+        const auto file = finteam::JsonFile::open(path, finteam::DeltaConfig::limits);
+        (void)finteam::DeltaConfig::read(file.root());
+      });
 }
 
 TEST_CASE("Differences that do not fit their base are refused, by name", "[file]") {

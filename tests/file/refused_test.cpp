@@ -270,13 +270,14 @@ TEST_CASE("Every file in tests/refused is refused, by its kind, at once", "[file
   for (const auto& file : std::filesystem::directory_iterator(std::filesystem::path(FINTEAM_TEST_DATA) / "refused")) {
     const std::string name = file.path().filename().string();
     const bool tensors = name.ends_with(".safetensors");
-    if (!tensors && !name.ends_with(".json")) continue;
+    const bool config = name.starts_with("config_"), json = name.starts_with("json_");
+    if (!tensors && !config && !json) continue;  // another test's, beside what reads it
     INFO(name);
     ++count;
     const auto start = std::chrono::steady_clock::now();
     if (tensors) {
       CHECK_THROWS_AS(finteam::Safetensors::open(file.path()), finteam::Error);
-    } else if (name.starts_with("config_")) {
+    } else if (config) {
       CHECK_THROWS_AS(finteam::parse_config(finteam::read_text_file(file.path(), 1 << 20), name), finteam::Error);
     } else {
       CHECK_THROWS_AS(finteam::JsonFile::open(file.path()), finteam::Error);

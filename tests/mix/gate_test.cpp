@@ -199,30 +199,21 @@ TEST_CASE("a gate's rule outside its ranges is refused by name", "[mix][law5]") 
   CHECK(refused({.floor = std::nan("")}, 3) == "gate: floor");
 }
 
-TEST_CASE("the softmax of posterior scores is Bayes' posterior of the roles", "[mix]") {
-  const std::vector<double> prior{0.5, 0.25, 0.25}, likelihood{0.01, 0.04, 0.02};
-  std::vector<double> scores(3);
-  for (std::size_t j = 0; j < 3; ++j) scores[j] = std::log(likelihood[j]);
-  posterior_scores(prior, scores, scores);
-  const auto w = weights({}, scores);
-  CHECK(w[0] == Approx(0.25));  // 0.005, 0.010, 0.005 of 0.02
-  CHECK(w[1] == Approx(0.5));
-  CHECK(w[2] == Approx(0.25));
-}
-
-TEST_CASE("posterior scores of long texts do not underflow, and a prior of zero is never chosen", "[mix]") {
-  std::vector<double> scores(3);
-  posterior_scores(std::vector<double>{1, 1, 0}, std::vector<double>{-90000, -90000 - std::log(3), -1}, scores);
-  const auto w = weights({}, scores);
+TEST_CASE("the likelihoods of long texts do not underflow, and a prior of zero is never chosen", "[mix]") {
+  const auto w = weights({}, {-90000, -90000 - std::log(3), std::log(0.0) - 1});
   CHECK(w[0] == Approx(0.75));
   CHECK(w[1] == Approx(0.25));
   CHECK(w[2] == 0.0);
 }
 
-TEST_CASE("the nearest centre has the largest score", "[mix]") {
-  const float centre[] = {0, 0, 3, 4, 1, 1};
+TEST_CASE("a linear gate can weigh by the nearness of centres", "[mix]") {
+  const float centre[] = {0, 0, 3, 4, 1, 1}, twice[] = {0, 0, 6, 8, 2, 2}, bias[] = {0, -25, -2};
   const double feature[] = {1, 2};
-  std::vector<double> scores(3);
-  centre_scores({centre, {3, 2}}, feature, scores);
-  CHECK(scores == std::vector<double>{-5, -8, -1});
+  std::vector<double> scores(3), nearness(3, 0.0);
+  linear_scores({twice, {3, 2}}, bias, feature, scores);
+  for (std::size_t j = 0; j < 3; ++j) {
+    for (std::size_t i = 0; i < 2; ++i) nearness[j] -= std::pow(feature[i] - static_cast<double>(centre[2 * j + i]), 2);
+  }
+  const auto w = weights({}, scores), expected = weights({}, nearness);
+  for (std::size_t j = 0; j < 3; ++j) CHECK(w[j] == Approx(expected[j]));
 }

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Writes the small hostile files beside this script: what the loaders must refuse, and the seeds of the fuzz targets.
 
-A file's kind is in its name: *.safetensors, config_*.json (a Llama config), json_*.json (JSON alone).
+A file's kind is in its name: *.safetensors, config_*.json (a Llama config), adapter_*.json (a LoRA adapter's config),
+delta_*.json (a low-bit difference's config), team_*.json (a team), json_*.json (JSON alone).
 Run it again after a change; the files are committed.
 """
 import json
@@ -104,6 +105,163 @@ JSONS = {
     "open_string": b'{"key": "val',
 }
 
+ADAPTER = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"], "use_rslora": False,
+           "bias": "none", "rank_pattern": {"layers.0.self_attn.q_proj": 4}, "alpha_pattern": {}}
+
+ADAPTERS = {
+    "other_kind": {"peft_type": "IA3"},
+    "kind_missing": {"peft_type": ...},
+    "rank_missing": {"r": ...},
+    "rank_zero": {"r": 0},
+    "rank_negative": {"r": -8},
+    "rank_fraction": {"r": 0.5},
+    "rank_huge": {"r": 2**63},
+    "rank_text": {"r": "8"},
+    "alpha_missing": {"lora_alpha": ...},
+    "alpha_text": {"lora_alpha": "16"},
+    "alpha_huge": {"lora_alpha": 1e300},
+    "rslora_number": {"use_rslora": 1},
+    "dora": {"use_dora": True},
+    "dora_text": {"use_dora": "no"},
+    "bias_all": {"bias": "all"},
+    "bias_list": {"bias": []},
+    "start_changes_base": {"init_lora_weights": "olora"},
+    "layers_repeated": {"layer_replication": [[0, 1]]},
+    "patterns_list": {"rank_pattern": ["q_proj"]},
+    "pattern_rank_zero": {"rank_pattern": {"q_proj": 0}},
+    "pattern_rank_text": {"rank_pattern": {"q_proj": "4"}},
+    "pattern_alpha_null": {"alpha_pattern": {"q_proj": None}},
+    "pattern_open_group": {"rank_pattern": {"(q_proj": 4}},
+    "pattern_lone_bracket": {"alpha_pattern": {"[q_proj": 4}},
+    "pattern_long": {"rank_pattern": {"q" * 5000: 4}},
+    "pattern_hangs": {"rank_pattern": {"(?:[a-z0-9_.]+)+[0-9]": 4}},
+    "patterns_differ": {"rank_pattern": {"q_proj": 4, "self_attn.q_proj": 5}},
+    "deep": {"target_modules": json.loads("[" * 40 + "]" * 40)},
+}
+
+DELTA = {"finteam_delta": 1, "bits": 1, "scales": "row", "base_header_hash": "0123456789abcdef",
+         "base_hash": "fedcba9876543210"}
+
+DELTAS = {
+    "version_missing": {"finteam_delta": ...},
+    "version_later": {"finteam_delta": 2},
+    "version_text": {"finteam_delta": "1"},
+    "bits_missing": {"bits": ...},
+    "bits_zero": {"bits": 0},
+    "bits_four": {"bits": 4},
+    "bits_fraction": {"bits": 1.5},
+    "bits_text": {"bits": "1"},
+    "scales_missing": {"scales": ...},
+    "scales_other": {"scales": "group"},
+    "scales_number": {"scales": 1},
+    "header_hash_missing": {"base_header_hash": ...},
+    "header_hash_short": {"base_header_hash": "0123456789abcde"},
+    "hash_missing": {"base_hash": ...},
+    "hash_upper": {"base_hash": "FEDCBA9876543210"},
+    "hash_number": {"base_hash": 1234567890123456},
+    "unknown_key": {"rank": 4},
+    "deep": {"rank": [[[[4]]]]},
+    "many_values": {"rank": [4] * 200},
+}
+
+TEAM = {
+    "finteam": 1,
+    "roles": [{"name": "macro", "path": "macro"}, {"name": "quant", "path": "quant"}],
+    "gate": {"file": "gate.safetensors", "reads": "prompt_mean_hidden", "of": "macro", "per": "prompt", "top_k": 1,
+             "temperature": 1.0},
+    "mix_in": "probabilities", "chat": "llama-3", "tokenizer": "tokenizer.json",
+    "tasks": {"tone": {"instruction": "Which?", "input": "Text: {text}", "labels": ["a", "b"], "prior": [0.5, 0.5],
+                       "calibration": "tone.json", "abstain": {"most_labels": 1}}},
+}
+
+
+def team(path, value):
+    """TEAM with one value replaced, or taken out (...)."""
+    t = json.loads(json.dumps(TEAM))
+    at = t
+    for key in path[:-1]:
+        at = at[key]
+    if value is ...:
+        del at[path[-1]]
+    else:
+        at[path[-1]] = value
+    return t
+
+
+GATE, TONE = ("gate",), ("tasks", "tone")
+TEAMS = {
+    "version_missing": (("finteam",), ...),
+    "version_text": (("finteam",), "1"),
+    "unknown_key": (("experts",), []),
+    "roles_missing": (("roles",), ...),
+    "roles_object": (("roles",), {"macro": "macro"}),
+    "roles_empty": (("roles",), []),
+    "roles_many": (("roles",), [{"name": str(i), "path": "macro"} for i in range(65)]),
+    "role_text": (("roles", 0), "macro"),
+    "role_unknown_key": (("roles", 0, "weight"), 1),
+    "role_name_twice": (("roles", 1, "name"), "macro"),
+    "role_name_number": (("roles", 1, "name"), 1),
+    "path_climbs": (("roles", 0, "path"), "a/../../b"),
+    "path_absolute": (("roles", 0, "path"), "/etc"),
+    "path_empty": (("roles", 0, "path"), ""),
+    "path_backslash": (("roles", 0, "path"), "..\\macro"),
+    "path_zero_byte": (("roles", 0, "path"), "macro\0"),
+    "path_number": (("roles", 0, "path"), 7),
+    "base_climbs": (("base",), ".."),
+    "merged_with_gate": (("merged",), "merged"),
+    "tokenizer_climbs": (("tokenizer",), "../tokenizer.json"),
+    "gate_missing": (GATE, ...),
+    "gate_list": (GATE, []),
+    "gate_reads_missing": ((*GATE, "reads"), ...),
+    "gate_reads_other": ((*GATE, "reads"), "tea leaves"),
+    "gate_file_missing": ((*GATE, "file"), ...),
+    "gate_file_climbs": ((*GATE, "file"), "../gate.safetensors"),
+    "gate_of_unknown": ((*GATE, "of"), "nano"),
+    "gate_of_base": ((*GATE, "of"), "base"),
+    "gate_per_other": ((*GATE, "per"), "paragraph"),
+    "gate_top_k_zero": ((*GATE, "top_k"), 0),
+    "gate_top_k_large": ((*GATE, "top_k"), 3),
+    "gate_temperature_zero": ((*GATE, "temperature"), 0),
+    "gate_floor_large": ((*GATE, "floor"), 0.6),
+    "gate_layer_negative": ((*GATE, "layer"), -1),
+    "gate_renormalise_text": ((*GATE, "renormalise"), "no"),
+    "gate_renormalise_off": ((*GATE, "renormalise"), False),
+    "gate_unknown_key": ((*GATE, "prior"), [1, 1]),
+    "gate_prior_short": (GATE, {"reads": "prior", "prior": [1]}),
+    "gate_prior_negative": (GATE, {"reads": "prior", "prior": [1, -1]}),
+    "gate_rate_negative": (GATE, {"reads": "performance", "rate": -1}),
+    "gate_switch_one": (GATE, {"reads": "performance", "switch_probability": 1}),
+    "mix_other": (("mix_in",), "ranks"),
+    "mix_deltas_without_base": (("mix_in",), "deltas"),
+    "chat_number": (("chat",), 3),
+    "tasks_list": (("tasks",), [TEAM["tasks"]["tone"]]),
+    "task_unknown_key": ((*TONE, "priors"), [1, 1]),
+    "task_slot_missing": ((*TONE, "input"), "Text:"),
+    "labels_missing": ((*TONE, "labels"), ...),
+    "labels_empty": ((*TONE, "labels"), []),
+    "label_empty": ((*TONE, "labels"), ["a", ""]),
+    "label_twice": ((*TONE, "labels"), ["a", "a"]),
+    "label_number": ((*TONE, "labels"), ["a", 1]),
+    "prior_short": ((*TONE, "prior"), [1]),
+    "prior_zero": ((*TONE, "prior"), [1, 0]),
+    "prior_text": ((*TONE, "prior"), ["1", "1"]),
+    "calibration_climbs": ((*TONE, "calibration"), "../tone.json"),
+    "abstain_without_calibration": ((*TONE, "calibration"), ...),
+    "abstain_labels_zero": ((*TONE, "abstain"), {"most_labels": 0}),
+    "abstain_unknown_key": ((*TONE, "abstain"), {"labels": 1}),
+    "deep": (("mix_in",), json.loads("[" * 40 + "]" * 40)),
+}
+
+
+def changed(good, change):
+    return {key: value for key, value in {**good, **change}.items() if value is not ...}
+
+
+for kind, good, changes in (("adapter", ADAPTER, ADAPTERS), ("delta", DELTA, DELTAS)):
+    for name, change in changes.items():
+        (HERE / f"{kind}_{name}.json").write_text(json.dumps(changed(good, change)) + "\n")
+for name, (path, value) in TEAMS.items():
+    (HERE / f"team_{name}.json").write_text(json.dumps(team(path, value)) + "\n")
 for name, content in SAFETENSORS.items():
     (HERE / f"{name}.safetensors").write_bytes(content)
 for name, change in CONFIGS.items():

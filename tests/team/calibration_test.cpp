@@ -133,6 +133,94 @@ TEST_CASE("a threshold of 1 holds every label, likeliest first, and one of 0 non
   CHECK(desk.classify(task, headline).label_set.empty());
 }
 
+TEST_CASE("an answer whose set has too many labels, or not the answer, is not to be acted on", "[team]") {
+  const auto team = open_team(Calibrated(calibration(2.5, 0.7).dump()).path());
+  Session desk(team);
+  Task task = team.task("sentiment");
+  const View plain = desk.classify(task, headline);
+  std::vector<double> p = plain.probabilities;
+  std::sort(p.begin(), p.end(), std::greater<>());
+  REQUIRE(p[0] > p[1]);
+  REQUIRE(p[1] > p[2]);
+  const auto reason = [&](double threshold, const Ask& ask) {
+    task.calibration->threshold = threshold;
+    const View& view = desk.classify(task, headline, ask);
+    CHECK(view.abstains == (view.abstain_reason != AbstainReason::none));
+    return name(view.abstain_reason);
+  };
+  const double none = (1 - p[0]) / 2, one = 1 - (p[0] + p[1]) / 2, two = 1 - (p[1] + p[2]) / 2;
+  const Ask at_most_one{.abstain = {.most_labels = 1}}, at_most_two{.abstain = {.most_labels = 2}};
+  CHECK(reason(one, at_most_one) == "none");
+  CHECK(reason(two, at_most_one) == "labels");
+  CHECK(reason(two, at_most_two) == "none");
+  CHECK(reason(1, at_most_two) == "labels");
+  CHECK(reason(none, at_most_two) == "labels");
+  CHECK(reason(two, {}) == "none");
+  // the task's own rule, and the stricter of two
+  task.abstain.most_labels = 1;
+  CHECK(reason(one, {}) == "none");
+  CHECK(reason(two, {}) == "labels");
+  CHECK(reason(two, at_most_two) == "labels");
+  CHECK(reason(two, {.abstain = {.least_probability = 1}}) == "probability");
+  // frequencies that make another label the answer leave the set alone: it no longer holds the answer
+  task.calibration->prior_then = {1.0 / 3, 1.0 / 3, 1.0 / 3};
+  std::vector<double> now(3, 1e-6);
+  now[static_cast<std::size_t>(std::min_element(plain.probabilities.begin(), plain.probabilities.end()) -
+                               plain.probabilities.begin())] = 1;
+  CHECK(reason(one, {.prior_now = now}) == "labels");
+  // without a calibration there is no set to count
+  task.calibration.reset();
+  check_refused([&] { (void)desk.classify(task, headline); }, Code::invalid_argument,
+                "abstain: most_labels: expected a task with a calibration");
+  check_refused([&] { (void)desk.classify("direction", headline, at_most_one); }, Code::invalid_argument,
+                "abstain: most_labels");
+  check_refused([&] { (void)desk.classify("direction", headline, {.abstain = {.most_labels = 0}}); },
+                Code::invalid_argument, "most_labels: expected at least 1");
+}
+
+TEST_CASE("when a task abstains stands in team.json, beside its calibration", "[team][law5]") {
+  const auto with = [](const Json& abstain, bool calibrated = true) {
+    test::TeamFolder folder([&](Json& team) {
+      team["gate"] = {{"reads", "prior"}, {"prior", {3, 2, 1}}};
+      team["tasks"]["sentiment"]["abstain"] = abstain;
+      if (calibrated) team["tasks"]["sentiment"]["calibration"] = "c.json";
+    });
+    test::write(folder.path() / "c.json", calibration(1, 1).dump());  // every label is in every set
+    return open_team(folder.path());
+  };
+  const auto asked = [](const Team<Cpu>& team, const Ask& ask = {}) {
+    Session desk(team);
+    return name(desk.classify("sentiment", headline, ask).abstain_reason);
+  };
+  CHECK(asked(with({{"most_labels", 2}})) == "labels");
+  CHECK(asked(with({{"most_labels", 3}})) == "none");
+  CHECK(asked(with({{"most_labels", 3}}), {.abstain = {.most_labels = 2}}) == "labels");
+  CHECK(asked(with({{"least_probability", 1}}, false)) == "probability");
+  CHECK(asked(with({{"greatest_entropy", 0}}, false)) == "entropy");
+  CHECK(asked(with({{"greatest_disagreement", 0}}, false)) == "disagreement");
+  CHECK(asked(with(Json::object(), false)) == "none");
+  const auto refuse = [&](const Json& abstain, Code code, const std::string& says, bool calibrated = true) {
+    check_refused([&] { (void)with(abstain, calibrated); }, code, "team.json: tasks.sentiment.abstain" + says);
+  };
+  refuse({{"most_labels", 1}}, Code::mismatch, ".most_labels: expected nothing: the task names no calibration", false);
+  refuse({{"most_labels", 0}}, Code::malformed, ".most_labels");
+  refuse({{"most_labels", 1.5}}, Code::malformed, ".most_labels");
+  refuse({{"labels", 1}}, Code::unsupported, ".labels");
+  refuse({{"least_probability", 1.5}}, Code::malformed, ".least_probability");
+  refuse({{"greatest_entropy", -1}}, Code::malformed, ".greatest_entropy");
+  refuse({{"greatest_disagreement", "much"}}, Code::malformed, ".greatest_disagreement");
+  refuse(3, Code::malformed, ": expected an object");
+  // a calibration that does not state its coverage
+  const test::TeamFolder silent([](Json& team) {
+    team["tasks"]["sentiment"]["abstain"] = {{"most_labels", 1}};
+    team["tasks"]["sentiment"]["calibration"] = "c.json";
+  });
+  Json json = calibration(1, 1);
+  json.erase("coverage");
+  test::write(silent.path() / "c.json", json.dump());
+  check_refused([&] { (void)open_team(silent.path()); }, Code::not_found, "c.json: expected key \"coverage\"");
+}
+
 TEST_CASE("other frequencies of the labels move the probabilities, and leave the set alone", "[team]") {
   Json json = calibration(1.5, 0.7);
   json["prior_then"] = {0.5, 0.25, 0.25};
@@ -244,6 +332,7 @@ TEST_CASE("a fitted calibration keeps its promise on the bundled team, and is re
   // a task that has one is fitted as if it had none
   Task task = team.task("direction");
   task.calibration = fit.calibration;
+  task.abstain.most_labels = 1;
   const CalibrationFit again = fit_calibration(desk, task, examples, {.held_out = 0.3, .seed = 1});
   CHECK(again.calibration.temperature == fit.calibration.temperature);
   CHECK(again.calibration.threshold == fit.calibration.threshold);

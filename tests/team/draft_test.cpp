@@ -49,6 +49,15 @@ GenerateOptions options(Draft draft, float temperature) {
   return {.max_tokens = 60, .sampling = {.temperature = temperature, .seed = 9}, .draft = draft};
 }
 
+/// A few whole characters from the middle of a text.
+std::string middle_of(const std::string& text) {
+  const auto begins = [&](std::size_t i) { return i >= text.size() || (text[i] & 0xC0) != 0x80; };
+  std::size_t from = text.size() / 2, to = from + 5;
+  while (!begins(from)) ++from;
+  while (!begins(to)) ++to;
+  return text.substr(from, to - from);
+}
+
 }  // namespace
 
 TEST_CASE("a text is the same with the favourite writing ahead, greedy or sampled", "[team][law3]") {
@@ -88,6 +97,55 @@ TEST_CASE("a text is the same with its own past as the guess, on any team", "[te
     CHECK(ahead.ids == plain.ids);
     CHECK(ahead.log_probability == plain.log_probability);
   }
+}
+
+TEST_CASE("penalties, min-p and stop strings see the same text, guessed ahead or not", "[team][law3]") {
+  const Draft draft = GENERATE(Draft::favourite, Draft::prompt);
+  const float temperature = GENERATE(0.0F, 0.8F);
+  const NearTeam near(0.1F);
+  const auto team = open_team(near.folder.path());
+  Session desk(team);
+  const auto written = [&](GenerateOptions with, Draft how) {
+    with.draft = how;
+    std::string shown;
+    const Generation text = desk.complete(
+        prompt, [&](std::string_view piece) { shown += piece; }, with);
+    CHECK(text.text == shown);
+    return text;
+  };
+  index_t drafted = 0, kept = 0;
+  std::vector<std::vector<std::int32_t>> texts;
+  for (const float penalty : {1.0F, 1.2F}) {
+    for (const int window : {0, 6}) {
+      for (const float min_p : {0.0F, 0.3F}) {
+        CAPTURE(penalty, window, min_p);
+        GenerateOptions with = options(Draft::none, temperature);
+        with.sampling.repetition_penalty = penalty;
+        with.sampling.repetition_window = window;
+        with.sampling.min_p = min_p;
+        const std::string whole = written(with, Draft::none).text;
+        for (const bool stops : {false, true}) {
+          if (stops) with.stop = {"never to be written", middle_of(whole)};
+          const Generation plain = written(with, Draft::none), ahead = written(with, draft);
+          CHECK(ahead.ids == plain.ids);
+          CHECK(ahead.text == plain.text);
+          CHECK(ahead.log_probability == plain.log_probability);
+          CHECK(ahead.finish == plain.finish);
+          if (stops) CHECK(plain.finish == Finish::stop_string);
+          if (stops) CHECK(plain.text.size() < whole.size());
+          texts.push_back(plain.ids);
+          drafted += ahead.drafted;
+          kept += ahead.kept;
+        }
+      }
+    }
+  }
+  CAPTURE(drafted, kept);
+  CHECK(kept > 0);
+  CHECK(kept < drafted);
+  // the penalty, and where there is noise min-p too, change what is written
+  CHECK(texts.front() != texts[8]);
+  CHECK((texts.front() != texts[2]) == (temperature > 0));
 }
 
 TEST_CASE("guesses stay within the session's limits, and a stop ends the text at the same place", "[team]") {

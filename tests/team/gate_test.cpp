@@ -87,12 +87,16 @@ Plainly write_plainly(const Team<Cpu>& team, int tokens) {
 TEST_CASE("a gate by token weighs anew, and sleepers catch up exactly", "[team][law3]") {
   const int top_k = GENERATE(1, 2);
   const char* reads = GENERATE("prompt_mean_hidden", "prompt_last_hidden", "prompt_mean_embedding");
-  const std::string shape = GENERATE("separate", "shared", "shared, the base's");
+  const std::string shape = GENERATE("separate", "adapters", "adapters, the base's", "low-bit", "low-bit, the base's");
   CAPTURE(top_k, reads, shape);
-  const char* of = shape == "shared, the base's" ? "base" : "micro";
+  const char* of = shape.ends_with("the base's") ? "base" : "micro";
   const auto change = [&](Json& team) { team["gate"] = linear(reads, of, "token", top_k); };
   const test::TeamFolder separate(change);
   const test::SharedFolder shared(change, 0.5F);
+  if (shape.starts_with("low-bit")) {  // beside an adapter
+    shared.make_low_bit("macro", Format::int1, 0.2F, 5);
+    shared.make_low_bit("micro", Format::int2, 0.2F, 6);
+  }
   const auto team = open_team(shape == "separate" ? separate.path() : shared.path());
   const Plainly expected = write_plainly(team, 14);
   Session desk(team);

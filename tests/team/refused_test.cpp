@@ -2,6 +2,7 @@
 // found.
 
 #include "catch.hpp"
+#include "refused_files.hpp"
 #include "team/folder.hpp"
 
 #include <finteam/file/safetensors_writer.hpp>
@@ -70,6 +71,11 @@ std::vector<Refusal> refusals() {
       {"a task without labels", [](Json& t) { t["tasks"]["sentiment"].erase("labels"); }, Code::not_found, "sentiment"},
       {"an empty label list", [](Json& t) { t["tasks"]["sentiment"]["labels"] = Json::array(); },
        Code::invalid_argument, "at least one label"},
+      {"more labels than a session can be made for",
+       [](Json& t) {
+         for (int i = 0; i < 4094; ++i) t["tasks"]["sentiment"]["labels"].push_back("label " + std::to_string(i));
+       },
+       Code::invalid_argument, "at most 4096 labels, found 4097"},
       {"an empty label", [](Json& t) { t["tasks"]["sentiment"]["labels"][1] = ""; }, Code::invalid_argument,
        "an empty label"},
       {"a label twice", [](Json& t) { t["tasks"]["sentiment"]["labels"][1] = "bearish"; }, Code::invalid_argument,
@@ -128,6 +134,98 @@ TEST_CASE("a team.json that makes no sense is refused, and the error names the k
       check_refused([&] { (void)open_team(folder.path()); }, r.code, r.says);
     }
   }
+}
+
+TEST_CASE("every team_*.json in tests/refused is refused", "[law5][refused]") {
+  test::check_refused_files(
+      "team",
+      {
+          {"abstain_labels_zero", Code::malformed,
+           "tasks.tone.abstain.most_labels: expected an integer from 1 to 1000000, found 0"},
+          {"abstain_unknown_key", Code::unsupported,
+           "tasks.tone.abstain.labels: expected no such key: this build does not know it, found 1"},
+          {"abstain_without_calibration", Code::mismatch,
+           "labels: expected nothing: the task names no calibration, whose coverage it needs"},
+          {"base_climbs", Code::malformed, "base: expected a path inside the team's folder, found \"..\""},
+          {"calibration_climbs", Code::malformed,
+           "tasks.tone.calibration: expected a path inside the team's folder, found \"../tone.json\""},
+          {"chat_number", Code::malformed, "chat: expected a string, found 3"},
+          {"deep", Code::limit_exceeded, "expected JSON at most 16 levels deep, found more"},
+          {"gate_file_climbs", Code::malformed,
+           "gate.file: expected a path inside the team's folder, found \"../gate.safetensors\""},
+          {"gate_file_missing", Code::not_found, "gate: expected key \"file\", found none"},
+          {"gate_floor_large", Code::malformed, "gate.floor: expected a number from 0.0 to 0.5, found 0.6"},
+          {"gate_layer_negative", Code::malformed, "gate.layer: expected an integer from 0 to 1000, found -1"},
+          {"gate_list", Code::malformed, "gate: expected an object, found an array of 0"},
+          {"gate_missing", Code::mismatch, "expected a gate, for 2 roles, found none"},
+          {"gate_of_base", Code::not_found, "gate.of: expected the name of a role, found \"base\""},
+          {"gate_of_unknown", Code::not_found, "gate.of: expected the name of a role, found \"nano\""},
+          {"gate_per_other", Code::unsupported, "gate.per: expected one of prompt, token, found \"paragraph\""},
+          {"gate_prior_negative", Code::malformed, "gate.prior[1]: expected a number above 0, found -1"},
+          {"gate_prior_short", Code::mismatch,
+           "gate.prior: expected 2 numbers, one for each role, found an array of 1"},
+          {"gate_rate_negative", Code::malformed, "gate.rate: expected a number from 0.0 to 1000000.0, found -1"},
+          {"gate_reads_missing", Code::not_found, "gate: expected key \"reads\", found none"},
+          {"gate_reads_other", Code::unsupported,
+           "idden, prompt_last_hidden, prompt_mean_embedding, prompt_likelihood, performance"},
+          {"gate_renormalise_off", Code::mismatch,
+           "gate.renormalise: expected true, where probabilities are mixed, found false"},
+          {"gate_renormalise_text", Code::malformed, "gate.renormalise: expected true or false, found \"no\""},
+          {"gate_switch_one", Code::malformed, "gate.switch_probability: expected a number from 0.0 to 0.999, found 1"},
+          {"gate_temperature_zero", Code::malformed,
+           "gate.temperature: expected a number from 1e-06 to 1000000.0, found 0"},
+          {"gate_top_k_large", Code::malformed, "gate.top_k: expected an integer from 1 to 2, found 3"},
+          {"gate_top_k_zero", Code::malformed, "gate.top_k: expected an integer from 1 to 2, found 0"},
+          {"gate_unknown_key", Code::unsupported,
+           "gate.prior: expected nothing: this gate has no use for it, found an array of 2"},
+          {"label_empty", Code::invalid_argument, "tasks.tone: expected labels with text, found an empty label"},
+          {"label_number", Code::malformed, "tasks.tone.labels[1]: expected a string, found 1"},
+          {"label_twice", Code::invalid_argument, "tasks.tone: expected labels that differ, found \"a\" twice"},
+          {"labels_empty", Code::invalid_argument, "tasks.tone: expected at least one label, found an empty list"},
+          {"labels_missing", Code::not_found, "tasks.tone: expected key \"labels\", found none"},
+          {"merged_with_gate", Code::mismatch,
+           "gate: expected null: a merged team's routers are the gate, found an object of 6 keys"},
+          {"mix_deltas_without_base", Code::mismatch, "mix_in: expected deltas only with a base, found \"deltas\""},
+          {"mix_other", Code::unsupported, "mix_in: expected one of probabilities, logits, deltas, found \"ranks\""},
+          {"path_absolute", Code::malformed, "roles[0].path: expected a path inside the team's folder, found \"/etc\""},
+          {"path_backslash", Code::malformed,
+           "roles[0].path: expected a path inside the team's folder, found \"..\\macro\""},
+          {"path_climbs", Code::malformed,
+           "roles[0].path: expected a path inside the team's folder, found \"a/../../b\""},
+          {"path_empty", Code::malformed, "roles[0].path: expected a path inside the team's folder, found \"\""},
+          {"path_number", Code::malformed, "roles[0].path: expected a string, found 7"},
+          {"path_zero_byte", Code::malformed,
+           "roles[0].path: expected a path inside the team's folder, found \"macro\\x00\""},
+          {"prior_short", Code::invalid_argument, "tasks.tone: expected a prior of 2 numbers, found 1"},
+          {"prior_text", Code::malformed, "tasks.tone.prior[0]: expected a number, found \"1\""},
+          {"prior_zero", Code::invalid_argument,
+           "tasks.tone: expected a prior of finite numbers above 0, found 0.000000"},
+          {"role_name_number", Code::malformed, "roles[1].name: expected a string, found 1"},
+          {"role_name_twice", Code::malformed,
+           "roles[1].name: expected a name that no other role has, found \"macro\""},
+          {"role_text", Code::malformed, "roles[0]: expected an object, found \"macro\""},
+          {"role_unknown_key", Code::unsupported,
+           "roles[0].weight: expected no such key: this build does not know it, found 1"},
+          {"roles_empty", Code::malformed, "roles: expected 1 to 64 roles, found an array of 0"},
+          {"roles_many", Code::malformed, "roles: expected 1 to 64 roles, found an array of 65"},
+          {"roles_missing", Code::not_found, "expected key \"roles\", found none"},
+          {"roles_object", Code::malformed, "roles: expected an array, found an object of 1 keys"},
+          {"task_slot_missing", Code::invalid_argument,
+           "tasks.tone: expected an input that holds {text}, found \"Text:\""},
+          {"task_unknown_key", Code::unsupported,
+           "tasks.tone.priors: expected no such key: this build does not know it, found an array of 2"},
+          {"tasks_list", Code::malformed, "tasks: expected an object, found an array of 1"},
+          {"tokenizer_climbs", Code::malformed,
+           "tokenizer: expected a path inside the team's folder, found \"../tokenizer.json\""},
+          {"unknown_key", Code::unsupported,
+           "experts: expected no such key: this build does not know it, found an array of 0"},
+          {"version_missing", Code::not_found, "expected key \"finteam\", found none"},
+          {"version_text", Code::malformed, "finteam: expected an integer from 1 to 1, found \"1\""},
+      },
+      [](const auto& path) {
+        const JsonFile file = JsonFile::open(path, Manifest::limits);
+        (void)read_manifest(file.root());
+      });
 }
 
 TEST_CASE("a folder without a team or a checkpoint is refused", "[law5]") {

@@ -20,6 +20,12 @@ const auto quiet = [](std::string_view) {};
 void inside(Json& team) { team["mix_in"] = "deltas"; }
 void all_awake(Json& team) { team["gate"]["top_k"] = 3; }
 
+void make_low_bit(const test::SharedFolder& folder) {
+  folder.make_low_bit("macro", Format::int1, 0.1F, 5);
+  folder.make_low_bit("micro", Format::int2, 0.1F, 6);
+  folder.make_low_bit("quant", Format::int1, 0.1F, 7);
+}
+
 struct Answers {
   View view;
   Score score;
@@ -108,11 +114,13 @@ TEST_CASE("one adapter summed inside at weight 1 is that role", "[law1]") {
 }
 
 TEST_CASE("a team on a shared base answers the same on any threads and in any chunks", "[law3]") {
-  const bool summed = GENERATE(false, true);
+  const std::string shape = GENERATE("adapters", "adapters summed inside", "low-bit differences");
   const Weights weights = GENERATE(Weights::stored, Weights::int4);
+  CAPTURE(shape);
   const test::SharedFolder folder([&](Json& team) {
-    if (summed) inside(team);
+    if (shape == "adapters summed inside") inside(team);
   });
+  if (shape == "low-bit differences") make_low_bit(folder);
   const OpenOptions options{.weights = weights};
   const Answers expected = answers(folder.path(), options);
   ThreadPool pool(3);
@@ -171,11 +179,13 @@ TEST_CASE("with deltas summed inside, each role speaks for itself when all are a
 }
 
 TEST_CASE("a team on a shared base takes the memory that was planned", "[team]") {
-  const bool summed = GENERATE(false, true);
+  const std::string shape = GENERATE("adapters", "adapters summed inside", "low-bit differences");
   const Weights weights = GENERATE(Weights::stored, Weights::int8);
+  CAPTURE(shape);
   const test::SharedFolder folder([&](Json& team) {
-    if (summed) inside(team);
+    if (shape == "adapters summed inside") inside(team);
   });
+  if (shape == "low-bit differences") make_low_bit(folder);
   const auto near = [](std::size_t taken, std::uint64_t planned) {
     const auto a = static_cast<double>(taken), b = static_cast<double>(planned);
     return a <= 1.02 * b && b <= 1.02 * a;

@@ -1,10 +1,12 @@
-// A team on a shared base for a test: the golden team's macro role as the base, and adapters that the test draws.
+// A team on a shared base for a test: the golden team's macro role as the base, and adapters or low-bit differences
+// that the test draws.
 #pragma once
 
 #include "random.hpp"
 #include "team/folder.hpp"
 
 #include <finteam/expert/expert_source.hpp>
+#include <finteam/file/delta_writer.hpp>
 #include <finteam/file/safetensors_writer.hpp>
 
 #include <cmath>
@@ -53,6 +55,29 @@ inline void write_adapter(
   file.write(folder / "adapter_model.safetensors");
 }
 
+/// The low-bit difference to a base of what random changes up to `size` of its blocks' matrices and its norms make it.
+inline void write_difference(const fs::path& folder, const finteam::Checkpoint& base, finteam::Format format,
+                             float size, std::uint64_t seed) {
+  const auto is_matrix = [](std::string_view name) { return name.find("_proj") != std::string_view::npos; };
+  const TemporaryFolder tuned;
+  Floats file;
+  Random random(seed);
+  for (const auto name : base.names()) {
+    const finteam::RawTensor raw = base.tensor(name);
+    const bool changes = is_matrix(name) || name.find("norm") != std::string_view::npos;
+    std::vector<float> values;
+    for (finteam::index_t i = 0; i < raw.size(); ++i) {
+      values.push_back(raw[i] + (changes ? static_cast<float>(random.uniform(-size, size)) : 0.0F));
+    }
+    file.add(std::string(name), {raw.shape.begin(), raw.shape.end()}, std::move(values));
+  }
+  file.write(tuned.path() / "model.safetensors");
+  const auto part = [&](std::string_view name) {
+    return is_matrix(name) ? finteam::DeltaPart::low_bit : finteam::DeltaPart::whole;
+  };
+  finteam::write_delta(base, finteam::Checkpoint::open(tuned.path()), folder, {.format = format, .part = part});
+}
+
 /// The golden team's gate and tasks over a base and three adapters; the gate reads the base unless `change` says else.
 class SharedFolder {
  public:
@@ -76,6 +101,12 @@ class SharedFolder {
     write(path() / "team.json", json.dump());
   }
   SharedFolder() : SharedFolder([](finteam::Json&) {}) {}
+
+  /// Puts a low-bit difference in the place of a role's adapter.
+  void make_low_bit(const std::string& role, finteam::Format format, float size, std::uint64_t seed) const {
+    fs::remove_all(path() / role);
+    write_difference(path() / role, finteam::Checkpoint::open(path() / "base"), format, size, seed);
+  }
 
   [[nodiscard]] const fs::path& path() const noexcept { return folder_.path(); }
 

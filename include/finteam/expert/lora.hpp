@@ -25,6 +25,9 @@ namespace finteam::inline FINTEAM_ABI {
 /// What adapter_config.json says of sizes and scales.
 class LoraConfig {
  public:
+  /// Some entries for every module of a large model; every pattern is compiled, and tried on every module.
+  static constexpr JsonLimits limits{.depth = 16, .values = 10'000, .bytes = 1 << 20};
+
   /// Throws Error: unsupported for an adapter that is more than LoRA, malformed or not_found for what is not there.
   explicit LoraConfig(const JsonView& json) {
     if (json.at("peft_type").as_string() != "LORA") json.at("peft_type").refuse("\"LORA\"", Code::unsupported);
@@ -181,7 +184,7 @@ class LoraFile {
   if (config.is_routed()) {
     throw Error(Code::unsupported, config.where, "a plain model under adapters", "experts behind routers");
   }
-  const JsonFile json = JsonFile::open(folder / "adapter_config.json");
+  const JsonFile json = JsonFile::open(folder / "adapter_config.json", LoraConfig::limits);
   const LoraConfig lora(json.root());
   detail::LoraFile file(Safetensors::open(folder / "adapter_model.safetensors"), lora);
   std::vector<DeltaSource> deltas;

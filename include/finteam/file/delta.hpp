@@ -49,6 +49,7 @@ enum class DeltaScales : std::uint8_t {
 /// What delta_config.json says.
 struct DeltaConfig {
   static constexpr int version = 1;
+  static constexpr JsonLimits limits{.depth = 4, .values = 100, .bytes = 1 << 16};
 
   Format format = Format::int1;
   DeltaScales scales = DeltaScales::row;
@@ -141,7 +142,7 @@ class DeltaCheckpoint {
   [[nodiscard]] static DeltaCheckpoint open(const std::filesystem::path& folder, const Checkpoint& base,
                                             BaseCheck check = BaseCheck::headers) {
     const auto path = folder / "delta_config.json";
-    const JsonFile json = JsonFile::open(path, JsonLimits{.depth = 4, .values = 100});
+    const JsonFile json = JsonFile::open(path, DeltaConfig::limits);
     DeltaCheckpoint self(DeltaConfig::read(json.root()), Safetensors::open(folder / "delta.safetensors"));
     self.check_metadata();
     require_base(json.where() + ": base_header_hash", self.config_.base_header_hash, base, header_hash(base));

@@ -3,9 +3,9 @@
 #pragma once
 
 #include <finteam/core/view.hpp>
+#include <finteam/mix/likeliest.hpp>
 #include <finteam/mix/mixture.hpp>
 
-#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstddef>
@@ -54,7 +54,6 @@ void leave_one_role_out(std::span<const double> weight, MatrixView<const double>
                         std::span<double> scratch, Finish&& finish) noexcept {
   const auto labels = static_cast<std::size_t>(p.extent(1));
   const auto all = scratch.first(labels), without = scratch.subspan(labels, labels);
-  const auto likeliest = [](std::span<const double> x) { return std::max_element(x.begin(), x.end()) - x.begin(); };
   double total = 0;
   for (const double w : weight) total += w > 0 ? w : 0.0;
   mix_labels(weight, p, all);

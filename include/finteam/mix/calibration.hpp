@@ -4,6 +4,7 @@
 #pragma once
 
 #include <finteam/core/view.hpp>
+#include <finteam/mix/likeliest.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -42,11 +43,6 @@ inline void require_classes(const char* where, std::span<const std::int32_t> tru
   }
 }
 
-/// The column of the largest entry; of equals the lowest.
-[[nodiscard]] inline index_t likeliest(std::span<const double> p) noexcept {
-  return std::max_element(p.begin(), p.end()) - p.begin();
-}
-
 }  // namespace detail
 
 /// Σ_b |B_b| / samples · |accuracy(B_b) - confidence(B_b)|: how far stated confidence is from the share that is right.
@@ -61,7 +57,7 @@ inline void require_classes(const char* where, std::span<const std::int32_t> tru
   std::vector<double> gap(static_cast<std::size_t>(bins), 0.0);  // Σ right - confidence
   for (index_t s = 0; s < p.extent(0); ++s) {
     const auto row = p.row(s).span();
-    const index_t best = detail::likeliest(row);
+    const index_t best = likeliest(row);
     const double confidence = std::min(row[static_cast<std::size_t>(best)], 1.0);
     if (!(confidence >= 0) || row[static_cast<std::size_t>(best)] > 1 + 1e-9) {  // a sum of weights may round past 1
       throw Error(Code::invalid_argument, "calibration error: input", "probabilities", std::to_string(confidence));
@@ -146,38 +142,6 @@ inline void correct_prior(std::span<double> p, std::span<const double> then, std
   double sum = 0;
   for (std::size_t i = 0; i < p.size(); ++i) sum += p[i] = p[i] > 0 ? p[i] * now[i] / then[i] : 0.0;
   for (double& x : p) x /= sum;
-}
-
-/// The class frequencies of unlabelled samples: the mean over them of correct_prior(p, then, now) is `now`, found by EM
-/// from now = then, until no entry moves by more than 1e-9 or for max_iterations. It climbs the likelihood at every
-/// step. p [samples, classes], then [classes] > 0, Σ = 1. Throws Error(invalid_argument) for no samples, a width that
-/// differs, or a prior that is not positive. Source: Saerens et al. 2002 (their EM).
-[[nodiscard]] inline std::vector<double> estimate_prior(MatrixView<const double> p, std::span<const double> then,
-                                                        index_t max_iterations = 1000) {
-  const auto classes = static_cast<std::size_t>(p.extent(1));
-  if (p.extent(0) < 1 || then.size() != classes ||
-      !std::all_of(then.begin(), then.end(), [](double x) { return x > 0; })) {
-    throw Error(Code::invalid_argument, "prior", "samples, and a positive frequency for each of their classes",
-                detail::shape_string(p.extents()) + " and " + std::to_string(then.size()));
-  }
-  std::vector<double> now(then.begin(), then.end()), next(classes), row(classes);
-  for (index_t iteration = 0; iteration < max_iterations; ++iteration) {
-    std::fill(next.begin(), next.end(), 0.0);
-    for (index_t s = 0; s < p.extent(0); ++s) {
-      const auto given = p.row(s).span();
-      std::copy(given.begin(), given.end(), row.begin());
-      correct_prior(row, then, now);
-      for (std::size_t i = 0; i < classes; ++i) next[i] += row[i];
-    }
-    double moved = 0;
-    for (std::size_t i = 0; i < classes; ++i) {
-      next[i] /= static_cast<double>(p.extent(0));
-      moved = std::max(moved, std::abs(next[i] - now[i]));
-    }
-    std::swap(now, next);
-    if (!(moved > 1e-9)) break;
-  }
-  return now;
 }
 
 }  // namespace finteam::inline FINTEAM_ABI

@@ -1,5 +1,5 @@
 // From scores to weights: softmax at a temperature, floor, top-k, renormalisation. Scores come from a linear map of a
-// feature, from centres, or from each role's likelihood of the prompt; which of them is the team's matter.
+// feature, or from each role's likelihood of the prompt; which of them is the team's matter.
 #pragma once
 
 #include <finteam/core/view.hpp>
@@ -13,7 +13,8 @@
 namespace finteam::inline FINTEAM_ABI {
 
 /// scores[i] = Σ_j weight[i,j] · feature[j] + bias[i], summed in double in increasing j.
-/// weight [n, d], bias [n], feature [d], scores [n], overwritten.
+/// weight [n, d], bias [n], feature [d], scores [n], overwritten. With weight 2 c_i and bias -‖c_i‖² its softmax is
+/// that of -‖feature - c_i‖²: roles by the nearness of their data's centres c (c-BTM, Gururangan et al. 2023).
 inline void linear_scores(MatrixView<const float> weight, std::span<const float> bias, std::span<const double> feature,
                           std::span<double> scores) noexcept {
   for (index_t i = 0; i < weight.extent(0); ++i) {
@@ -111,29 +112,6 @@ inline void gate_weights(const GateRule& rule, std::span<double> scores) noexcep
     keep_top_k(scores, rule.top_k);
   } else {
     detail::zero_all_but(scores, rule.top_k);
-  }
-}
-
-/// scores[j] = log prior[j] + log_likelihood[j], whose softmax is the posterior p(role j | text).
-/// prior [n] (≥ 0, need not sum to 1; 0: a role that is never chosen), log_likelihood [n]: each role's log p of the
-/// text so far, scores [n], overwritten; scores may be either. Source: Li et al. 2022 (BTM), the domain
-/// posterior.
-inline void posterior_scores(std::span<const double> prior, std::span<const double> log_likelihood,
-                             std::span<double> scores) noexcept {
-  for (std::size_t j = 0; j < scores.size(); ++j) scores[j] = std::log(prior[j]) + log_likelihood[j];
-}
-
-/// scores[j] = -‖feature - centre[j,:]‖², summed in double in increasing dimension: roles by the nearness of their
-/// data. centre [n, d], feature [d], scores [n], overwritten. Source: Gururangan et al. 2023 (c-BTM).
-inline void centre_scores(MatrixView<const float> centre, std::span<const double> feature,
-                          std::span<double> scores) noexcept {
-  for (index_t j = 0; j < centre.extent(0); ++j) {
-    double sum = 0;
-    for (index_t i = 0; i < centre.extent(1); ++i) {
-      const double difference = feature[static_cast<std::size_t>(i)] - static_cast<double>(centre(j, i));
-      sum = std::fma(-difference, difference, sum);
-    }
-    scores[static_cast<std::size_t>(j)] = sum;
   }
 }
 

@@ -116,6 +116,7 @@ template <Backend B>
                                              const CalibrationOptions& options = {}) {
   options.validate();
   task.calibration.reset();
+  task.abstain = {};  // which may count the labels of the set that is to be found
   const std::size_t labels = task.labels.size(), n = examples.size();
   const auto part = [&](double share) { return static_cast<std::size_t>(share * static_cast<double>(n)); };
   const std::size_t held_out = part(options.held_out), for_threshold = part(options.for_threshold);

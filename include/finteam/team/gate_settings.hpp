@@ -53,10 +53,12 @@ struct GateSettings {
 
 namespace detail {
 
-/// A path that stays in its folder (symbolic links are followed): relative, and without "..".
+/// A path that stays in its folder (symbolic links are followed): relative, and without "..". One with a zero byte
+/// would end there for the system.
 [[nodiscard]] inline std::string inner_path(const JsonView& json) {
   const std::filesystem::path path = json.as_string();
-  bool climbs = path.empty() || path.is_absolute() || json.as_string().find('\\') != std::string::npos;
+  bool climbs = path.empty() || path.is_absolute() ||
+                json.as_string().find_first_of(std::string_view("\\\0", 2)) != std::string::npos;
   for (const auto& part : path) climbs = climbs || part == "..";
   if (climbs) json.refuse("a path inside the team's folder");
   return json.as_string();

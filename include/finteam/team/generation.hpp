@@ -20,7 +20,7 @@ enum class Wake : std::uint8_t { chosen, all };
 struct Ask {
   Wake wake = Wake::chosen;
   Interrupt interrupt{};  ///< looked at before every layer; then Error(cancelled) or Error(deadline)
-  Abstain abstain{};      ///< of classify: when its answer is not to be acted on
+  Abstain abstain{};      ///< of classify: when its answer is not to be acted on, besides what the task says
   /// Of classify: how often each label comes now, > 0, where a task's calibration knows how often it came then
   /// (prior_then); they need not sum to 1. Empty: as often.
   std::span<const double> prior_now{};

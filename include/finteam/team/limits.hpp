@@ -4,6 +4,7 @@
 #include <finteam/backend/kv_page.hpp>
 #include <finteam/core/error.hpp>
 #include <finteam/core/huge_pages.hpp>
+#include <finteam/team/task.hpp>
 #include <finteam/text/tokenizer.hpp>
 
 #include <algorithm>
@@ -39,7 +40,9 @@ namespace detail {
   if (limits.text_bytes == 0) limits.text_bytes = 16 * limits.tokens;
   if (limits.text_bytes < 1 || limits.text_bytes > static_cast<index_t>(Tokenizer::max_text_bytes))
     refuse("text_bytes", "1 to 2^28", limits.text_bytes);
-  if (limits.labels < 1 || limits.labels > 4096) refuse("labels", "1 to 4096", limits.labels);
+  if (limits.labels < 1 || limits.labels > most_labels) {
+    refuse("labels", "1 to " + std::to_string(most_labels), limits.labels);
+  }
   if (limits.label_bytes < 1 || limits.label_bytes > 65536) refuse("label_bytes", "1 to 65536", limits.label_bytes);
   if (limits.rows < 1 || limits.rows > 65536) refuse("rows", "1 to 65536", limits.rows);
   return limits;

@@ -19,6 +19,8 @@ struct Manifest {
     std::string name, path;
   };
 
+  static constexpr JsonLimits limits{.depth = 16, .values = 200'000, .bytes = 1 << 24};
+
   std::vector<Role> roles;
   std::string base;    ///< a path; the roles' are then adapters on it; empty: each role is a checkpoint
   std::string merged;  ///< a path, that of every role: a merged checkpoint, whose experts they are, in its order
@@ -47,14 +49,29 @@ namespace detail {
 
 inline constexpr index_t most_roles = 64;
 
+/// Throws Error as JsonView; mismatch for most_labels without a calibration, whose set it counts.
+[[nodiscard]] inline Abstain read_abstain(const JsonView& json, bool calibrated) {
+  only_keys(json, {"least_probability", "greatest_entropy", "greatest_disagreement", "most_labels"});
+  Abstain rule;
+  rule.least_probability = json.number_or("least_probability", rule.least_probability, 0, 1);
+  if (const auto x = json.find("greatest_entropy")) rule.greatest_entropy = x->as_number(0, 64);
+  if (const auto x = json.find("greatest_disagreement")) rule.greatest_disagreement = x->as_number(0, 64);
+  if (const auto x = json.find("most_labels")) {
+    if (!calibrated) x->refuse("nothing: the task names no calibration, whose coverage it needs", Code::mismatch);
+    rule.most_labels = x->as_int(1, 1'000'000);
+  }
+  return rule;
+}
+
 [[nodiscard]] inline Task read_task(const JsonView& json) {
-  only_keys(json, {"instruction", "input", "labels", "prior", "calibration"});
+  only_keys(json, {"instruction", "input", "labels", "prior", "calibration", "abstain"});
   Task task{
       .instruction = json.string_or("instruction", ""), .input = json.string_or("input", text_slot), .labels = {}};
   json.at("labels").each([&](const JsonView& label) { task.labels.push_back(label.as_string()); });
   if (const auto prior = json.find("prior")) {
     prior->each([&](const JsonView& p) { task.prior.push_back(p.as_number()); });
   }
+  if (const auto rule = json.find("abstain")) task.abstain = read_abstain(*rule, json.find("calibration").has_value());
   check_task(task, json.where());
   return task;
 }
@@ -75,6 +92,9 @@ inline constexpr index_t most_roles = 64;
     }
   }
   const JsonView roles = json.at("roles");
+  if (roles.size() < 1 || roles.size() > static_cast<std::size_t>(detail::most_roles)) {
+    roles.refuse("1 to " + std::to_string(detail::most_roles) + " roles");
+  }
   roles.each([&](const JsonView& role) {
     detail::only_keys(role, {"name", "path"});
     if (const auto path = role.find("path"); path && !m.merged.empty()) {
@@ -87,9 +107,6 @@ inline constexpr index_t most_roles = 64;
     }
     m.roles.push_back(std::move(r));
   });
-  if (m.roles.empty() || static_cast<index_t>(m.roles.size()) > detail::most_roles) {
-    roles.refuse("1 to " + std::to_string(detail::most_roles) + " roles");
-  }
   if (const auto base = json.find("base")) m.base = detail::inner_path(*base);
   for (const auto& role : m.roles) {
     if (role.name == "base" && !m.base.empty()) roles.refuse("names other than base, which is the base's");

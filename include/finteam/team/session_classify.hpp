@@ -1,6 +1,7 @@
 // How a session classifies. Include session.hpp.
 #pragma once
 
+#include <finteam/mix/likeliest.hpp>
 #include <finteam/team/session.hpp>
 
 #include <numeric>
@@ -16,7 +17,7 @@ const View& Session<B>::classify_checked(const Task& task, std::string_view text
     throw Error(Code::limit_exceeded, "task", "at most " + std::to_string(limits_.labels) + " labels (session limits)",
                 std::to_string(task.labels.size()));
   }
-  if (is_inside(team_->mix_in()) && std::isfinite(ask.abstain.greatest_disagreement) &&
+  if (is_inside(team_->mix_in()) && std::isfinite(stricter(task.abstain, ask.abstain).greatest_disagreement) &&
       (team_->is_merged() || ask.wake != Wake::all)) {
     throw Error(Code::unsupported, "abstain: greatest_disagreement",
                 "roles that answer for themselves: Wake::all, on a base", "roles that are mixed inside");
@@ -93,9 +94,6 @@ void Session<B>::distribution(const Task& task, std::span<const double> scores, 
 template <Backend B>
 void Session<B>::answer(const Task& task) {
   const std::size_t n = task.labels.size();
-  const auto best = [](std::span<const double> p) {
-    return static_cast<std::size_t>(std::max_element(p.begin(), p.end()) - p.begin());
-  };
   label_probability_.assign(weights_.size() * n, 0.0);
   label_weights_.assign(weights_.begin(), weights_.end());
   if (settings() != nullptr && !settings()->rule.renormalise) {
@@ -109,7 +107,7 @@ void Session<B>::answer(const Task& task) {
     role.probability = 0;
     distribution(task, role.scores, role.probabilities);
     if (role.scores.empty()) continue;
-    const std::size_t own = best(role.probabilities);
+    const std::size_t own = static_cast<std::size_t>(likeliest(role.probabilities));
     role.label.assign(task.labels[own]);
     role.probability = role.probabilities[own];
     for (std::size_t l = 0; l < n; ++l) {

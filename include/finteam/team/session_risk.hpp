@@ -3,13 +3,20 @@
 #pragma once
 
 #include <finteam/mix/calibration.hpp>
+#include <finteam/mix/likeliest.hpp>
 #include <finteam/team/session.hpp>
+
+#include <algorithm>
 
 namespace finteam::inline FINTEAM_ABI {
 
 template <Backend B>
 void Session<B>::check(const Ask& ask, const Task& task) {
   ask.abstain.validate();
+  if (stricter(task.abstain, ask.abstain).reads_label_set() && !task.calibration) {
+    throw Error(Code::invalid_argument, "abstain: most_labels", "a task with a calibration, which states the coverage",
+                "none");
+  }
   if (ask.prior_now.empty()) return;
   if (!task.calibration || task.calibration->prior_then.empty()) {
     throw Error(Code::invalid_argument, "prior_now", "nothing: the task's calibration has no prior_then",
@@ -42,7 +49,7 @@ void Session<B>::assess(const Task& task, const Ask& ask) {
     view_.coverage = task.calibration->coverage;
   }
   correct(p);
-  const auto best = static_cast<std::size_t>(std::max_element(p.begin(), p.end()) - p.begin());
+  const auto best = static_cast<std::size_t>(likeliest(p));
   view_.label.assign(task.labels[best]);
   view_.probability = p[best];
   view_.entropy = entropy_bits(p);
@@ -54,7 +61,10 @@ void Session<B>::assess(const Task& task, const Ask& ask) {
     correct(y);
   });
   for (std::size_t k = 0; k < effects_.size(); ++k) view_.roles[k].effect = effects_[k];
-  view_.abstain_reason = why_abstain(ask.abstain, view_.probability, view_.entropy, view_.disagreement);
+  const auto& set = view_.label_set;
+  const bool held = std::find(set.begin(), set.end(), static_cast<index_t>(best)) != set.end();
+  view_.abstain_reason = why_abstain(stricter(task.abstain, ask.abstain), view_.probability, view_.entropy,
+                                     view_.disagreement, held ? static_cast<index_t>(set.size()) : 0);
   view_.abstains = view_.abstain_reason != AbstainReason::none;
 }
 

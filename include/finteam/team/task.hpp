@@ -3,6 +3,7 @@
 
 #include <finteam/core/checked.hpp>
 #include <finteam/file/quoted.hpp>
+#include <finteam/team/abstain.hpp>
 #include <finteam/team/label_calibration.hpp>
 
 #include <algorithm>
@@ -24,25 +25,32 @@ struct Task {
   std::vector<double> prior{};
   /// What the team's probabilities of these labels are worth, if that is known.
   std::optional<LabelCalibration> calibration{};
+  /// When its answers are not to be acted on, whatever else a question asks for (Ask::abstain).
+  Abstain abstain{};
 };
 
 namespace detail {
 
 inline constexpr std::string_view text_slot = "{text}";
+inline constexpr index_t most_labels = 4096;  // of a task
 
-/// Throws Error(invalid_argument) for a task that cannot be asked: no or empty or repeated labels, no slot, a bad
-/// prior or calibration.
+/// Throws Error(invalid_argument) for a task that cannot be asked: no, too many, empty or repeated labels, no slot, a
+/// bad prior, calibration or rule of abstaining.
 inline void check_task(const Task& task, const std::string& where) {
   const auto refuse = [&](std::string expected, std::string found) {
     throw Error(Code::invalid_argument, where, std::move(expected), std::move(found));
   };
   if (task.labels.empty()) refuse("at least one label", "an empty list");
+  if (task.labels.size() > static_cast<std::size_t>(most_labels)) {
+    refuse("at most " + std::to_string(most_labels) + " labels", std::to_string(task.labels.size()));
+  }
   for (auto l = task.labels.begin(); l != task.labels.end(); ++l) {
     if (l->empty()) refuse("labels with text", "an empty label");
     if (std::find(task.labels.begin(), l, *l) != l) refuse("labels that differ", in_quotes(*l) + " twice");
   }
   if (task.input.find(text_slot) == std::string::npos) refuse("an input that holds {text}", in_quotes(task.input));
   if (task.calibration) task.calibration->validate(task.labels.size(), where);
+  task.abstain.validate();
   if (task.prior.empty()) return;
   if (task.prior.size() != task.labels.size()) {
     refuse("a prior of " + std::to_string(task.labels.size()) + " numbers", std::to_string(task.prior.size()));

@@ -53,7 +53,7 @@ struct TeamFiles {
   TeamFiles files;
   files.where = folder.string();
   if (is_there(folder / "team.json")) {
-    const JsonFile file = JsonFile::open(folder / "team.json");
+    const JsonFile file = JsonFile::open(folder / "team.json", Manifest::limits);
     files.where = file.where();
     files.manifest = read_manifest(file.root());
   } else {

@@ -50,7 +50,8 @@ struct View {
   Roles roles;
   double disagreement = 0;  ///< Jensen-Shannon divergence of the weighted roles as they speak for themselves, bits
   double entropy = 0;       ///< of `probabilities`, bits
-  bool abstains = false;    ///< it does not keep to the Ask's thresholds; label and probabilities are as without them
+  bool abstains =
+      false;  ///< it does not keep to the thresholds of Ask or task; label and probabilities are as without them
   AbstainReason abstain_reason = AbstainReason::none;  ///< which one it was
   index_t prompt_tokens = 0;
   Routing routing;  ///< of a merged team; empty for others
