@@ -1505,6 +1505,18 @@ struct CacheLayer {
   }
 };
 
+/// One of several products that run side by side: y[row(r),i] (+)= factor(r) · Σ_j input[r, first + j] · w[i,j], r the
+/// rows that input was prepared for. No other of them writes to the same elements.
+template <class B>
+struct Product {
+  const typename B::Input* input = nullptr;
+  const typename B::Matrix* w = nullptr;  ///< [n, k], stacked
+  Write write = Write::overwrite;
+  MatrixView<float, typename B::Space> y;  ///< [t, n]
+  Chosen chosen{};
+  index_t first = 0;  ///< 0, or even where w is not quantised
+};
+
 namespace detail {
 
 /// Throws Error(mismatch) unless the tensor has `rank` extents.
@@ -1546,9 +1558,10 @@ concept Backend = requires(B& b, const typename B::Matrix& w, typename B::Input&
                            std::span<const RawTensor> parts, std::span<const std::int32_t> tokens,
                            std::span<const Site> sites, MatrixView<const float, typename B::Space> x,
                            MatrixView<float, typename B::Space> y, const RowScales<typename B::Space>& scales,
-                           std::span<const RawDelta> deltas, TensorView<const float, 3, typename B::Space> x3,
-                           TensorView<float, 3, typename B::Space> y3, CacheLayer<typename B::Space> cache,
-                           const Chosen& chosen, std::pmr::memory_resource* memory) {
+                           std::span<const RawDelta> deltas, std::span<const Product<B>> products,
+                           TensorView<const float, 3, typename B::Space> x3, TensorView<float, 3, typename B::Space> y3,
+                           CacheLayer<typename B::Space> cache, const Chosen& chosen,
+                           std::pmr::memory_resource* memory) {
   typename B::Space;
 
   /// A weight out of a file's tensors, which one product reads together: stacked [Σ n_i, k], or a pair of [n, k].
@@ -1587,10 +1600,17 @@ concept Backend = requires(B& b, const typename B::Matrix& w, typename B::Input&
   /// y [t, n].
   b.matmul(input, w, Write::accumulate, y, chosen);
 
+  /// Several of these at once.
+  b.matmul(products);
+
   /// y[t,i] = silu(gate[t,i]) · up[t,i], silu(z) = z / (1 + exp(-z)), gate[t,i] = Σ_j input[t,j] · gate_proj[i,j] +
   /// plus[t,i], up[t,i] = Σ_j input[t,j] · up_proj[i,j] + plus[t,n+i]. w: gate_proj and up_proj [n, k], paired, plus
   /// [t, 2n], or no rows for 0, y [t, n], overwritten. Source: Shazeer 2020, eq. 6.
   b.matmul_swiglu(input, w, x, y);
+
+  /// y[t,i] = silu(gate[t,i]) · up[t,i], of what separate products gave. gate, up, y [t, f], y overwritten; y may be
+  /// either. Rows may lie apart.
+  b.swiglu(x, x, y);
 
   /// Rotates the pairs (x[i], x[i + e/2]) of every head by the angle whose cosine and sine are given.
   /// cosine, sine [t, e/2], x [t, heads, e], in place. Source: Su et al. 2021, in the half-split order of transformers.
@@ -2197,7 +2217,7 @@ FINTEAM_INLINE inline Lanes<Arch> load_bf16(const std::byte* p) noexcept {
 }  // namespace finteam::inline FINTEAM_ABI
 
 // ---- finteam/backend/cpu/elementwise.hpp ---------------------------------------------------------------------------
-// The ops that go over rows element by element: RMS norm, rotary positions.
+// The ops that go over rows element by element: RMS norm, SwiGLU, rotary positions.
 // Vector lanes and scalar tails run the same operations, so an element's bits do not depend on where in a row it lies.
 
 namespace finteam::inline FINTEAM_ABI {
@@ -2230,6 +2250,15 @@ void rms_norm_row(const float* x, const float* s, float eps, index_t d, float* y
   index_t i = 0;
   for (; i + 16 <= d; i += 16) (V::load(x + i) * V::broadcast(scale) * V::load(s + i)).store(y + i);
   for (; i < d; ++i) y[i] = x[i] * scale * s[i];
+}
+
+/// y[i] = silu(gate[i]) · up[i] for one row of f, the bits those that a product's epilogue gives.
+template <class Arch>
+void swiglu_row(const float* gate, const float* up, index_t f, float* y) noexcept {
+  using V = simd::Lanes<Arch>;
+  index_t i = 0;
+  for (; i + 16 <= f; i += 16) (simd::silu(V::load(gate + i)) * V::load(up + i)).store(y + i);
+  for (; i < f; ++i) y[i] = simd::silu(gate[i]) * up[i];
 }
 
 /// (a, b) = (a·c - b·s, b·c + a·s), the subtraction and the addition fused with the second product.
@@ -2667,6 +2696,10 @@ class TileRow {
     alignas(64) std::array<std::byte, 64> pairs;
     simd::pack_bf16<Arch>(first, second).store(pairs.data());
     std::byte* to = tile_ + (j / 2 * rows_ + r_) * 4;
+    if (rows_ == 1) {
+      std::memcpy(to, pairs.data(), static_cast<std::size_t>(2 * count));
+      return;
+    }
     for (index_t i = 0; i < count / 2; ++i) std::memcpy(to + 4 * i * rows_, pairs.data() + 4 * i, 4);
   }
 
@@ -3613,31 +3646,24 @@ namespace detail {
 template <class Arch>
 class MatmulJob {
  public:
-  MatmulJob(const CpuInput<Arch>& x, const PackedMatrix& w, Write write, const Chosen& chosen,
-            MatrixView<float> y) noexcept
-      : x_(x), w_(w), write_(write), chosen_(chosen), y_(y) {}
+  template <class B>
+  explicit MatmulJob(const Product<B>& p) noexcept
+      : x_(*p.input), w_(*p.w), write_(p.write), chosen_(p.chosen), y_(p.y), first_(p.first) {}
   /// Paired: y = silu(plus + gate) · (plus + up).
   MatmulJob(const CpuInput<Arch>& x, const PackedMatrix& w, MatrixView<const float> plus, MatrixView<float> y) noexcept
       : x_(x), w_(w), plus_(plus), y_(y) {}
 
-  void run(const ExecutorRef& executor) const {
-    const index_t pairs = (w_.panels() + 1) / 2;
+  /// Pairs of panels: what is handed to a thread at least.
+  [[nodiscard]] index_t pairs() const noexcept { return (w_.panels() + 1) / 2; }
+
+  /// Pairs that are worth handing to a thread. Runs of weights are as long as balance allows.
+  [[nodiscard]] index_t least_pairs() const noexcept {
     const index_t least = worthwhile_work / std::max<index_t>(x_.rows() * w_.cols() * 2 * panel_outputs, 1) + 1;
-    for_halving_chunks(executor, pairs, std::max(least, pairs_in(stream_bytes)),
-                       [this](index_t first, index_t last) { chunk(first, last); });
+    return std::max(least, pairs_in(stream_bytes));
   }
 
- private:
-  /// Runs of weights are as long as balance allows. With many rows, a few pairs of panels stay in the second cache
-  /// while the rows go past, and whole tiles send for the next ones.
-  static constexpr index_t stream_bytes = 64 * 1024, cache_bytes = 256 * 1024;
-
-  /// Pairs of panels in so many bytes, at least one.
-  [[nodiscard]] index_t pairs_in(index_t bytes) const noexcept {
-    return std::max<index_t>(bytes / std::max<index_t>(2 * w_.panel_bytes(), 1), 1);
-  }
-
-  void chunk(index_t first, index_t last) const noexcept {
+  /// The outputs of the pairs [first, last).
+  void run(index_t first, index_t last) const noexcept {
     constexpr Format bf16 = kernel_format<Arch>(Format::bf16);
     switch (w_.format()) {
       case Format::f32: return pairs<Format::f32>(first, last);
@@ -3651,7 +3677,16 @@ class MatmulJob {
     }
   }
 
-  /// The pairs [first, last).
+ private:
+  /// With many rows, a few pairs of panels stay in the second cache while the rows go past, and whole tiles send for
+  /// the next ones.
+  static constexpr index_t stream_bytes = 64 * 1024, cache_bytes = 256 * 1024;
+
+  /// Pairs of panels in so many bytes, at least one.
+  [[nodiscard]] index_t pairs_in(index_t bytes) const noexcept {
+    return std::max<index_t>(bytes / std::max<index_t>(2 * w_.panel_bytes(), 1), 1);
+  }
+
   template <Format F>
   void pairs(index_t first, index_t last) const noexcept {
     // one tile of rows is one pass over the weights: nothing to keep, and their stream is ahead by itself
@@ -3688,6 +3723,7 @@ class MatmulJob {
   template <Format F, std::size_t Rows>
   void rows(index_t t, index_t first, index_t last, Ahead& ahead) const noexcept {
     constexpr index_t panels = TileShape<Arch>::panels(F, Rows), size = Rows * 16;
+    const std::byte* const x = x_.tile(t) + index_t{Rows} * input_row_bytes<Arch>(F, first_);
     alignas(64) std::array<float, 2 * size> sums;
     Ahead none;
     for (index_t p = first; p < last; p += 2) {
@@ -3695,7 +3731,7 @@ class MatmulJob {
       for (index_t c = 0; c < count; c += panels) {
         // the last panel of an odd number stands for both
         const index_t stride = count == 1 ? 0 : w_.panel_bytes();
-        Tile<Arch, F, Rows>::run(x_.tile(t), w_.panel(p + c), stride, w_.cols(), sums.data() + c * size,
+        Tile<Arch, F, Rows>::run(x, w_.panel(p + c), stride, w_.cols(), sums.data() + c * size,
                                  Rows == TileShape<Arch>::most ? ahead : none);
       }
       for (index_t r = 0; r < index_t{Rows}; ++r) {
@@ -3744,7 +3780,27 @@ class MatmulJob {
   Chosen chosen_{};
   MatrixView<const float> plus_{};
   MatrixView<float> y_;
+  index_t first_ = 0;  // of a row of x
 };
+
+/// Runs products side by side, their pairs of panels one after the other: job(p) is the MatmulJob of p.
+template <class P, class Job>
+void run_products(const ExecutorRef& executor, std::span<const P> products, Job&& job) {
+  index_t pairs = 0, least = 1;
+  for (const P& p : products) {
+    pairs += job(p).pairs();
+    least = std::max(least, job(p).least_pairs());
+  }
+  for_halving_chunks(executor, pairs, least, [&](index_t first, index_t last) {
+    for (const P& p : products) {
+      const auto& of_p = job(p);
+      const index_t count = of_p.pairs();
+      if (first < count && last > 0) of_p.run(std::max<index_t>(first, 0), std::min(last, count));
+      first -= count;
+      last -= count;
+    }
+  });
+}
 
 /// y[row(t),:] = w[tokens[t],:], out of the panels.
 inline void unpack_rows(const ExecutorRef& executor, const PackedMatrix& w, std::span<const std::int32_t> tokens,
@@ -3859,13 +3915,27 @@ class BasicCpu {
   /// y[row(t),i] (+)= factor(t) · Σ_j input[t,j] · w[i,j]
   void matmul(const Input& input, const PackedMatrix& w, Write write, MatrixView<float> y,
               const Chosen& chosen = {}) const {
-    detail::MatmulJob<Arch>(input, w, write, chosen, y).run(executor_);
+    const Product<BasicCpu> product{&input, &w, write, y, chosen};
+    matmul({&product, 1});
+  }
+
+  /// Several of these at once.
+  void matmul(std::span<const Product<BasicCpu>> products) const {
+    detail::run_products(executor_, products, [](const Product<BasicCpu>& p) { return detail::MatmulJob<Arch>(p); });
   }
 
   /// y[t,i] = silu(plus[t,i] + Σ_j input[t,j] · gate[i,j]) · (plus[t,n+i] + Σ_j input[t,j] · up[i,j])
   void matmul_swiglu(const Input& input, const PackedMatrix& w, MatrixView<const float> plus,
                      MatrixView<float> y) const {
-    detail::MatmulJob<Arch>(input, w, plus, y).run(executor_);
+    const detail::MatmulJob<Arch> job(input, w, plus, y);
+    detail::run_products(
+        executor_, std::span(&job, 1), [](const auto& j) -> const auto& { return j; });
+  }
+
+  /// y[t,i] = silu(gate[t,i]) · up[t,i]
+  void swiglu(MatrixView<const float> gate, MatrixView<const float> up, MatrixView<float> y) const {
+    for_rows(y.extent(0), 16 * y.extent(1),
+             [&](index_t t) { detail::swiglu_row<Arch>(&gate(t, 0), &up(t, 0), y.extent(1), &y(t, 0)); });
   }
 
   /// The pair (a, b) = (x[i], x[i + e/2]) of every head becomes (a·cos - b·sin, b·cos + a·sin).
@@ -4051,14 +4121,12 @@ class Reference {
 
   /// y[row(t),i] (+)= factor(t) · Σ_j input[t,j] · w[i,j]
   void matmul(const Input& input, const Matrix& w, Write write, MatrixView<float> y, const Chosen& chosen = {}) const {
-    const FpEnvironment environment;
-    for (index_t t = 0; t < input.rows(); ++t) {
-      for (index_t i = 0; i < w.n; ++i) {
-        float& to = y(chosen.row(t), i);
-        const double before = write == Write::accumulate ? static_cast<double>(to) : 0;
-        to = static_cast<float>(before + static_cast<double>(chosen.factor(t)) * product(input, w, t, i));
-      }
-    }
+    multiply({&input, &w, write, y, chosen});
+  }
+
+  /// Several of these, one after the other.
+  void matmul(std::span<const Product<Reference>> products) const {
+    for (const Product<Reference>& p : products) multiply(p);
   }
 
   /// y[t,i] = silu(plus[t,i] + Σ_j input[t,j] · gate[i,j]) · (plus[t,n+i] + Σ_j input[t,j] · up[i,j])
@@ -4070,6 +4138,17 @@ class Reference {
         const double gate = product(input, w, t, i) + more(t, i);
         const double up = product(input, w, t, w.n + i) + more(t, w.n + i);
         y(t, i) = static_cast<float>(gate / (1 + std::exp(-gate)) * up);
+      }
+    }
+  }
+
+  /// y[t,i] = silu(gate[t,i]) · up[t,i]
+  void swiglu(MatrixView<const float> gate, MatrixView<const float> up, MatrixView<float> y) const {
+    const FpEnvironment environment;
+    for (index_t t = 0; t < y.extent(0); ++t) {
+      for (index_t i = 0; i < y.extent(1); ++i) {
+        const double z = static_cast<double>(gate(t, i));
+        y(t, i) = static_cast<float>(z / (1 + std::exp(-z)) * static_cast<double>(up(t, i)));
       }
     }
   }
@@ -4142,12 +4221,24 @@ class Reference {
       if (format == Format::bf16) x[j] = to_float(to_bf16(x[j]));
     }
   }
-  static double product(const Input& input, const Matrix& w, index_t t, index_t i) {
+  /// Σ_j input[t, first + j] · w[i,j]
+  static double product(const Input& input, const Matrix& w, index_t t, index_t i, index_t first = 0) {
     double sum = 0;
     for (index_t j = 0; j < w.k; ++j) {
-      sum = std::fma(static_cast<double>(input(t, j)), static_cast<double>(w(i, j)), sum);
+      sum = std::fma(static_cast<double>(input(t, first + j)), static_cast<double>(w(i, j)), sum);
     }
     return sum;
+  }
+  static void multiply(const Product<Reference>& p) {
+    const FpEnvironment environment;
+    for (index_t t = 0; t < p.input->rows(); ++t) {
+      for (index_t i = 0; i < p.w->n; ++i) {
+        float& to = p.y(p.chosen.row(t), i);
+        const double before = p.write == Write::accumulate ? static_cast<double>(to) : 0;
+        const double sum = product(*p.input, *p.w, t, i, p.first);
+        to = static_cast<float>(before + static_cast<double>(p.chosen.factor(t)) * sum);
+      }
+    }
   }
 
   static void attend(const Site& site, VectorView<const float> q, CacheLayer<Host> cache, index_t g, float scale,
@@ -4985,8 +5076,8 @@ class JsonFile {
 }  // namespace finteam::inline FINTEAM_ABI
 
 // ---- finteam/file/config.hpp ---------------------------------------------------------------------------------------
-// config.json and generation_config.json of the Llama family (2, 3, 3.1, 3.2) and of merged checkpoints (Mixtral), as
-// transformers 4 and 5 write them. Not here: other families, rope's frequencies (layer/rope.hpp), tensors.
+// config.json and generation_config.json of the Llama family (2, 3, 3.1, 3.2) and of merged checkpoints (Mixtral,
+// mergoo), as transformers 4 and 5 write them. Not here: other families, rope's frequencies (layer/rope.hpp), tensors.
 
 namespace finteam::inline FINTEAM_ABI {
 
@@ -5010,19 +5101,26 @@ struct RopeConfig {
   friend bool operator==(const RopeConfig&, const RopeConfig&) = default;
 };
 
-/// The shape and the constants of a Llama decoder, or of one whose feed-forward layers hold several experts (Mixtral).
+/// The linear layers of a block that can have a router each (mergoo), by the checkpoint's words.
+inline constexpr std::array<std::string_view, 4> attention_linears{"q_proj", "k_proj", "v_proj", "o_proj"};
+inline constexpr std::array<std::string_view, 3> feed_forward_linears{"gate_proj", "up_proj", "down_proj"};
+
+/// The shape and the constants of a Llama decoder, or of one that holds several experts in its feed-forward layers
+/// (Mixtral) or in single linear layers (mergoo).
 struct Config {
   std::string where;       ///< what errors call it: "micro/config.json"
   std::string model_type;  ///< "llama" or "mixtral"
   index_t v = 0;           ///< vocabulary
   index_t d = 0;           ///< model width
   index_t layers = 0;
-  index_t h = 0;                  ///< heads
-  index_t g = 0;                  ///< key/value heads; divides h
-  index_t e = 0;                  ///< head width, even
-  index_t f = 0;                  ///< feed-forward width, of each expert
-  index_t experts = 1;            ///< in each feed-forward layer
-  index_t experts_per_token = 0;  ///< of them, that a router chooses in each layer; 0: no router, and one expert
+  index_t h = 0;                               ///< heads
+  index_t g = 0;                               ///< key/value heads; divides h
+  index_t e = 0;                               ///< head width, even
+  index_t f = 0;                               ///< feed-forward width, of each expert
+  index_t experts = 1;                         ///< in each feed-forward or linear layer that has a router
+  index_t experts_per_token = 0;               ///< of them, that each router chooses; 0: no router, and one expert
+  std::vector<std::string> router_layers{};    ///< linear layers with routers of their own; none: feed-forward layers
+  std::vector<index_t> router_layers_index{};  ///< the blocks where they have them
   index_t max_positions = 0;
   double rms_norm_eps = 0;
   bool tie_word_embeddings = false;  ///< the output matrix is the input embedding
@@ -5030,8 +5128,24 @@ struct Config {
   std::optional<std::int32_t> bos;  ///< none if the files name none
   std::vector<std::int32_t> eos;    ///< any of them ends a text; empty if the files name none
 
-  /// Whether each feed-forward layer has a router.
+  /// Whether there are routers: one for each feed-forward layer, or for some linear layers.
   [[nodiscard]] bool is_routed() const noexcept { return experts_per_token > 0; }
+  /// Whether each feed-forward layer has one.
+  [[nodiscard]] bool routes_feed_forward() const noexcept { return is_routed() && !routes_linears(); }
+  /// Whether linear layers have routers of their own.
+  [[nodiscard]] bool routes_linears() const noexcept { return !router_layers.empty(); }
+  /// Routers in block l.
+  [[nodiscard]] index_t routers(index_t l) const noexcept {
+    if (routes_feed_forward()) return 1;
+    return routers(l, attention_linears) + routers(l, feed_forward_linears);
+  }
+  /// How many of these linear layers of block l have one.
+  [[nodiscard]] index_t routers(index_t l, std::span<const std::string_view> linears) const noexcept {
+    if (std::ranges::find(router_layers_index, l) == router_layers_index.end()) return 0;
+    return std::ranges::count_if(linears, [&](std::string_view linear) {
+      return std::ranges::find(router_layers, linear) != router_layers.end();
+    });
+  }
 };
 
 namespace detail {
@@ -5139,13 +5253,43 @@ inline void read_experts(const JsonView& json, Config& c) {
   }
 }
 
+/// What mergoo's config says besides Llama's: routers for linear layers, by name, in some blocks. No names, or no
+/// blocks: a plain model. Refused: adapters behind routers. Source: mergoo 0.0.10, compose_layers.py and composers/.
+inline void read_routed_linears(const JsonView& json, Config& c) {
+  if (const auto x = json.find("adapter_configs")) x->refuse("none: experts of whole matrices", Code::unsupported);
+  const JsonView names = json.at("router_layers"), blocks = json.at("router_layers_index");
+  names.each([&](const JsonView& name) {
+    const std::string linear = name.as_string();
+    const auto is = [&](std::span<const std::string_view> linears) {
+      return std::ranges::find(linears, linear) != linears.end();
+    };
+    if (!is(attention_linears) && !is(feed_forward_linears)) {
+      name.refuse("q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj or down_proj", Code::unsupported);
+    }
+    if (std::ranges::find(c.router_layers, linear) == c.router_layers.end()) c.router_layers.push_back(linear);
+  });
+  blocks.each([&](const JsonView& block) {
+    const auto l = static_cast<index_t>(block.as_int(0, c.layers - 1));
+    if (std::ranges::find(c.router_layers_index, l) == c.router_layers_index.end()) c.router_layers_index.push_back(l);
+  });
+  const index_t experts = static_cast<index_t>(json.at("num_experts").as_int(1, 4096));
+  const index_t top_k = static_cast<index_t>(json.at("num_experts_per_tok").as_int(1, experts));
+  if (c.router_layers.empty() || c.router_layers_index.empty()) {
+    c.router_layers.clear();
+    return;
+  }
+  c.experts = experts;
+  c.experts_per_token = top_k;
+}
+
 }  // namespace detail
 
 /// The Config of a config.json's text. Needed: model_type, vocab_size, hidden_size, num_hidden_layers,
-/// num_attention_heads, intermediate_size, and of Mixtral num_local_experts, num_experts_per_tok and
-/// num_key_value_heads; the rest defaults as transformers' LlamaConfig and MixtralConfig do, but no eos and no bos.
-/// Error(not_found): a key is missing. Error(malformed): a value of another type, or out of its bounds.
-/// Error(unsupported): another model_type, rope type or feature. Error(mismatch): values that contradict each other.
+/// num_attention_heads, intermediate_size, of Mixtral num_local_experts, num_experts_per_tok and num_key_value_heads,
+/// and beside router_layers router_layers_index, num_experts and num_experts_per_tok; the rest defaults as
+/// transformers' LlamaConfig and MixtralConfig do, but no eos and no bos. Error(not_found): a key is missing.
+/// Error(malformed): a value of another type, or out of its bounds. Error(unsupported): another model_type, rope type
+/// or feature. Error(mismatch): values that contradict each other.
 [[nodiscard]] inline Config parse_config(std::string_view text, std::string where) {
   const JsonFile file(text, std::move(where), JsonLimits{.values = 100'000, .bytes = std::size_t{1} << 24});
   const JsonView json = file.root();
@@ -5165,8 +5309,10 @@ inline void read_experts(const JsonView& json, Config& c) {
   c.v = extent("vocab_size", 10'000'000);
   c.d = extent("hidden_size", 1'000'000);
   c.layers = extent("num_hidden_layers", 1'000);
+  if (!mixtral && json.find("router_layers")) detail::read_routed_linears(json, c);
   if (c.experts * c.layers > 65'536) {
-    json.at("num_local_experts").refuse("at most 65536 experts in all layers", Code::limit_exceeded);
+    json.at(mixtral ? "num_local_experts" : "num_experts")
+        .refuse("at most 65536 experts in all layers", Code::limit_exceeded);
   }
   c.h = extent("num_attention_heads", 10'000);
   c.f = extent("intermediate_size", 10'000'000);
@@ -5276,7 +5422,7 @@ struct WeightEntry {
   std::vector<Part> parts;
   index_t k = 0;  ///< 0 for a vector
   Join join = Join::stacked;
-  std::optional<index_t> expert{};  ///< of a feed-forward layer that has several
+  std::optional<index_t> expert{};  ///< of a feed-forward or linear layer that has several
   bool is_router = false;           ///< kept as it is stored whatever the options say: its errors choose experts
 };
 
@@ -5305,13 +5451,58 @@ void add_experts(const Config& c, ExpertLayout layout, At&& at, std::vector<Weig
   }
 }
 
+/// Linear layer `linear` [n, k] of block l, whose tensor a plain model names `name`; or its router and its experts.
+template <class At>
+void add_linear(const Config& c, index_t l, std::string_view linear, std::string_view name,
+                std::array<index_t, 2> shape, At&& at, std::vector<WeightEntry>& table) {
+  const auto [n, k] = shape;
+  if (c.routers(l, {&linear, 1}) == 0) {
+    table.push_back({{{at(name), n}}, k});
+    return;
+  }
+  const std::string stem(name.substr(0, name.rfind("weight")));
+  table.push_back({.parts = {{at(stem + "gate.weight"), c.experts}}, .k = k, .is_router = true});
+  for (index_t e = 0; e < c.experts; ++e) {
+    table.push_back({.parts = {{at(stem + "experts." + std::to_string(e) + ".weight"), n}}, .k = k, .expert = e});
+  }
+}
+
+/// The linear layers of block l's attention.
+template <class At>
+void add_attention(const Config& c, index_t l, At&& at, std::vector<WeightEntry>& table) {
+  const TensorNames& names = llama_names;
+  const index_t queries = c.h * c.e, keys = c.g * c.e;
+  if (c.routers(l, attention_linears) == 0) {
+    table.push_back({{{at(names.q_proj), queries}, {at(names.k_proj), keys}, {at(names.v_proj), keys}}, c.d});
+    table.push_back({{{at(names.o_proj), c.d}}, queries});
+    return;
+  }
+  add_linear(c, l, attention_linears[0], names.q_proj, {queries, c.d}, at, table);
+  add_linear(c, l, attention_linears[1], names.k_proj, {keys, c.d}, at, table);
+  add_linear(c, l, attention_linears[2], names.v_proj, {keys, c.d}, at, table);
+  add_linear(c, l, attention_linears[3], names.o_proj, {c.d, queries}, at, table);
+}
+
+/// Those of its feed-forward layer.
+template <class At>
+void add_feed_forward(const Config& c, index_t l, At&& at, std::vector<WeightEntry>& table) {
+  const TensorNames& names = llama_names;
+  if (c.routers(l, feed_forward_linears) == 0) {
+    table.push_back({{{at(names.gate_proj), c.f}, {at(names.up_proj), c.f}}, c.d, Join::paired});
+    table.push_back({{{at(names.down_proj), c.d}}, c.f});
+    return;
+  }
+  add_linear(c, l, feed_forward_linears[0], names.gate_proj, {c.f, c.d}, at, table);
+  add_linear(c, l, feed_forward_linears[1], names.up_proj, {c.f, c.d}, at, table);
+  add_linear(c, l, feed_forward_linears[2], names.down_proj, {c.d, c.f}, at, table);
+}
+
 }  // namespace detail
 
 /// The weights of a decoder of that config, in the order of DecoderWeights. layout: of a merged checkpoint's files.
 [[nodiscard]] inline std::vector<WeightEntry> weight_table(const Config& c,
                                                            ExpertLayout layout = ExpertLayout::separate) {
   const TensorNames& names = llama_names;
-  const index_t queries = c.h * c.e, keys = c.g * c.e;
   std::vector<WeightEntry> table;
   table.push_back({{{std::string(names.embed_tokens), c.v}}, c.d});
   for (index_t l = 0; l < c.layers; ++l) {
@@ -5319,15 +5510,13 @@ void add_experts(const Config& c, ExpertLayout layout, At&& at, std::vector<Weig
       return std::string(names.layer) + std::to_string(l) + "." + std::string(part);
     };
     table.push_back({{{at(names.input_norm), c.d}}});
-    table.push_back({{{at(names.q_proj), queries}, {at(names.k_proj), keys}, {at(names.v_proj), keys}}, c.d});
-    table.push_back({{{at(names.o_proj), c.d}}, queries});
+    detail::add_attention(c, l, at, table);
     table.push_back({{{at(names.post_attention_norm), c.d}}});
-    if (c.is_routed()) {
+    if (c.routes_feed_forward()) {
       detail::add_experts(c, layout, at, table);
-      continue;
+    } else {
+      detail::add_feed_forward(c, l, at, table);
     }
-    table.push_back({{{at(names.gate_proj), c.f}, {at(names.up_proj), c.f}}, c.d, Join::paired});
-    table.push_back({{{at(names.down_proj), c.d}}, c.f});
   }
   table.push_back({{{std::string(names.norm), c.d}}});
   if (!c.tie_word_embeddings) table.push_back({{{std::string(names.lm_head), c.v}}, c.d});
@@ -5866,19 +6055,21 @@ inline void refuse_idle_choices(const OpenOptions& options, const Config& config
   return fused.empty() ? ExpertLayout::separate : ExpertLayout::fused;
 }
 
-/// Throws Error for a merge whose every linear layer has a router of its own (mergoo): unsupported, and not_found where
-/// the routers are yet to be trained. Source: mergoo, models/modeling_llama.py.
-inline void refuse_routed_linears(const Checkpoint& checkpoint) {
+/// Throws Error(not_found) for experts of linear layers (mergoo) that no key of config.json speaks of, or whose routers
+/// are yet to be trained. Source: mergoo, composers/composer_moe.py.
+inline void require_linear_routers(const Checkpoint& checkpoint, const Config& config) {
   for (const std::string_view name : checkpoint.names()) {
     const std::size_t at = name.find("_proj.experts.");
     if (at == std::string_view::npos) continue;
+    if (!config.routes_linears()) {
+      throw Error(Code::not_found, config.where, "key \"router_layers\", which names the layers that have experts",
+                  "none, but " + printable(name));
+    }
     const std::string router = std::string(name.substr(0, at)) + "_proj.gate.weight";
     if (!checkpoint.contains(router)) {
       throw Error(Code::not_found, checkpoint.where(router), "the router that weighs " + printable(name),
                   "none: a fresh merge, not yet trained");
     }
-    throw Error(Code::unsupported, checkpoint.where(router), "one router for a feed-forward layer (Mixtral)",
-                "one for a linear layer (mergoo)");
   }
 }
 
@@ -5904,8 +6095,8 @@ inline void refuse_routed_linears(const Checkpoint& checkpoint) {
                                                             const OpenOptions& options) {
   std::vector<SourceWeight> weights;
   std::vector<std::string> used;
-  detail::refuse_routed_linears(checkpoint);
-  const ExpertLayout layout = config.is_routed() ? detail::expert_layout(checkpoint) : ExpertLayout::separate;
+  detail::require_linear_routers(checkpoint, config);
+  const ExpertLayout layout = config.routes_feed_forward() ? detail::expert_layout(checkpoint) : ExpertLayout::separate;
   for (WeightEntry& entry : weight_table(config, layout)) {
     SourceWeight w{.entry = std::move(entry)};
     w.slice_shape = std::make_shared<const std::array<index_t, 2>>(std::array{w.entry.parts.front().n, w.entry.k});
@@ -6446,8 +6637,9 @@ struct LinearDelta {
     index_t inner = 0, outer = 0;
     float scale = 1;
   };
-  std::vector<typename B::Matrix> a;  ///< none or one: [Σ r, k], of all pairs, which read the same x
+  std::vector<typename B::Matrix> a;  ///< none or one: [Σ r, k], of all pairs, which read the same x; each r even
   std::vector<Up> ups;
+  std::vector<std::byte> zeros{};         ///< a row that makes an odd r even
   std::vector<typename B::Matrix> whole;  ///< none or one: [n, k]
 };
 
@@ -6484,112 +6676,89 @@ struct DeltaScratch {
   using Tensor = decltype(std::declval<B&>().template tensor<float, R>({}, nullptr));
   std::vector<Chosen> experts;            ///< by expert: the rows of this step that it is added to, at what weight
   std::vector<std::int32_t> row_experts;  ///< by row: whose norms it has, or -1; empty where nobody has any
-  typename B::Input input;                ///< up to t rows of the widest k
+  bool apart = true;                      ///< no row has two experts
+  std::vector<typename B::Input> inputs;  ///< by expert: up to t rows of the widest k
+  std::vector<Product<B>> products;       ///< that run side by side, room for those of all experts
   Tensor<2> inner;                        ///< [t, most Σ r]
   Tensor<2> plus;                         ///< [t, 2f]: what is added before SwiGLU
 };
 
-/// y[t,:] += Σ_k weight[t,k] · delta_k(x[t,:]), k over s.experts. deltas: by expert, or none; prepare(w, input, chosen)
-/// writes the chosen rows of x as products with w read them. y [t, n]. Source of the pair: Hu et al. 2021, eq. 3.
+namespace detail {
+
+/// As add_deltas, of the experts [first, last), no two of which have a row in common: all side by side.
+template <Backend B, class Prepare>
+void add_deltas_at_once(B& b, std::span<const LinearDelta<B>> deltas, std::size_t first, std::size_t last,
+                        DeltaScratch<B>& s, Prepare&& prepare, MatrixView<float, typename B::Space> y) {
+  using View = MatrixView<float, typename B::Space>;
+  const auto columns = [](View x, index_t from, index_t n) {
+    return View(x.data() + from, {x.extent(0), n}, x.strides());
+  };
+  const auto each = [&](auto&& f) {
+    for (std::size_t k = first; k < last; ++k) {
+      if (!s.experts[k].rows.empty()) f(deltas[k], s.experts[k], s.inputs[k]);
+    }
+  };
+  s.products.clear();
+  each([&](const LinearDelta<B>& delta, const Chosen& chosen, auto& input) {
+    for (const auto& a : delta.a) {
+      prepare(a, input, chosen);
+      s.products.push_back({&input, &a, Write::overwrite, columns(s.inner.view(), 0, a.rows()), {.rows = chosen.rows}});
+    }
+  });
+  if (!s.products.empty()) b.matmul(s.products);
+  s.products.clear();
+  each([&](const LinearDelta<B>& delta, const Chosen& chosen, auto& input) {
+    for (const auto& a : delta.a) {
+      b.prepare(columns(s.inner.view(), 0, a.rows()), delta.ups.front().b, input, {.rows = chosen.rows});
+    }
+    for (const auto& up : delta.ups) {
+      Chosen scaled = chosen;
+      scaled.scale *= up.scale;
+      s.products.push_back({&input, &up.b, Write::accumulate, columns(y, up.outer, up.b.rows()), scaled, up.inner});
+    }
+    for (const auto& whole : delta.whole) {
+      prepare(whole, input, chosen);
+      s.products.push_back({&input, &whole, Write::accumulate, y, chosen});
+    }
+  });
+  if (!s.products.empty()) b.matmul(s.products);
+}
+
+}  // namespace detail
+
+/// y[t,:] += Σ_k weight[t,k] · delta_k(x[t,:]), k over s.experts, in rising order. deltas: by expert, or none;
+/// prepare(w, input, chosen) writes the chosen rows of x as products with w read them. y [t, n]. Source of the pair:
+/// Hu et al. 2021, eq. 3.
 template <Backend B, class Prepare>
 void add_deltas(B& b, std::span<const LinearDelta<B>> deltas, DeltaScratch<B>& s, Prepare&& prepare,
                 MatrixView<float, typename B::Space> y) {
-  const auto columns = [](MatrixView<float, typename B::Space> x, index_t first, index_t n) {
-    return MatrixView<float, typename B::Space>(x.data() + first, {x.extent(0), n}, x.strides());
-  };
-  for (std::size_t k = 0; k < deltas.size(); ++k) {
-    const Chosen& chosen = s.experts[k];
-    if (chosen.rows.empty()) continue;
-    for (const auto& a : deltas[k].a) {
-      const auto inner = s.inner.view().rows(0, chosen.count(0));
-      prepare(a, s.input, chosen);
-      b.matmul(s.input, a, Write::overwrite, columns(inner, 0, a.rows()));
-      for (const auto& up : deltas[k].ups) {
-        Chosen scaled = chosen;
-        scaled.scale *= up.scale;
-        b.prepare(columns(inner, up.inner, up.b.cols()), up.b, s.input);
-        b.matmul(s.input, up.b, Write::accumulate, columns(y, up.outer, up.b.rows()), scaled);
-      }
-    }
-    for (const auto& whole : deltas[k].whole) {
-      prepare(whole, s.input, chosen);
-      b.matmul(s.input, whole, Write::accumulate, y, chosen);
-    }
+  const std::size_t together = s.apart ? deltas.size() : 1;
+  for (std::size_t k = 0; k < deltas.size(); k += together) {
+    detail::add_deltas_at_once(b, deltas, k, k + together, s, prepare, y);
   }
 }
 
-}  // namespace finteam::inline FINTEAM_ABI
-
-// ---- finteam/layer/attention.hpp -----------------------------------------------------------------------------------
-// Grouped-query self-attention over a paged cache, as a handful of calls on a backend.
-// Not here: masks. A row sees its own sequence up to its own position; nothing else knows which request it came from.
-
-namespace finteam::inline FINTEAM_ABI {
-
-/// Projections of one layer: qkv_proj [(h + 2g)·e, d], which is q_proj [h·e, d], k_proj and v_proj [g·e, d] for one
-/// product, and o_proj [d, h·e]. What experts add to them: by expert, or empty.
-template <Backend B>
-struct AttentionWeights {
-  typename B::Matrix qkv_proj, o_proj;
-  std::vector<LinearDelta<B>> qkv_deltas{}, o_deltas{};
-};
-
-/// Working memory of one step, for up to t rows.
-template <Backend B>
-struct AttentionScratch {
-  template <std::size_t R>
-  using Tensor = decltype(std::declval<B&>().template tensor<float, R>({}, nullptr));
-  Tensor<3> qkv, y;        ///< [t, h + 2g, e], [t, h, e]
-  Tensor<2> cosine, sine;  ///< [t, e/2]
-};
-
-namespace detail {
-/// [t, heads, e] as [t, heads·e].
-template <class T, class Space>
-[[nodiscard]] MatrixView<T, Space> flat(TensorView<T, 3, Space> x) noexcept {
-  return {x.data(), {x.extent(0), x.extent(1) * x.extent(2)}};
-}
-/// Heads [first, first + count) of every row.
-template <class T, class Space>
-[[nodiscard]] TensorView<T, 3, Space> heads(TensorView<T, 3, Space> x, index_t first, index_t count) noexcept {
-  return {x.data() + first * x.stride(1), {x.extent(0), count, x.extent(2)}, x.strides()};
-}
-}  // namespace detail
-
-/// x[t,:] += o_proj · attention(rope(q_proj · n[t,:]), rope(k_proj · n), v_proj · n), n = rms_norm(x), writing keys and
-/// values at `sites`. x [t, d]. Source: Vaswani et al. 2017, eq. 1; grouped queries: Ainslie et al. 2023.
-template <Backend B>
-void attention(B& b, const AttentionWeights<B>& w, std::span<const Site> sites, CacheLayer<typename B::Space> cache,
-               AttentionScratch<B>& s, typename B::Input& input, DeltaScratch<B>& delta,
-               const RowScales<typename B::Space>& norm, float eps, MatrixView<float, typename B::Space> x) {
-  const index_t t = x.extent(0), h = s.y.extent(1), g = (s.qkv.extent(1) - h) / 2;
-  const auto qkv = s.qkv.view().rows(0, t), y = s.y.view().rows(0, t);
-  b.prepare_normed(x, norm, eps, w.qkv_proj, input);
-  b.matmul(input, w.qkv_proj, Write::overwrite, detail::flat(qkv));
-  add_deltas<B>(
-      b, w.qkv_deltas, delta,
-      [&](const auto& a, auto& in, const Chosen& chosen) { b.prepare_normed(x, norm, eps, a, in, chosen); },
-      detail::flat(qkv));
-  b.rope(s.cosine.view().rows(0, t), s.sine.view().rows(0, t), detail::heads(qkv, 0, h + g));
-  b.cache_write(sites, detail::heads(qkv, h, g), detail::heads(qkv, h + g, g), cache);
-  b.attention(sites, detail::heads(qkv, 0, h), cache, 1.0F / std::sqrt(static_cast<float>(y.extent(2))), y);
-  b.prepare(detail::flat(y), w.o_proj, input);
-  b.matmul(input, w.o_proj, Write::accumulate, x);
-  add_deltas<B>(
-      b, w.o_deltas, delta,
-      [&](const auto& a, auto& in, const Chosen& chosen) { b.prepare(detail::flat(y), a, in, chosen); }, x);
+/// y[t,:] (+)= w · x[t,:] + Σ_k weight[t,k] · delta_k(x[t,:]): a linear layer. w [n, k], input: room for x; the rest as
+/// above.
+template <Backend B, class Prepare>
+void linear(B& b, const typename B::Matrix& w, std::span<const LinearDelta<B>> deltas, typename B::Input& input,
+            DeltaScratch<B>& s, Prepare&& prepare, Write write, MatrixView<float, typename B::Space> y) {
+  prepare(w, input, Chosen{});
+  b.matmul(input, w, write, y);
+  add_deltas<B>(b, deltas, s, prepare, y);
 }
 
 }  // namespace finteam::inline FINTEAM_ABI
 
 // ---- finteam/mix/gate.hpp ------------------------------------------------------------------------------------------
 // From scores to weights: softmax at a temperature, floor, top-k, renormalisation. Scores come from a linear map of a
-// feature, from centres, or from each role's likelihood of the prompt; which of them is the team's matter.
+// feature, or from each role's likelihood of the prompt; which of them is the team's matter.
 
 namespace finteam::inline FINTEAM_ABI {
 
 /// scores[i] = Σ_j weight[i,j] · feature[j] + bias[i], summed in double in increasing j.
-/// weight [n, d], bias [n], feature [d], scores [n], overwritten.
+/// weight [n, d], bias [n], feature [d], scores [n], overwritten. With weight 2 c_i and bias -‖c_i‖² its softmax is
+/// that of -‖feature - c_i‖²: roles by the nearness of their data's centres c (c-BTM, Gururangan et al. 2023).
 inline void linear_scores(MatrixView<const float> weight, std::span<const float> bias, std::span<const double> feature,
                           std::span<double> scores) noexcept {
   for (index_t i = 0; i < weight.extent(0); ++i) {
@@ -6690,34 +6859,164 @@ inline void gate_weights(const GateRule& rule, std::span<double> scores) noexcep
   }
 }
 
-/// scores[j] = log prior[j] + log_likelihood[j], whose softmax is the posterior p(role j | text).
-/// prior [n] (≥ 0, need not sum to 1; 0: a role that is never chosen), log_likelihood [n]: each role's log p of the
-/// text so far, scores [n], overwritten; scores may be either. Source: Li et al. 2022 (BTM), the domain
-/// posterior.
-inline void posterior_scores(std::span<const double> prior, std::span<const double> log_likelihood,
-                             std::span<double> scores) noexcept {
-  for (std::size_t j = 0; j < scores.size(); ++j) scores[j] = std::log(prior[j]) + log_likelihood[j];
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/layer/router.hpp --------------------------------------------------------------------------------------
+// Routers inside a decoder: a layer's own logits choose a few of its experts for every row, and weigh them (law 1).
+// A linear layer may have one (mergoo); so may a whole feed-forward layer (feed_forward.hpp). Host memory only.
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// Working memory of one step, for up to t rows; empty where a decoder has no routers.
+template <Backend B>
+struct RouterScratch {
+  using Matrix = decltype(std::declval<B&>().template tensor<float, 2>({}, nullptr));
+  Matrix n{};                        ///< rms_norm(x), [t, d]
+  Matrix logits{};                   ///< of the router at hand, [t, experts]
+  std::vector<double> scores{};      ///< of one row, [experts]
+  std::vector<ChosenRows> chosen{};  ///< by expert: the rows that chose it
+  MatrixView<float> weights{};  ///< [t, experts], added to: what the block's routers make of its rows, by their mean
+  float share = 1;              ///< of each in that mean
+};
+
+/// A linear layer of several experts [n, k] behind a router [experts, k], or of one and no router.
+template <Backend B>
+struct RoutedLinear {
+  std::vector<typename B::Matrix> experts;
+  std::vector<typename B::Matrix> router{};  ///< none or one
+  index_t top_k = 0;                         ///< experts that it chooses for a row
+};
+
+/// Sorts rows by the experts that router · x[t,:] chooses: softmax, the top_k largest (ties: the lower index) divided
+/// by their sum, which is the softmax of the top_k largest. x [t, k]. Source: Jiang et al. 2024 (Mixtral), eq. 1;
+/// transformers, MixtralTopKRouter; mergoo, compose_layers.py, MoeLayer.
+template <Backend B>
+void choose_experts(B& b, const typename B::Matrix& router, index_t top_k, MatrixView<const float, typename B::Space> x,
+                    RouterScratch<B>& s, typename B::Input& input) {
+  const auto logits = s.logits.view().rows(0, x.extent(0));
+  b.prepare(x, router, input);
+  b.matmul(input, router, Write::overwrite, logits);
+  for (ChosenRows& expert : s.chosen) expert.clear();
+  if constexpr (std::is_same_v<typename B::Space, Host>) {  // elsewhere no decoder with routers is loaded
+    for (index_t t = 0; t < logits.extent(0); ++t) {
+      for (std::size_t k = 0; k < s.scores.size(); ++k) {
+        s.scores[k] = static_cast<double>(logits(t, static_cast<index_t>(k)));
+      }
+      gate_weights({.top_k = top_k}, s.scores);
+      for (std::size_t k = 0; k < s.scores.size(); ++k) {
+        const auto weight = static_cast<float>(s.scores[k]);
+        float& mean = s.weights(t, static_cast<index_t>(k));
+        mean = std::fma(s.share, weight, mean);
+        if (weight != 0) s.chosen[k].add(static_cast<std::int32_t>(t), weight);
+      }
+    }
+  }
 }
 
-/// scores[j] = -‖feature - centre[j,:]‖², summed in double in increasing dimension: roles by the nearness of their
-/// data. centre [n, d], feature [d], scores [n], overwritten. Source: Gururangan et al. 2023 (c-BTM).
-inline void centre_scores(MatrixView<const float> centre, std::span<const double> feature,
-                          std::span<double> scores) noexcept {
-  for (index_t j = 0; j < centre.extent(0); ++j) {
-    double sum = 0;
-    for (index_t i = 0; i < centre.extent(1); ++i) {
-      const double difference = feature[static_cast<std::size_t>(i)] - static_cast<double>(centre(j, i));
-      sum = std::fma(-difference, difference, sum);
-    }
-    scores[static_cast<std::size_t>(j)] = sum;
+/// y[t,:] += Σ_k weight[t,k] · expert_k · x[t,:] over the experts that the router chooses, in rising order for every
+/// row; the others' weights are not read. One expert without a router weighs 1. x [t, k], y [t, n].
+template <Backend B>
+void routed_linear(B& b, const RoutedLinear<B>& w, MatrixView<const float, typename B::Space> x, RouterScratch<B>& s,
+                   typename B::Input& input, MatrixView<float, typename B::Space> y) {
+  const auto product = [&](const typename B::Matrix& expert, const Chosen& chosen) {
+    b.prepare(x, expert, input, chosen);
+    b.matmul(input, expert, Write::accumulate, y, chosen);
+  };
+  if (w.router.empty()) return product(w.experts.front(), {});
+  choose_experts<B>(b, w.router.front(), w.top_k, x, s, input);
+  for (std::size_t k = 0; k < w.experts.size(); ++k) {
+    if (const Chosen chosen = s.chosen[k].chosen(); !chosen.rows.empty()) product(w.experts[k], chosen);
   }
+}
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/layer/attention.hpp -----------------------------------------------------------------------------------
+// Grouped-query self-attention over a paged cache, as a handful of calls on a backend.
+// Not here: masks. A row sees its own sequence up to its own position; nothing else knows which request it came from.
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// Projections of one layer: qkv_proj [(h + 2g)·e, d], which is q_proj [h·e, d], k_proj and v_proj [g·e, d] for one
+/// product, and o_proj [d, h·e]. What experts add to them: by expert, or empty.
+template <Backend B>
+struct AttentionWeights {
+  typename B::Matrix qkv_proj, o_proj;
+  std::vector<LinearDelta<B>> qkv_deltas{}, o_deltas{};
+  /// In their stead, q_proj, k_proj, v_proj and o_proj, where one of them has a router; or none.
+  std::vector<RoutedLinear<B>> linears{};
+};
+
+/// Working memory of one step, for up to t rows.
+template <Backend B>
+struct AttentionScratch {
+  template <std::size_t R>
+  using Tensor = decltype(std::declval<B&>().template tensor<float, R>({}, nullptr));
+  Tensor<3> qkv, y;        ///< [t, h + 2g, e], [t, h, e]
+  Tensor<2> cosine, sine;  ///< [t, e/2]
+};
+
+namespace detail {
+/// [t, heads, e] as [t, heads·e].
+template <class T, class Space>
+[[nodiscard]] MatrixView<T, Space> flat(TensorView<T, 3, Space> x) noexcept {
+  return {x.data(), {x.extent(0), x.extent(1) * x.extent(2)}};
+}
+/// Heads [first, first + count) of every row.
+template <class T, class Space>
+[[nodiscard]] TensorView<T, 3, Space> heads(TensorView<T, 3, Space> x, index_t first, index_t count) noexcept {
+  return {x.data() + first * x.stride(1), {x.extent(0), count, x.extent(2)}, x.strides()};
+}
+
+/// qkv = q_proj, k_proj and v_proj · rms_norm(x), each by its own router, if it has one. qkv [t, (h + 2g)·e],
+/// overwritten.
+template <Backend B>
+void routed_qkv(B& b, std::span<const RoutedLinear<B>> linears, RouterScratch<B>& s, typename B::Input& input,
+                const RowScales<typename B::Space>& norm, float eps, MatrixView<const float, typename B::Space> x,
+                MatrixView<float, typename B::Space> qkv) {
+  const auto n = s.n.view().rows(0, x.extent(0));
+  b.rms_norm(x, norm, eps, n);
+  b.fill(0.0F, qkv);
+  index_t first = 0;
+  for (const RoutedLinear<B>& w : linears.first(3)) {
+    const index_t outputs = w.experts.front().rows();
+    routed_linear<B>(b, w, n, s, input, {qkv.data() + first, {qkv.extent(0), outputs}, qkv.strides()});
+    first += outputs;
+  }
+}
+}  // namespace detail
+
+/// x[t,:] += o_proj · attention(rope(q_proj · n[t,:]), rope(k_proj · n), v_proj · n), n = rms_norm(x), writing keys and
+/// values at `sites`. x [t, d]. Source: Vaswani et al. 2017, eq. 1; grouped queries: Ainslie et al. 2023.
+template <Backend B>
+void attention(B& b, const AttentionWeights<B>& w, std::span<const Site> sites, CacheLayer<typename B::Space> cache,
+               AttentionScratch<B>& s, typename B::Input& input, DeltaScratch<B>& delta, RouterScratch<B>& router,
+               const RowScales<typename B::Space>& norm, float eps, MatrixView<float, typename B::Space> x) {
+  const index_t t = x.extent(0), h = s.y.extent(1), g = (s.qkv.extent(1) - h) / 2;
+  const auto qkv = s.qkv.view().rows(0, t), y = s.y.view().rows(0, t);
+  if (w.linears.empty()) {
+    linear<B>(
+        b, w.qkv_proj, w.qkv_deltas, input, delta,
+        [&](const auto& m, auto& in, const Chosen& chosen) { b.prepare_normed(x, norm, eps, m, in, chosen); },
+        Write::overwrite, detail::flat(qkv));
+  } else {
+    detail::routed_qkv<B>(b, w.linears, router, input, norm, eps, x, detail::flat(qkv));
+  }
+  b.rope(s.cosine.view().rows(0, t), s.sine.view().rows(0, t), detail::heads(qkv, 0, h + g));
+  b.cache_write(sites, detail::heads(qkv, h, g), detail::heads(qkv, h + g, g), cache);
+  b.attention(sites, detail::heads(qkv, 0, h), cache, 1.0F / std::sqrt(static_cast<float>(y.extent(2))), y);
+  if (!w.linears.empty()) return routed_linear<B>(b, w.linears.back(), detail::flat(y), router, input, x);
+  linear<B>(
+      b, w.o_proj, w.o_deltas, input, delta,
+      [&](const auto& m, auto& in, const Chosen& chosen) { b.prepare(detail::flat(y), m, in, chosen); },
+      Write::accumulate, x);
 }
 
 }  // namespace finteam::inline FINTEAM_ABI
 
 // ---- finteam/layer/feed_forward.hpp --------------------------------------------------------------------------------
 // The feed-forward layer: one SwiGLU, or several of which a router chooses a few for every row and sums them by weight
-// (law 1 in a feed-forward layer). Not here: what becomes of the routers' choices besides.
+// (law 1 in a feed-forward layer), or one whose linear layers have routers. Not here: routers (router.hpp).
 
 namespace finteam::inline FINTEAM_ABI {
 
@@ -6735,54 +7034,32 @@ struct FeedForwardWeights {
   index_t top_k = 0;                         ///< experts that the router chooses for a row
   /// What experts on a shared base add to the only expert here: by expert, or empty; to gate and up as a stack [2f, d].
   std::vector<LinearDelta<B>> gate_up_deltas{}, down_deltas{};
+  /// In their stead, gate_proj, up_proj and down_proj, where one of them has a router; or none.
+  std::vector<RoutedLinear<B>> linears{};
 };
 
-/// Working memory of one step, for up to t rows. What only routed layers need is empty elsewhere.
+/// Working memory of one step, for up to t rows.
 template <Backend B>
 struct FeedForwardScratch {
   using Matrix = decltype(std::declval<B&>().template tensor<float, 2>({}, nullptr));
-  Matrix y;                          ///< [t, f]
-  Matrix n{};                        ///< rms_norm(x), [t, d]
-  Matrix logits{};                   ///< the router's, [t, experts]
-  std::vector<double> scores{};      ///< of one row, [experts]
-  std::vector<ChosenRows> chosen{};  ///< by expert: the rows that chose it
-  MatrixView<float> weights{};       ///< [t, experts], overwritten: what the layer at hand made of its rows
+  Matrix y;     ///< [t, f]
+  Matrix up{};  ///< [t, f], where linear layers have routers
 };
 
 namespace detail {
 
-/// Sorts rows by the experts that their logits choose: softmax, the top_k largest (ties: the lower index) divided by
-/// their sum. logits [t, experts]. Source: Jiang et al. 2024 (Mixtral), eq. 1; transformers, MixtralTopKRouter.
-template <Backend B>
-void choose_experts(MatrixView<const float> logits, index_t top_k, FeedForwardScratch<B>& s) {
-  for (ChosenRows& expert : s.chosen) expert.clear();
-  for (index_t t = 0; t < logits.extent(0); ++t) {
-    for (std::size_t k = 0; k < s.scores.size(); ++k) {
-      s.scores[k] = static_cast<double>(logits(t, static_cast<index_t>(k)));
-    }
-    gate_weights({.top_k = top_k}, s.scores);
-    for (std::size_t k = 0; k < s.scores.size(); ++k) {
-      const auto weight = static_cast<float>(s.scores[k]);
-      s.weights(t, static_cast<index_t>(k)) = weight;
-      if (weight != 0) s.chosen[k].add(static_cast<std::int32_t>(t), weight);
-    }
-  }
-}
-
 /// x[t,:] += Σ_k weight[t,k] · expert_k(n[t,:]), n = rms_norm(x), over the experts that the router chooses, in rising
 /// order for every row; the others' weights are not read.
 template <Backend B>
-void routed_feed_forward(B& b, const FeedForwardWeights<B>& w, FeedForwardScratch<B>& s, typename B::Input& input,
-                         const RowScales<typename B::Space>& norm, float eps, MatrixView<float, typename B::Space> x) {
-  static_assert(std::is_same_v<typename B::Space, Host>, "routers are read on the host");
+void routed_feed_forward(B& b, const FeedForwardWeights<B>& w, FeedForwardScratch<B>& s, RouterScratch<B>& router,
+                         typename B::Input& input, const RowScales<typename B::Space>& norm, float eps,
+                         MatrixView<float, typename B::Space> x) {
   const index_t t = x.extent(0);
-  const auto n = s.n.view().rows(0, t), logits = s.logits.view().rows(0, t);
+  const auto n = router.n.view().rows(0, t);
   b.rms_norm(x, norm, eps, n);
-  b.prepare(n, w.router.front(), input);
-  b.matmul(input, w.router.front(), Write::overwrite, logits);
-  choose_experts<B>(logits, w.top_k, s);
+  choose_experts<B>(b, w.router.front(), w.top_k, n, router, input);
   for (std::size_t k = 0; k < w.experts.size(); ++k) {
-    const Chosen chosen = s.chosen[k].chosen();
+    const Chosen chosen = router.chosen[k].chosen();
     if (chosen.rows.empty()) continue;
     const auto y = s.y.view().rows(0, chosen.count(t));
     b.prepare(n, w.experts[k].gate_up_proj, input, chosen);
@@ -6792,17 +7069,34 @@ void routed_feed_forward(B& b, const FeedForwardWeights<B>& w, FeedForwardScratc
   }
 }
 
+/// x[t,:] += down(silu(gate(n[t,:])) ⊙ up(n[t,:])), n = rms_norm(x), each of the three by its own router, if it has
+/// one.
+template <Backend B>
+void feed_forward_of_linears(B& b, std::span<const RoutedLinear<B>> linears, FeedForwardScratch<B>& s,
+                             RouterScratch<B>& router, typename B::Input& input,
+                             const RowScales<typename B::Space>& norm, float eps,
+                             MatrixView<float, typename B::Space> x) {
+  const index_t t = x.extent(0);
+  const auto n = router.n.view().rows(0, t), gate = s.y.view().rows(0, t), up = s.up.view().rows(0, t);
+  b.rms_norm(x, norm, eps, n);
+  b.fill(0.0F, gate);
+  routed_linear<B>(b, linears[0], n, router, input, gate);
+  b.fill(0.0F, up);
+  routed_linear<B>(b, linears[1], n, router, input, up);
+  b.swiglu(gate, up, gate);
+  routed_linear<B>(b, linears[2], gate, router, input, x);
+}
+
 }  // namespace detail
 
 /// x[t,:] += Σ_k weight[t,k] · down_proj_k · (silu(gate_proj_k · n[t,:]) ⊙ (up_proj_k · n[t,:])), n = rms_norm(x); one
 /// expert without a router weighs 1. x [t, d]. Source: Shazeer 2020, eq. 6.
 template <Backend B>
 void feed_forward(B& b, const FeedForwardWeights<B>& w, FeedForwardScratch<B>& s, typename B::Input& input,
-                  DeltaScratch<B>& delta, const RowScales<typename B::Space>& norm, float eps,
+                  DeltaScratch<B>& delta, RouterScratch<B>& router, const RowScales<typename B::Space>& norm, float eps,
                   MatrixView<float, typename B::Space> x) {
-  if constexpr (std::is_same_v<typename B::Space, Host>) {
-    if (!w.router.empty()) return detail::routed_feed_forward<B>(b, w, s, input, norm, eps, x);
-  }
+  if (!w.router.empty()) return detail::routed_feed_forward<B>(b, w, s, router, input, norm, eps, x);
+  if (!w.linears.empty()) return detail::feed_forward_of_linears<B>(b, w.linears, s, router, input, norm, eps, x);
   const FeedForwardExpert<B>& only = w.experts.front();
   const auto y = s.y.view().rows(0, x.extent(0));
   MatrixView<float, typename B::Space> plus;
@@ -6815,10 +7109,9 @@ void feed_forward(B& b, const FeedForwardWeights<B>& w, FeedForwardScratch<B>& s
   }
   b.prepare_normed(x, norm, eps, only.gate_up_proj, input);
   b.matmul_swiglu(input, only.gate_up_proj, plus, y);
-  b.prepare(y, only.down_proj, input);
-  b.matmul(input, only.down_proj, Write::accumulate, x);
-  add_deltas<B>(
-      b, w.down_deltas, delta, [&](const auto& a, auto& in, const Chosen& chosen) { b.prepare(y, a, in, chosen); }, x);
+  linear<B>(
+      b, only.down_proj, w.down_deltas, input, delta,
+      [&](const auto& m, auto& in, const Chosen& chosen) { b.prepare(y, m, in, chosen); }, Write::accumulate, x);
 }
 
 }  // namespace finteam::inline FINTEAM_ABI
@@ -6852,6 +7145,7 @@ struct BlockWeights {
   AttentionWeights<B> attention;
   NormWeights<B> post_attention_norm;
   FeedForwardWeights<B> feed_forward;
+  index_t routers = 0;  ///< of a merged checkpoint
 };
 
 /// What an expert on a shared base has of its own besides what it adds: whole matrices in place of the base's.
@@ -6860,9 +7154,31 @@ struct OwnWeights {
   std::vector<typename B::Matrix> embed_tokens, lm_head;  ///< [v, d], none or one
 };
 
+/// One block for many small matrices: apart, none would have a huge page. Made for their sum, it takes no more.
+class SharedBlock {
+ public:
+  SharedBlock() = default;
+  SharedBlock(std::size_t bytes, std::pmr::memory_resource* memory)
+      : block_(bytes, memory),
+        rest_(std::make_unique<std::pmr::monotonic_buffer_resource>(block_.data(), bytes, memory)) {}
+  SharedBlock(SharedBlock&&) noexcept = default;
+  SharedBlock& operator=(SharedBlock&& other) noexcept {  // what lies in the old block may go after this
+    std::swap(block_, other.block_);
+    std::swap(rest_, other.rest_);
+    return *this;
+  }
+  /// For what does not outlive this.
+  [[nodiscard]] std::pmr::memory_resource* memory() const noexcept { return rest_.get(); }
+
+ private:
+  Buffer block_;
+  std::unique_ptr<std::pmr::monotonic_buffer_resource> rest_;
+};
+
 /// A whole decoder. Tied embeddings: lm_head is absent, and embed_tokens serves as both.
 template <Backend B>
 struct DecoderWeights {
+  SharedBlock expert_block{};       ///< what experts on this base add, which lies below
   typename B::Matrix embed_tokens;  ///< [v, d]
   std::vector<BlockWeights<B>> blocks;
   NormWeights<B> norm;
@@ -6878,13 +7194,46 @@ struct DecoderWeights {
 
 namespace detail {
 
-/// A feed-forward layer out of the table's next weights.
+/// Linear layers of block l out of the table's next weights.
 template <Backend B, class Matrix>
-[[nodiscard]] FeedForwardWeights<B> arrange_feed_forward(const Config& config, Matrix&& matrix) {
+[[nodiscard]] std::vector<RoutedLinear<B>> arrange_linears(const Config& config, index_t l,
+                                                           std::span<const std::string_view> linears, Matrix&& matrix) {
+  std::vector<RoutedLinear<B>> all;
+  for (const std::string_view& linear : linears) {
+    const bool routed = config.routers(l, {&linear, 1}) > 0;
+    RoutedLinear<B> w{.experts = {}, .top_k = config.experts_per_token};
+    if (routed) w.router.push_back(matrix());
+    for (index_t i = 0; i < (routed ? config.experts : 1); ++i) w.experts.push_back(matrix());
+    all.push_back(std::move(w));
+  }
+  return all;
+}
+
+/// The attention of block l.
+template <Backend B, class Matrix>
+[[nodiscard]] AttentionWeights<B> arrange_attention(const Config& config, index_t l, Matrix&& matrix) {
+  AttentionWeights<B> w;
+  if (config.routers(l, attention_linears) > 0) {
+    w.linears = arrange_linears<B>(config, l, attention_linears, matrix);
+  } else {
+    w.qkv_proj = matrix();
+    w.o_proj = matrix();
+  }
+  return w;
+}
+
+/// The feed-forward layer of block l.
+template <Backend B, class Matrix>
+[[nodiscard]] FeedForwardWeights<B> arrange_feed_forward(const Config& config, index_t l, Matrix&& matrix) {
   FeedForwardWeights<B> w{.experts = {}, .top_k = config.experts_per_token};
-  if (config.is_routed()) w.router.push_back(matrix());
-  w.experts.reserve(static_cast<std::size_t>(config.experts));
-  for (index_t i = 0; i < config.experts; ++i) w.experts.push_back({.gate_up_proj = matrix(), .down_proj = matrix()});
+  if (config.routers(l, feed_forward_linears) > 0) {
+    w.linears = arrange_linears<B>(config, l, feed_forward_linears, matrix);
+    return w;
+  }
+  if (config.routes_feed_forward()) w.router.push_back(matrix());
+  const index_t experts = config.routes_feed_forward() ? config.experts : 1;
+  w.experts.reserve(static_cast<std::size_t>(experts));
+  for (index_t i = 0; i < experts; ++i) w.experts.push_back({.gate_up_proj = matrix(), .down_proj = matrix()});
   return w;
 }
 
@@ -6895,13 +7244,15 @@ template <Backend B, class Matrix, class Vector>
   std::size_t next = 0;
   const auto matrix = [&] { return matrix_of(weights[next++]); };
   const auto vector = [&] { return vector_of(weights[next++]); };
-  DecoderWeights<B> w{.embed_tokens = matrix(), .blocks = {}, .norm = {}, .own_lm_head = {}, .packed = {}};
+  DecoderWeights<B> w{
+      .expert_block = {}, .embed_tokens = matrix(), .blocks = {}, .norm = {}, .own_lm_head = {}, .packed = {}};
   w.blocks.reserve(static_cast<std::size_t>(config.layers));
   for (index_t l = 0; l < config.layers; ++l) {
     w.blocks.push_back({.input_norm = {vector()},
-                        .attention = {.qkv_proj = matrix(), .o_proj = matrix()},
+                        .attention = arrange_attention<B>(config, l, matrix),
                         .post_attention_norm = {vector()},
-                        .feed_forward = arrange_feed_forward<B>(config, matrix)});
+                        .feed_forward = arrange_feed_forward<B>(config, l, matrix),
+                        .routers = config.routers(l)});
   }
   w.norm.scale = vector();
   if (!config.tie_word_embeddings) w.own_lm_head.push_back(matrix());
@@ -6974,16 +7325,18 @@ struct BlockScratch {
   AttentionScratch<B> attention;
   FeedForwardScratch<B> feed_forward;
   DeltaScratch<B> delta;
+  RouterScratch<B> router;
 };
 
 /// x += attention(norm(x)); x += feed_forward(norm(x)). x [t, d].
 template <Backend B>
 void block(B& b, const BlockWeights<B>& w, float eps, std::span<const Site> sites, CacheLayer<typename B::Space> cache,
            BlockScratch<B>& s, MatrixView<float, typename B::Space> x) {
-  attention<B>(b, w.attention, sites, cache, s.attention, s.input, s.delta, w.input_norm.of(s.delta.row_experts), eps,
-               x);
-  feed_forward<B>(b, w.feed_forward, s.feed_forward, s.input, s.delta, w.post_attention_norm.of(s.delta.row_experts),
-                  eps, x);
+  s.router.share = 1.0F / static_cast<float>(std::max<index_t>(w.routers, 1));
+  attention<B>(b, w.attention, sites, cache, s.attention, s.input, s.delta, s.router,
+               w.input_norm.of(s.delta.row_experts), eps, x);
+  feed_forward<B>(b, w.feed_forward, s.feed_forward, s.input, s.delta, s.router,
+                  w.post_attention_norm.of(s.delta.row_experts), eps, x);
 }
 
 }  // namespace finteam::inline FINTEAM_ABI
@@ -7022,6 +7375,7 @@ enum class DeltaScales : std::uint8_t {
 /// What delta_config.json says.
 struct DeltaConfig {
   static constexpr int version = 1;
+  static constexpr JsonLimits limits{.depth = 4, .values = 100, .bytes = 1 << 16};
 
   Format format = Format::int1;
   DeltaScales scales = DeltaScales::row;
@@ -7114,7 +7468,7 @@ class DeltaCheckpoint {
   [[nodiscard]] static DeltaCheckpoint open(const std::filesystem::path& folder, const Checkpoint& base,
                                             BaseCheck check = BaseCheck::headers) {
     const auto path = folder / "delta_config.json";
-    const JsonFile json = JsonFile::open(path, JsonLimits{.depth = 4, .values = 100});
+    const JsonFile json = JsonFile::open(path, DeltaConfig::limits);
     DeltaCheckpoint self(DeltaConfig::read(json.root()), Safetensors::open(folder / "delta.safetensors"));
     self.check_metadata();
     require_base(json.where() + ": base_header_hash", self.config_.base_header_hash, base, header_hash(base));
@@ -7245,6 +7599,9 @@ struct LowRankPair {
   RawTensor b;  ///< [n, r]
   float scale = 1;
   index_t first = 0;
+
+  /// r, made even: where the next pair's inputs begin.
+  [[nodiscard]] index_t inner() const noexcept { return a.shape[0] + a.shape[0] % 2; }
 };
 
 /// What an expert adds to one entry of the weight table. Empty: nothing.
@@ -7253,10 +7610,10 @@ struct DeltaSource {
   std::vector<RawDelta> whole{};  ///< one for each part of the entry, or none
 
   [[nodiscard]] bool empty() const noexcept { return pairs.empty() && whole.empty(); }
-  /// Σ r.
+  /// Σ r, each made even.
   [[nodiscard]] index_t rank() const noexcept {
     index_t sum = 0;
-    for (const LowRankPair& pair : pairs) sum += pair.a.shape[0];
+    for (const LowRankPair& pair : pairs) sum += pair.inner();
     return sum;
   }
 };
@@ -7304,6 +7661,9 @@ namespace finteam::inline FINTEAM_ABI {
 
 /// What a decoder has of experts on its shared weights; its working memory depends on it.
 struct DeltaShape {
+  /// Of one expert, that run side by side: a pair for each part of an entry.
+  static constexpr std::size_t most_products = 3;
+
   index_t experts = 0;
   index_t rank = 0;            ///< the most inner rows of a product: Σ r of the pairs that read the same x
   bool before_swiglu = false;  ///< one adds to gate_proj or up_proj
@@ -7336,19 +7696,25 @@ namespace detail {
 }
 
 template <Backend B>
-[[nodiscard]] LinearDelta<B> load_delta(B& backend, const DeltaSource& source, const OpenOptions& options) {
+[[nodiscard]] LinearDelta<B> load_delta(B& backend, const DeltaSource& source, const OpenOptions& options,
+                                        std::pmr::memory_resource* memory) {
   LinearDelta<B> delta;
-  if (!source.whole.empty()) delta.whole.push_back(backend.delta(source.whole, options.memory));
+  if (!source.whole.empty()) delta.whole.push_back(backend.delta(source.whole, memory));
   if (source.pairs.empty()) return delta;
   std::vector<RawTensor> a;
   index_t inner = 0;
+  const std::array<index_t, 2> zeros_shape{1, source.pairs.front().a.shape[1]};
+  const bool odd = std::any_of(source.pairs.begin(), source.pairs.end(),
+                               [](const LowRankPair& pair) { return pair.inner() > pair.a.shape[0]; });
+  delta.zeros.resize(odd ? static_cast<std::size_t>(zeros_shape[1]) * sizeof(float) : 0);
   for (const LowRankPair& pair : source.pairs) {
     a.push_back(pair.a);
-    delta.ups.push_back({backend.matrix({&pair.b, 1}, Join::stacked, adapter_weights(options), options.memory), inner,
-                         pair.first, pair.scale});
-    inner += pair.a.shape[0];
+    if (pair.inner() > pair.a.shape[0]) a.push_back({delta.zeros.data(), pair.a.dtype, zeros_shape});
+    delta.ups.push_back(
+        {backend.matrix({&pair.b, 1}, Join::stacked, adapter_weights(options), memory), inner, pair.first, pair.scale});
+    inner += pair.inner();
   }
-  delta.a.push_back(backend.matrix(a, Join::stacked, adapter_weights(options), options.memory));
+  delta.a.push_back(backend.matrix(a, Join::stacked, adapter_weights(options), memory));
   return delta;
 }
 
@@ -7380,14 +7746,17 @@ template <Backend B>
 
 }  // namespace detail
 
-/// Bytes in memory that an expert takes besides its base.
-[[nodiscard]] inline std::uint64_t expert_bytes(const ExpertSource& expert, const Config& config,
-                                                const OpenOptions& options) {
-  const auto bytes = [](std::span<const RawTensor> parts, Weights weights) {
-    const auto shape = PackedMatrix::shape_of(parts, Join::stacked);
-    return PackedMatrix(shape, Join::stacked, format_of(weights, parts), nullptr).bytes();
-  };
-  std::uint64_t sum = 0;
+namespace detail {
+
+[[nodiscard]] inline std::size_t packed_bytes(const RawTensor& raw, Weights weights) {
+  return PackedMatrix(PackedMatrix::shape_of({&raw, 1}, Join::stacked), Join::stacked, format_of(weights, {&raw, 1}),
+                      nullptr)
+      .bytes();
+}
+
+/// Bytes in memory of what an expert adds.
+[[nodiscard]] inline std::size_t delta_bytes(const ExpertSource& expert, const OpenOptions& options) {
+  std::size_t sum = 0;
   for (const DeltaSource& delta : expert.deltas) {
     if (!delta.whole.empty()) {
       sum += PackedMatrix(PackedMatrix::shape_of(delta.whole), Join::stacked, delta.whole[0].format, nullptr).bytes();
@@ -7396,12 +7765,22 @@ template <Backend B>
     std::vector<RawTensor> a;
     for (const LowRankPair& pair : delta.pairs) {
       a.push_back(pair.a);
-      sum += bytes({&pair.b, 1}, detail::adapter_weights(options));
+      sum += packed_bytes(pair.b, adapter_weights(options));
     }
-    sum += bytes(a, detail::adapter_weights(options));
+    const std::array<index_t, 2> shape{delta.rank(), a.front().shape[1]};
+    sum += PackedMatrix(shape, Join::stacked, format_of(adapter_weights(options), a), nullptr).bytes();
   }
+  return sum;
+}
+
+}  // namespace detail
+
+/// Bytes in memory that an expert takes besides its base.
+[[nodiscard]] inline std::uint64_t expert_bytes(const ExpertSource& expert, const Config& config,
+                                                const OpenOptions& options) {
+  std::uint64_t sum = detail::delta_bytes(expert, options);
   const auto own = [&](const std::optional<RawTensor>& raw, std::string_view name) {
-    if (raw) sum += bytes({&*raw, 1}, detail::own_weights(options, config, name));
+    if (raw) sum += detail::packed_bytes(*raw, detail::own_weights(options, config, name));
   };
   own(expert.embed_tokens, llama_names.embed_tokens);
   own(expert.lm_head, llama_names.lm_head);
@@ -7413,12 +7792,15 @@ template <Backend B>
 template <Backend B>
 void load_experts(B& backend, std::span<const ExpertSource> experts, const Config& config, const OpenOptions& options,
                   DecoderWeights<B>& w) {
+  std::size_t bytes = 0;
+  for (const ExpertSource& expert : experts) bytes += detail::delta_bytes(expert, options);
+  w.expert_block = SharedBlock(bytes, options.memory);
   const auto places = detail::delta_places(w);
   for (std::size_t i = 0; i < places.size(); ++i) {
     const auto adds = [i](const ExpertSource& expert) { return !expert.deltas[i].empty(); };
     if (std::none_of(experts.begin(), experts.end(), adds)) continue;
     for (const ExpertSource& expert : experts) {
-      places[i]->push_back(detail::load_delta(backend, expert.deltas[i], options));
+      places[i]->push_back(detail::load_delta(backend, expert.deltas[i], options, w.expert_block.memory()));
     }
   }
   for (const ExpertSource& expert : experts) {
@@ -7533,15 +7915,17 @@ class StepScratch {
                              .cosine = b.template tensor<float, 2>({rows, c.e / 2}, memory),
                              .sine = b.template tensor<float, 2>({rows, c.e / 2}, memory)},
                .feed_forward = {.y = b.template tensor<float, 2>({rows, c.f}, memory),
-                                .n = b.template tensor<float, 2>({routed_rows(c, rows), c.d}, memory),
-                                .logits = b.template tensor<float, 2>({routed_rows(c, rows), c.experts}, memory),
-                                .scores = std::vector<double>(static_cast<std::size_t>(c.experts)),
-                                .chosen = chosen_rows(c.is_routed() ? c.experts : 0, rows)},
+                                .up = b.template tensor<float, 2>({c.routes_linears() ? rows : 0, c.f}, memory)},
                .delta = {.experts = std::vector<Chosen>(static_cast<std::size_t>(deltas.experts)),
                          .row_experts = {},
-                         .input = b.input(deltas.experts == 0 ? 0 : rows, delta_inputs(c, deltas), memory),
+                         .inputs = {},
+                         .products = {},
                          .inner = b.template tensor<float, 2>({rows, deltas.rank}, memory),
-                         .plus = b.template tensor<float, 2>({deltas.before_swiglu ? rows : 0, 2 * c.f}, memory)}},
+                         .plus = b.template tensor<float, 2>({deltas.before_swiglu ? rows : 0, 2 * c.f}, memory)},
+               .router = {.n = b.template tensor<float, 2>({routed_rows(c, rows), c.d}, memory),
+                          .logits = b.template tensor<float, 2>({routed_rows(c, rows), c.experts}, memory),
+                          .scores = std::vector<double>(static_cast<std::size_t>(c.experts)),
+                          .chosen = chosen_rows(c.is_routed() ? c.experts : 0, rows)}},
         routing_({c.is_routed() ? c.layers : 0, rows, c.experts}, memory),
         routed_(chosen_rows(deltas.experts, rows)),
         own_norms_(deltas.own_norms) {
@@ -7549,15 +7933,19 @@ class StepScratch {
     tokens_.reserve(most);
     sites_.reserve(most);
     base_rows_.reserve(most);
+    for (index_t k = 0; k < deltas.experts; ++k) {
+      block_.delta.inputs.push_back(b.input(rows, delta_inputs(c, deltas), memory));
+    }
+    block_.delta.products.reserve(static_cast<std::size_t>(deltas.experts) * DeltaShape::most_products);
     block_.delta.row_experts.reserve(own_norms_ ? most : 0);
   }
 
   /// Bytes that are taken from `memory` for that.
   [[nodiscard]] static std::uint64_t bytes(const Config& c, index_t rows, const DeltaShape& deltas = {}) {
     const index_t heads = c.h + 2 * c.g + c.h, plus = deltas.rank + (deltas.before_swiglu ? 2 * c.f : 0);
-    const index_t routed = c.is_routed() ? c.d + (c.layers + 1) * c.experts : 0;
+    const index_t routed = (c.is_routed() ? c.d + (c.layers + 1) * c.experts : 0) + (c.routes_linears() ? c.f : 0);
     return B::Input::bytes(rows, std::max({c.d, c.f, c.h * c.e})) +
-           (deltas.experts == 0 ? 0 : B::Input::bytes(rows, delta_inputs(c, deltas))) +
+           static_cast<std::uint64_t>(deltas.experts) * B::Input::bytes(rows, delta_inputs(c, deltas)) +
            4 * static_cast<std::uint64_t>(rows * (c.d + heads * c.e + c.e + c.f + plus + routed));
   }
 
@@ -7565,7 +7953,8 @@ class StepScratch {
   [[nodiscard]] index_t rows() const noexcept { return rows_; }
 
   /// What the routers of a merged checkpoint made of the last step's rows: the weight of each expert, 0 where it was
-  /// not chosen. [layers, rows, experts]; no layers without routers.
+  /// not chosen; the mean over a block's routers, where linear layers have them. [layers, rows, experts]; no layers
+  /// without routers.
   [[nodiscard]] TensorView<const float, 3> routing() const noexcept { return routing_.view(); }
 
  private:
@@ -7586,14 +7975,18 @@ class StepScratch {
   /// Sorts t rows by expert: route(i) is row i's.
   template <class Route>
   void choose(std::size_t t, Route&& route) {
-    for (std::size_t k = 0; k < routed_.size(); ++k) {
-      ChosenRows& expert = routed_[k];
-      expert.clear();
-      for (std::size_t i = 0; i < t; ++i) {
-        if (route(i) != nullptr && route(i)[k] != 0) expert.add(static_cast<std::int32_t>(i), route(i)[k]);
+    for (ChosenRows& expert : routed_) expert.clear();
+    block_.delta.apart = true;
+    for (std::size_t i = 0; i < t; ++i) {
+      int experts = 0;
+      for (std::size_t k = 0; k < routed_.size() && route(i) != nullptr; ++k) {
+        if (route(i)[k] == 0) continue;
+        routed_[k].add(static_cast<std::int32_t>(i), route(i)[k]);
+        ++experts;
       }
-      block_.delta.experts[k] = expert.chosen();
+      if (experts > 1) block_.delta.apart = false;
     }
+    for (std::size_t k = 0; k < routed_.size(); ++k) block_.delta.experts[k] = routed_[k].chosen();
     if (!own_norms_) return;
     block_.delta.row_experts.assign(t, -1);
     for (std::size_t k = 0; k < routed_.size(); ++k) {
@@ -7672,8 +8065,10 @@ class Decoder {
     tapped(0);
     for (std::size_t l = 0; l < w_.blocks.size(); ++l) {
       if (const auto code = interrupt.pending()) return code;
-      if (config_.is_routed())
-        s.block_.feed_forward.weights = s.routing_.view().row(static_cast<index_t>(l)).rows(0, t);
+      if (config_.is_routed()) {
+        s.block_.router.weights = s.routing_.view().row(static_cast<index_t>(l)).rows(0, t);
+        detail::fill(0.0F, s.block_.router.weights);
+      }
       block<B>(b, w_.blocks[l], eps_, s.sites_, cache.layer(static_cast<index_t>(l)), s.block_, x);
       tapped(l + 1);
     }
@@ -7941,6 +8336,18 @@ inline void write_delta(const Checkpoint& base, const Checkpoint& tuned, const s
   FileWriter text(folder / "delta_config.json");
   text.write(config.json().dump(2) + '\n');
   text.commit();
+}
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/mix/likeliest.hpp -------------------------------------------------------------------------------------
+// The answer of a distribution: which entry is the largest.
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// argmax_i p[i]; of equals the lowest i, and 0 of nothing.
+[[nodiscard]] inline index_t likeliest(std::span<const double> p) noexcept {
+  return std::max_element(p.begin(), p.end()) - p.begin();
 }
 
 }  // namespace finteam::inline FINTEAM_ABI
@@ -8257,7 +8664,6 @@ void leave_one_role_out(std::span<const double> weight, MatrixView<const double>
                         std::span<double> scratch, Finish&& finish) noexcept {
   const auto labels = static_cast<std::size_t>(p.extent(1));
   const auto all = scratch.first(labels), without = scratch.subspan(labels, labels);
-  const auto likeliest = [](std::span<const double> x) { return std::max_element(x.begin(), x.end()) - x.begin(); };
   double total = 0;
   for (const double w : weight) total += w > 0 ? w : 0.0;
   mix_labels(weight, p, all);
@@ -8318,11 +8724,6 @@ inline void require_classes(const char* where, std::span<const std::int32_t> tru
   }
 }
 
-/// The column of the largest entry; of equals the lowest.
-[[nodiscard]] inline index_t likeliest(std::span<const double> p) noexcept {
-  return std::max_element(p.begin(), p.end()) - p.begin();
-}
-
 }  // namespace detail
 
 /// Σ_b |B_b| / samples · |accuracy(B_b) - confidence(B_b)|: how far stated confidence is from the share that is right.
@@ -8337,7 +8738,7 @@ inline void require_classes(const char* where, std::span<const std::int32_t> tru
   std::vector<double> gap(static_cast<std::size_t>(bins), 0.0);  // Σ right - confidence
   for (index_t s = 0; s < p.extent(0); ++s) {
     const auto row = p.row(s).span();
-    const index_t best = detail::likeliest(row);
+    const index_t best = likeliest(row);
     const double confidence = std::min(row[static_cast<std::size_t>(best)], 1.0);
     if (!(confidence >= 0) || row[static_cast<std::size_t>(best)] > 1 + 1e-9) {  // a sum of weights may round past 1
       throw Error(Code::invalid_argument, "calibration error: input", "probabilities", std::to_string(confidence));
@@ -8422,38 +8823,6 @@ inline void correct_prior(std::span<double> p, std::span<const double> then, std
   double sum = 0;
   for (std::size_t i = 0; i < p.size(); ++i) sum += p[i] = p[i] > 0 ? p[i] * now[i] / then[i] : 0.0;
   for (double& x : p) x /= sum;
-}
-
-/// The class frequencies of unlabelled samples: the mean over them of correct_prior(p, then, now) is `now`, found by EM
-/// from now = then, until no entry moves by more than 1e-9 or for max_iterations. It climbs the likelihood at every
-/// step. p [samples, classes], then [classes] > 0, Σ = 1. Throws Error(invalid_argument) for no samples, a width that
-/// differs, or a prior that is not positive. Source: Saerens et al. 2002 (their EM).
-[[nodiscard]] inline std::vector<double> estimate_prior(MatrixView<const double> p, std::span<const double> then,
-                                                        index_t max_iterations = 1000) {
-  const auto classes = static_cast<std::size_t>(p.extent(1));
-  if (p.extent(0) < 1 || then.size() != classes ||
-      !std::all_of(then.begin(), then.end(), [](double x) { return x > 0; })) {
-    throw Error(Code::invalid_argument, "prior", "samples, and a positive frequency for each of their classes",
-                detail::shape_string(p.extents()) + " and " + std::to_string(then.size()));
-  }
-  std::vector<double> now(then.begin(), then.end()), next(classes), row(classes);
-  for (index_t iteration = 0; iteration < max_iterations; ++iteration) {
-    std::fill(next.begin(), next.end(), 0.0);
-    for (index_t s = 0; s < p.extent(0); ++s) {
-      const auto given = p.row(s).span();
-      std::copy(given.begin(), given.end(), row.begin());
-      correct_prior(row, then, now);
-      for (std::size_t i = 0; i < classes; ++i) next[i] += row[i];
-    }
-    double moved = 0;
-    for (std::size_t i = 0; i < classes; ++i) {
-      next[i] /= static_cast<double>(p.extent(0));
-      moved = std::max(moved, std::abs(next[i] - now[i]));
-    }
-    std::swap(now, next);
-    if (!(moved > 1e-9)) break;
-  }
-  return now;
 }
 
 }  // namespace finteam::inline FINTEAM_ABI
@@ -8998,8 +9367,16 @@ struct Abstain {
   double least_probability = 0;                                            ///< of its label
   double greatest_entropy = std::numeric_limits<double>::infinity();       ///< of its probabilities, bits
   double greatest_disagreement = std::numeric_limits<double>::infinity();  ///< of the roles, bits
+  /// In the set of stated coverage, which a calibrated task has: an answer whose set is larger, or does not hold it,
+  /// does not stand.
+  index_t most_labels = std::numeric_limits<index_t>::max();
 
-  /// Throws Error(invalid_argument) for a NaN.
+  /// Whether it asks for a set of labels.
+  [[nodiscard]] constexpr bool reads_label_set() const noexcept {
+    return most_labels != std::numeric_limits<index_t>::max();
+  }
+
+  /// Throws Error(invalid_argument) for a NaN, or a most_labels below 1.
   void validate() const {
     const auto require = [](double x, const char* what) {
       if (std::isnan(x)) throw Error(Code::invalid_argument, std::string("abstain: ") + what, "a number", "NaN");
@@ -9007,24 +9384,35 @@ struct Abstain {
     require(least_probability, "least_probability");
     require(greatest_entropy, "greatest_entropy");
     require(greatest_disagreement, "greatest_disagreement");
+    if (most_labels < 1) {
+      throw Error(Code::invalid_argument, "abstain: most_labels", "at least 1", std::to_string(most_labels));
+    }
   }
 };
 
+/// What keeps to it keeps to both.
+[[nodiscard]] constexpr Abstain stricter(const Abstain& a, const Abstain& b) noexcept {
+  return {std::max(a.least_probability, b.least_probability), std::min(a.greatest_entropy, b.greatest_entropy),
+          std::min(a.greatest_disagreement, b.greatest_disagreement), std::min(a.most_labels, b.most_labels)};
+}
+
 /// Which threshold an answer did not keep to: the first, in this order.
-enum class AbstainReason : std::uint8_t { none, probability, entropy, disagreement };
+enum class AbstainReason : std::uint8_t { none, probability, entropy, disagreement, labels };
 
 /// The reason's name, as the enumerator is spelt.
 [[nodiscard]] constexpr std::string_view name(AbstainReason reason) noexcept {
-  constexpr std::string_view names[] = {"none", "probability", "entropy", "disagreement"};
+  constexpr std::string_view names[] = {"none", "probability", "entropy", "disagreement", "labels"};
   return names[static_cast<std::size_t>(reason)];
 }
 
-/// Why an answer is not to be acted on; none: it may be. entropy, disagreement: bits.
+/// Why an answer is not to be acted on; none: it may be. entropy, disagreement: bits; labels: in its set, 0 if it
+/// is not among them.
 [[nodiscard]] constexpr AbstainReason why_abstain(const Abstain& rule, double probability, double entropy,
-                                                  double disagreement) noexcept {
+                                                  double disagreement, index_t labels) noexcept {
   if (probability < rule.least_probability) return AbstainReason::probability;
   if (entropy > rule.greatest_entropy) return AbstainReason::entropy;
   if (disagreement > rule.greatest_disagreement) return AbstainReason::disagreement;
+  if (rule.reads_label_set() && (labels == 0 || labels > rule.most_labels)) return AbstainReason::labels;
   return AbstainReason::none;
 }
 
@@ -9036,20 +9424,26 @@ enum class AbstainReason : std::uint8_t { none, probability, entropy, disagreeme
 
 namespace finteam::inline FINTEAM_ABI {
 
-/// Mean weights of experts over tokens, by layer; empty where there are no routers.
+/// Mean weights of experts over tokens, by layer; empty where there are no routers. Where linear layers have routers of
+/// their own (mergoo), those of a block count as one, by their mean.
 struct RoutingTable {
   index_t layers = 0, experts = 0;
-  std::vector<double> weights;  ///< [layers, experts]; a layer's Σ is 1, or 0 if no token was read
+  std::vector<double> weights;  ///< [layers, experts]; a layer's Σ is 1, or 0 if it has no router or no token was read
 
   [[nodiscard]] bool empty() const noexcept { return weights.empty(); }
   /// [layers, experts]
   [[nodiscard]] MatrixView<const double> view() const noexcept { return {weights.data(), {layers, experts}}; }
   [[nodiscard]] double operator()(index_t layer, index_t expert) const noexcept { return view()(layer, expert); }
-  /// An expert's mean over the layers.
+  /// An expert's mean over the layers that have routers.
   [[nodiscard]] double mean(index_t expert) const noexcept {
     double sum = 0;
-    for (index_t l = 0; l < layers; ++l) sum += (*this)(l, expert);
-    return layers == 0 ? 0 : sum / static_cast<double>(layers);
+    index_t routed = 0;
+    for (index_t l = 0; l < layers; ++l) {
+      const auto row = view().row(l).span();
+      routed += std::any_of(row.begin(), row.end(), [](double w) { return w != 0; }) ? 1 : 0;
+      sum += (*this)(l, expert);
+    }
+    return routed == 0 ? 0 : sum / static_cast<double>(routed);
   }
 };
 
@@ -9103,7 +9497,8 @@ struct View {
   Roles roles;
   double disagreement = 0;  ///< Jensen-Shannon divergence of the weighted roles as they speak for themselves, bits
   double entropy = 0;       ///< of `probabilities`, bits
-  bool abstains = false;    ///< it does not keep to the Ask's thresholds; label and probabilities are as without them
+  bool abstains =
+      false;  ///< it does not keep to the thresholds of Ask or task; label and probabilities are as without them
   AbstainReason abstain_reason = AbstainReason::none;  ///< which one it was
   index_t prompt_tokens = 0;
   Routing routing;  ///< of a merged team; empty for others
@@ -9416,7 +9811,7 @@ enum class Wake : std::uint8_t { chosen, all };
 struct Ask {
   Wake wake = Wake::chosen;
   Interrupt interrupt{};  ///< looked at before every layer; then Error(cancelled) or Error(deadline)
-  Abstain abstain{};      ///< of classify: when its answer is not to be acted on
+  Abstain abstain{};      ///< of classify: when its answer is not to be acted on, besides what the task says
   /// Of classify: how often each label comes now, > 0, where a task's calibration knows how often it came then
   /// (prior_then); they need not sum to 1. Empty: as often.
   std::span<const double> prior_now{};
@@ -9468,6 +9863,169 @@ struct Score {
   Routing routing;             ///< of a merged team, the text as prompt; empty for others
 };
 
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/team/label_calibration.hpp ----------------------------------------------------------------------------
+// What a task's label probabilities are worth, as data: a temperature, the threshold of label sets of stated coverage,
+// and the labels' frequencies where both were found. Written by a host's fit, named in team.json.
+// Not here: the fit (fit_calibration.hpp), what a session makes of it (session_risk.hpp).
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// p = softmax(log p_mixture / temperature); a label is in the set if 1 - p ≤ threshold. Sources: Guo et al. 2017,
+/// section 4.2; Angelopoulos & Bates 2021, section 1.1.
+struct LabelCalibration {
+  double temperature = 1;            ///< from 2^-10 to 2^10; above 1 the team was too sure
+  double threshold = 1;              ///< in [0, 1]; 1: every label is in every set
+  double coverage = 0.9;             ///< how often a set holds the truth, for texts like the samples; in (0, 1)
+  index_t samples = 1;               ///< that the threshold was found with, at least 1
+  std::vector<double> prior_then{};  ///< by label: its frequency among the samples, > 0; empty: not known
+
+  /// labels: how many the task has. Throws Error(invalid_argument) for what is out of its range, or a prior_then of
+  /// another length.
+  void validate(std::size_t labels, const std::string& where) const {
+    const auto refuse = [&](const char* what, const std::string& expected, const std::string& found) {
+      throw Error(Code::invalid_argument, where + ": calibration: " + what, expected, found);
+    };
+    if (!(temperature >= 0x1p-10 && temperature <= 0x1p10)) {
+      refuse("temperature", "2^-10 to 2^10", std::to_string(temperature));
+    }
+    if (!(threshold >= 0 && threshold <= 1)) refuse("threshold", "0 to 1", std::to_string(threshold));
+    if (!(coverage > 0 && coverage < 1)) refuse("coverage", "between 0 and 1", std::to_string(coverage));
+    if (samples < 1) refuse("samples", "at least 1", std::to_string(samples));
+    if (!prior_then.empty() && prior_then.size() != labels) {
+      refuse("prior_then", std::to_string(labels) + " numbers, one for each label", std::to_string(prior_then.size()));
+    }
+    for (const double p : prior_then) {
+      if (!(p > 0) || !std::isfinite(p)) refuse("prior_then", "finite numbers above 0", std::to_string(p));
+    }
+  }
+
+  /// p = softmax(log p / temperature), in place; a probability below 2^-1022 counts as that. p [labels].
+  void apply(std::span<double> p) const noexcept {
+    for (double& x : p) x = std::log(std::max(x, std::numeric_limits<double>::min()));
+    softmax(p, temperature);
+  }
+
+  /// The labels with 1 - p ≤ threshold, likeliest first (of equals the first). p [labels], set overwritten.
+  void choose_set(std::span<const double> p, std::vector<index_t>& set) const {
+    const auto of = [&](index_t l) { return p[static_cast<std::size_t>(l)]; };
+    set.clear();
+    for (index_t l = 0; l < static_cast<index_t>(p.size()); ++l) {
+      if (1 - of(l) <= threshold) set.push_back(l);
+    }
+    std::sort(set.begin(), set.end(), [&](index_t a, index_t b) { return of(a) > of(b) || (of(a) == of(b) && a < b); });
+  }
+
+  /// Writes what read_label_calibration reads, to the bit. Errors as FileWriter.
+  void write(const std::filesystem::path& path) const {
+    Json json = {{"finteam_calibration", 1},
+                 {"temperature", temperature},
+                 {"threshold", threshold},
+                 {"coverage", coverage},
+                 {"samples", samples}};
+    if (!prior_then.empty()) json["prior_then"] = prior_then;
+    FileWriter file(path);
+    file.write(json.dump(2) + "\n");
+    file.commit();
+  }
+};
+
+/// {"finteam_calibration": 1, "temperature": 1.4, "threshold": 0.62, "coverage": 0.9, "samples": 400}, and perhaps
+/// "prior_then". Throws Error that names the key: not_found for one that is missing, unsupported for an unknown one,
+/// malformed for a value out of its range.
+[[nodiscard]] inline LabelCalibration read_label_calibration(const JsonView& json) {
+  (void)json.at("finteam_calibration").as_int(1, 1);
+  detail::only_keys(json, {"finteam_calibration", "temperature", "threshold", "coverage", "samples", "prior_then"});
+  LabelCalibration c{.temperature = json.at("temperature").as_number(0x1p-10, 0x1p10),
+                     .threshold = json.at("threshold").as_number(0, 1),
+                     .coverage = json.at("coverage").as_number(),
+                     .samples = json.at("samples").as_int(1, std::numeric_limits<std::int64_t>::max())};
+  if (!(c.coverage > 0 && c.coverage < 1)) json.at("coverage").refuse("a number between 0 and 1");
+  if (const auto prior = json.find("prior_then")) {
+    prior->each([&](const JsonView& p) {
+      if (!(p.as_number() > 0)) p.refuse("a number above 0");
+      c.prior_then.push_back(p.as_number());
+    });
+  }
+  return c;
+}
+
+/// The calibration in a file, for a task of so many labels. Errors as JsonFile::open and read_label_calibration, and
+/// Error(mismatch) for a prior_then of another length.
+[[nodiscard]] inline LabelCalibration open_label_calibration(const std::filesystem::path& path, std::size_t labels) {
+  const JsonFile file = JsonFile::open(path);
+  LabelCalibration c = read_label_calibration(file.root());
+  if (const auto prior = file.root().find("prior_then"); prior && c.prior_then.size() != labels) {
+    prior->refuse(std::to_string(labels) + " numbers, one for each label", Code::mismatch);
+  }
+  return c;
+}
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/team/task.hpp -----------------------------------------------------------------------------------------
+// A question with labels, as data: an instruction, a slot for the text, the labels, and perhaps a prior.
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// The prompt's content is instruction + "\n" + input, with every "{text}" in `input` replaced by the text in question.
+struct Task {
+  std::string instruction;
+  std::string input = "{text}";
+  std::vector<std::string> labels;
+  /// By label: p(label) ∝ prior · exp(score). Empty: all equal.
+  std::vector<double> prior{};
+  /// What the team's probabilities of these labels are worth, if that is known.
+  std::optional<LabelCalibration> calibration{};
+  /// When its answers are not to be acted on, whatever else a question asks for (Ask::abstain).
+  Abstain abstain{};
+};
+
+namespace detail {
+
+inline constexpr std::string_view text_slot = "{text}";
+inline constexpr index_t most_labels = 4096;  // of a task
+
+/// Throws Error(invalid_argument) for a task that cannot be asked: no, too many, empty or repeated labels, no slot, a
+/// bad prior, calibration or rule of abstaining.
+inline void check_task(const Task& task, const std::string& where) {
+  const auto refuse = [&](std::string expected, std::string found) {
+    throw Error(Code::invalid_argument, where, std::move(expected), std::move(found));
+  };
+  if (task.labels.empty()) refuse("at least one label", "an empty list");
+  if (task.labels.size() > static_cast<std::size_t>(most_labels)) {
+    refuse("at most " + std::to_string(most_labels) + " labels", std::to_string(task.labels.size()));
+  }
+  for (auto l = task.labels.begin(); l != task.labels.end(); ++l) {
+    if (l->empty()) refuse("labels with text", "an empty label");
+    if (std::find(task.labels.begin(), l, *l) != l) refuse("labels that differ", in_quotes(*l) + " twice");
+  }
+  if (task.input.find(text_slot) == std::string::npos) refuse("an input that holds {text}", in_quotes(task.input));
+  if (task.calibration) task.calibration->validate(task.labels.size(), where);
+  task.abstain.validate();
+  if (task.prior.empty()) return;
+  if (task.prior.size() != task.labels.size()) {
+    refuse("a prior of " + std::to_string(task.labels.size()) + " numbers", std::to_string(task.prior.size()));
+  }
+  for (const double p : task.prior) {
+    if (!(p > 0) || !std::isfinite(p)) refuse("a prior of finite numbers above 0", std::to_string(p));
+  }
+}
+
+/// The prompt's content for a text; `content` is overwritten and keeps its capacity.
+inline void fill(const Task& task, std::string_view text, std::string& content) {
+  content.assign(task.instruction);
+  if (!content.empty()) content += '\n';
+  std::string_view input = task.input;
+  for (auto slot = input.find(text_slot); slot != std::string_view::npos; slot = input.find(text_slot)) {
+    content.append(input.substr(0, slot)).append(text);
+    input.remove_prefix(slot + text_slot.size());
+  }
+  content.append(input);
+}
+
+}  // namespace detail
 }  // namespace finteam::inline FINTEAM_ABI
 
 // ---- finteam/text/vocabulary.hpp -----------------------------------------------------------------------------------
@@ -10820,7 +11378,9 @@ namespace detail {
   if (limits.text_bytes == 0) limits.text_bytes = 16 * limits.tokens;
   if (limits.text_bytes < 1 || limits.text_bytes > static_cast<index_t>(Tokenizer::max_text_bytes))
     refuse("text_bytes", "1 to 2^28", limits.text_bytes);
-  if (limits.labels < 1 || limits.labels > 4096) refuse("labels", "1 to 4096", limits.labels);
+  if (limits.labels < 1 || limits.labels > most_labels) {
+    refuse("labels", "1 to " + std::to_string(most_labels), limits.labels);
+  }
   if (limits.label_bytes < 1 || limits.label_bytes > 65536) refuse("label_bytes", "1 to 65536", limits.label_bytes);
   if (limits.rows < 1 || limits.rows > 65536) refuse("rows", "1 to 65536", limits.rows);
   return limits;
@@ -11261,10 +11821,12 @@ struct GateSettings {
 
 namespace detail {
 
-/// A path that stays in its folder (symbolic links are followed): relative, and without "..".
+/// A path that stays in its folder (symbolic links are followed): relative, and without "..". One with a zero byte
+/// would end there for the system.
 [[nodiscard]] inline std::string inner_path(const JsonView& json) {
   const std::filesystem::path path = json.as_string();
-  bool climbs = path.empty() || path.is_absolute() || json.as_string().find('\\') != std::string::npos;
+  bool climbs = path.empty() || path.is_absolute() ||
+                json.as_string().find_first_of(std::string_view("\\\0", 2)) != std::string::npos;
   for (const auto& part : path) climbs = climbs || part == "..";
   if (climbs) json.refuse("a path inside the team's folder");
   return json.as_string();
@@ -11455,14 +12017,18 @@ class RoleGate {
 
 // ---- finteam/expert/lora.hpp ---------------------------------------------------------------------------------------
 // A LoRA adapter as PEFT writes it: adapter_config.json and adapter_model.safetensors. Each linear layer of the base
-// may have a pair A [r, k], B [n, r], which adds scale · B·A·x; modules_to_save are whole matrices instead of the
-// base's. Refused by name: what changes the mathematics otherwise (DoRA, biases, layers that are repeated).
+// may have a pair A [r, k], B [n, r], which adds scale · B·A·x; modules_to_save are an embedding, a head or norms
+// instead of the base's. Refused by name: what changes the mathematics otherwise (DoRA, biases, linear layers saved
+// whole).
 
 namespace finteam::inline FINTEAM_ABI {
 
 /// What adapter_config.json says of sizes and scales.
 class LoraConfig {
  public:
+  /// Some entries for every module of a large model; every pattern is compiled, and tried on every module.
+  static constexpr JsonLimits limits{.depth = 16, .values = 10'000, .bytes = 1 << 20};
+
   /// Throws Error: unsupported for an adapter that is more than LoRA, malformed or not_found for what is not there.
   explicit LoraConfig(const JsonView& json) {
     if (json.at("peft_type").as_string() != "LORA") json.at("peft_type").refuse("\"LORA\"", Code::unsupported);
@@ -11560,16 +12126,17 @@ class LoraFile {
     const std::string b = "base_model.model." + module + ".lora_B.weight";
     if (!file_.contains(a) && !file_.contains(b)) return std::nullopt;
     const index_t r = lora_.rank(module);
-    return LowRankPair{take(a, r, k), take(b, n, r), lora_.scale(module)};
+    return LowRankPair{take(a, std::array{r, k}), take(b, std::array{n, r}), lora_.scale(module)};
   }
 
-  /// A whole matrix in place of the base's, if there is one that differs. PEFT writes what was to be saved under its
-  /// own name, and an embedding or a head that has a pair as `base_layer`, changed or not.
-  [[nodiscard]] std::optional<RawTensor> own(std::string_view name, index_t n, index_t k, const Checkpoint& base) {
+  /// A whole matrix or norm in place of the base's, if there is one that differs. PEFT writes what was to be saved
+  /// under its own name, and an embedding or a head that has a pair as `base_layer`, changed or not.
+  [[nodiscard]] std::optional<RawTensor> own(std::string_view name, std::span<const index_t> shape,
+                                             const Checkpoint& base) {
     const std::string module = "base_model.model." + std::string(name.substr(0, name.rfind(".weight")));
     for (const std::string& key : {module + ".weight", module + ".base_layer.weight"}) {
       if (!file_.contains(key)) continue;
-      const RawTensor raw = take(key, n, k);
+      const RawTensor raw = take(key, shape);
       return same(raw, base.find(name)) ? std::nullopt : std::optional(raw);
     }
     return std::nullopt;
@@ -11580,7 +12147,8 @@ class LoraFile {
     std::sort(used_.begin(), used_.end());
     for (const auto name : file_.names()) {
       if (std::binary_search(used_.begin(), used_.end(), name)) continue;
-      throw Error(Code::unsupported, where(name), "LoRA pairs of the base's linear layers, embed_tokens and lm_head",
+      throw Error(Code::unsupported, where(name),
+                  "LoRA pairs of the base's linear layers, embed_tokens, lm_head and norms",
                   "a tensor of another name");
     }
     return std::move(file_);
@@ -11593,11 +12161,10 @@ class LoraFile {
   }
   [[nodiscard]] std::string where(std::string_view name) const { return file_.where() + ": " + printable(name); }
 
-  [[nodiscard]] RawTensor take(const std::string& name, index_t rows, index_t columns) {
+  [[nodiscard]] RawTensor take(const std::string& name, std::span<const index_t> shape) {
     const RawTensor raw = file_.tensor(name);
-    if (raw.shape.size() != 2 || raw.shape[0] != rows || raw.shape[1] != columns) {
-      const index_t expected[] = {rows, columns};
-      throw Error(Code::mismatch, where(name), shape_string(expected), shape_string(raw.shape));
+    if (!std::ranges::equal(raw.shape, shape)) {
+      throw Error(Code::mismatch, where(name), shape_string(shape), shape_string(raw.shape));
     }
     used_.push_back(name);
     return raw;
@@ -11618,7 +12185,7 @@ class LoraFile {
   if (config.is_routed()) {
     throw Error(Code::unsupported, config.where, "a plain model under adapters", "experts behind routers");
   }
-  const JsonFile json = JsonFile::open(folder / "adapter_config.json");
+  const JsonFile json = JsonFile::open(folder / "adapter_config.json", LoraConfig::limits);
   const LoraConfig lora(json.root());
   detail::LoraFile file(Safetensors::open(folder / "adapter_model.safetensors"), lora);
   std::vector<DeltaSource> deltas;
@@ -11634,13 +12201,16 @@ class LoraFile {
     }
     deltas.push_back(std::move(delta));
   }
-  auto embed_tokens = file.own(llama_names.embed_tokens, config.v, config.d, base);
-  auto lm_head = file.own(llama_names.lm_head, config.v, config.d, base);
+  const std::array matrix{config.v, config.d};
+  const std::array vector{config.d};
+  auto embed_tokens = file.own(llama_names.embed_tokens, matrix, base);
+  auto lm_head = file.own(llama_names.lm_head, matrix, base);
   if (config.tie_word_embeddings && embed_tokens && !lm_head) {
     throw Error(Code::unsupported, json.where() + ": modules_to_save",
                 "lm_head besides embed_tokens, which the base ties", "embed_tokens alone");
   }
   ExpertSource expert{.deltas = std::move(deltas), .embed_tokens = embed_tokens, .lm_head = lm_head};
+  for (const std::string& name : norm_names(config)) expert.norms.push_back(file.own(name, vector, base));
   expert.file = file.finish();
   return expert;
 }
@@ -11704,162 +12274,6 @@ namespace detail {
 
 }  // namespace finteam::inline FINTEAM_ABI
 
-// ---- finteam/team/label_calibration.hpp ----------------------------------------------------------------------------
-// What a task's label probabilities are worth, as data: a temperature, the threshold of label sets of stated coverage,
-// and the labels' frequencies where both were found. Written by a host's fit, named in team.json.
-// Not here: the fit (fit_calibration.hpp), what a session makes of it (session_risk.hpp).
-
-namespace finteam::inline FINTEAM_ABI {
-
-/// p = softmax(log p_mixture / temperature); a label is in the set if 1 - p ≤ threshold. Sources: Guo et al. 2017,
-/// section 4.2; Angelopoulos & Bates 2021, section 1.1.
-struct LabelCalibration {
-  double temperature = 1;            ///< from 2^-10 to 2^10; above 1 the team was too sure
-  double threshold = 1;              ///< in [0, 1]; 1: every label is in every set
-  double coverage = 0.9;             ///< how often a set holds the truth, for texts like the samples; in (0, 1)
-  index_t samples = 1;               ///< that the threshold was found with, at least 1
-  std::vector<double> prior_then{};  ///< by label: its frequency among the samples, > 0; empty: not known
-
-  /// labels: how many the task has. Throws Error(invalid_argument) for what is out of its range, or a prior_then of
-  /// another length.
-  void validate(std::size_t labels, const std::string& where) const {
-    const auto refuse = [&](const char* what, const std::string& expected, const std::string& found) {
-      throw Error(Code::invalid_argument, where + ": calibration: " + what, expected, found);
-    };
-    if (!(temperature >= 0x1p-10 && temperature <= 0x1p10)) {
-      refuse("temperature", "2^-10 to 2^10", std::to_string(temperature));
-    }
-    if (!(threshold >= 0 && threshold <= 1)) refuse("threshold", "0 to 1", std::to_string(threshold));
-    if (!(coverage > 0 && coverage < 1)) refuse("coverage", "between 0 and 1", std::to_string(coverage));
-    if (samples < 1) refuse("samples", "at least 1", std::to_string(samples));
-    if (!prior_then.empty() && prior_then.size() != labels) {
-      refuse("prior_then", std::to_string(labels) + " numbers, one for each label", std::to_string(prior_then.size()));
-    }
-    for (const double p : prior_then) {
-      if (!(p > 0) || !std::isfinite(p)) refuse("prior_then", "finite numbers above 0", std::to_string(p));
-    }
-  }
-
-  /// p = softmax(log p / temperature), in place; a probability below 2^-1022 counts as that. p [labels].
-  void apply(std::span<double> p) const noexcept {
-    for (double& x : p) x = std::log(std::max(x, std::numeric_limits<double>::min()));
-    softmax(p, temperature);
-  }
-
-  /// The labels with 1 - p ≤ threshold, likeliest first (of equals the first). p [labels], set overwritten.
-  void choose_set(std::span<const double> p, std::vector<index_t>& set) const {
-    const auto of = [&](index_t l) { return p[static_cast<std::size_t>(l)]; };
-    set.clear();
-    for (index_t l = 0; l < static_cast<index_t>(p.size()); ++l) {
-      if (1 - of(l) <= threshold) set.push_back(l);
-    }
-    std::sort(set.begin(), set.end(), [&](index_t a, index_t b) { return of(a) > of(b) || (of(a) == of(b) && a < b); });
-  }
-
-  /// Writes what read_label_calibration reads, to the bit. Errors as FileWriter.
-  void write(const std::filesystem::path& path) const {
-    Json json = {{"finteam_calibration", 1},
-                 {"temperature", temperature},
-                 {"threshold", threshold},
-                 {"coverage", coverage},
-                 {"samples", samples}};
-    if (!prior_then.empty()) json["prior_then"] = prior_then;
-    FileWriter file(path);
-    file.write(json.dump(2) + "\n");
-    file.commit();
-  }
-};
-
-/// {"finteam_calibration": 1, "temperature": 1.4, "threshold": 0.62, "coverage": 0.9, "samples": 400}, and perhaps
-/// "prior_then". Throws Error that names the key: not_found for one that is missing, unsupported for an unknown one,
-/// malformed for a value out of its range.
-[[nodiscard]] inline LabelCalibration read_label_calibration(const JsonView& json) {
-  (void)json.at("finteam_calibration").as_int(1, 1);
-  detail::only_keys(json, {"finteam_calibration", "temperature", "threshold", "coverage", "samples", "prior_then"});
-  LabelCalibration c{.temperature = json.at("temperature").as_number(0x1p-10, 0x1p10),
-                     .threshold = json.at("threshold").as_number(0, 1),
-                     .coverage = json.at("coverage").as_number(),
-                     .samples = json.at("samples").as_int(1, std::numeric_limits<std::int64_t>::max())};
-  if (!(c.coverage > 0 && c.coverage < 1)) json.at("coverage").refuse("a number between 0 and 1");
-  if (const auto prior = json.find("prior_then")) {
-    prior->each([&](const JsonView& p) {
-      if (!(p.as_number() > 0)) p.refuse("a number above 0");
-      c.prior_then.push_back(p.as_number());
-    });
-  }
-  return c;
-}
-
-/// The calibration in a file, for a task of so many labels. Errors as JsonFile::open and read_label_calibration, and
-/// Error(mismatch) for a prior_then of another length.
-[[nodiscard]] inline LabelCalibration open_label_calibration(const std::filesystem::path& path, std::size_t labels) {
-  const JsonFile file = JsonFile::open(path);
-  LabelCalibration c = read_label_calibration(file.root());
-  if (const auto prior = file.root().find("prior_then"); prior && c.prior_then.size() != labels) {
-    prior->refuse(std::to_string(labels) + " numbers, one for each label", Code::mismatch);
-  }
-  return c;
-}
-
-}  // namespace finteam::inline FINTEAM_ABI
-
-// ---- finteam/team/task.hpp -----------------------------------------------------------------------------------------
-// A question with labels, as data: an instruction, a slot for the text, the labels, and perhaps a prior.
-
-namespace finteam::inline FINTEAM_ABI {
-
-/// The prompt's content is instruction + "\n" + input, with every "{text}" in `input` replaced by the text in question.
-struct Task {
-  std::string instruction;
-  std::string input = "{text}";
-  std::vector<std::string> labels;
-  /// By label: p(label) ∝ prior · exp(score). Empty: all equal.
-  std::vector<double> prior{};
-  /// What the team's probabilities of these labels are worth, if that is known.
-  std::optional<LabelCalibration> calibration{};
-};
-
-namespace detail {
-
-inline constexpr std::string_view text_slot = "{text}";
-
-/// Throws Error(invalid_argument) for a task that cannot be asked: no or empty or repeated labels, no slot, a bad
-/// prior or calibration.
-inline void check_task(const Task& task, const std::string& where) {
-  const auto refuse = [&](std::string expected, std::string found) {
-    throw Error(Code::invalid_argument, where, std::move(expected), std::move(found));
-  };
-  if (task.labels.empty()) refuse("at least one label", "an empty list");
-  for (auto l = task.labels.begin(); l != task.labels.end(); ++l) {
-    if (l->empty()) refuse("labels with text", "an empty label");
-    if (std::find(task.labels.begin(), l, *l) != l) refuse("labels that differ", in_quotes(*l) + " twice");
-  }
-  if (task.input.find(text_slot) == std::string::npos) refuse("an input that holds {text}", in_quotes(task.input));
-  if (task.calibration) task.calibration->validate(task.labels.size(), where);
-  if (task.prior.empty()) return;
-  if (task.prior.size() != task.labels.size()) {
-    refuse("a prior of " + std::to_string(task.labels.size()) + " numbers", std::to_string(task.prior.size()));
-  }
-  for (const double p : task.prior) {
-    if (!(p > 0) || !std::isfinite(p)) refuse("a prior of finite numbers above 0", std::to_string(p));
-  }
-}
-
-/// The prompt's content for a text; `content` is overwritten and keeps its capacity.
-inline void fill(const Task& task, std::string_view text, std::string& content) {
-  content.assign(task.instruction);
-  if (!content.empty()) content += '\n';
-  std::string_view input = task.input;
-  for (auto slot = input.find(text_slot); slot != std::string_view::npos; slot = input.find(text_slot)) {
-    content.append(input.substr(0, slot)).append(text);
-    input.remove_prefix(slot + text_slot.size());
-  }
-  content.append(input);
-}
-
-}  // namespace detail
-}  // namespace finteam::inline FINTEAM_ABI
-
 // ---- finteam/team/manifest.hpp -------------------------------------------------------------------------------------
 // team.json, read and checked: the roles, the gate, the mix, the chat format and the tasks. Data only; nothing is
 // opened.
@@ -11871,6 +12285,8 @@ struct Manifest {
   struct Role {
     std::string name, path;
   };
+
+  static constexpr JsonLimits limits{.depth = 16, .values = 200'000, .bytes = 1 << 24};
 
   std::vector<Role> roles;
   std::string base;    ///< a path; the roles' are then adapters on it; empty: each role is a checkpoint
@@ -11900,14 +12316,29 @@ namespace detail {
 
 inline constexpr index_t most_roles = 64;
 
+/// Throws Error as JsonView; mismatch for most_labels without a calibration, whose set it counts.
+[[nodiscard]] inline Abstain read_abstain(const JsonView& json, bool calibrated) {
+  only_keys(json, {"least_probability", "greatest_entropy", "greatest_disagreement", "most_labels"});
+  Abstain rule;
+  rule.least_probability = json.number_or("least_probability", rule.least_probability, 0, 1);
+  if (const auto x = json.find("greatest_entropy")) rule.greatest_entropy = x->as_number(0, 64);
+  if (const auto x = json.find("greatest_disagreement")) rule.greatest_disagreement = x->as_number(0, 64);
+  if (const auto x = json.find("most_labels")) {
+    if (!calibrated) x->refuse("nothing: the task names no calibration, whose coverage it needs", Code::mismatch);
+    rule.most_labels = x->as_int(1, 1'000'000);
+  }
+  return rule;
+}
+
 [[nodiscard]] inline Task read_task(const JsonView& json) {
-  only_keys(json, {"instruction", "input", "labels", "prior", "calibration"});
+  only_keys(json, {"instruction", "input", "labels", "prior", "calibration", "abstain"});
   Task task{
       .instruction = json.string_or("instruction", ""), .input = json.string_or("input", text_slot), .labels = {}};
   json.at("labels").each([&](const JsonView& label) { task.labels.push_back(label.as_string()); });
   if (const auto prior = json.find("prior")) {
     prior->each([&](const JsonView& p) { task.prior.push_back(p.as_number()); });
   }
+  if (const auto rule = json.find("abstain")) task.abstain = read_abstain(*rule, json.find("calibration").has_value());
   check_task(task, json.where());
   return task;
 }
@@ -11928,6 +12359,9 @@ inline constexpr index_t most_roles = 64;
     }
   }
   const JsonView roles = json.at("roles");
+  if (roles.size() < 1 || roles.size() > static_cast<std::size_t>(detail::most_roles)) {
+    roles.refuse("1 to " + std::to_string(detail::most_roles) + " roles");
+  }
   roles.each([&](const JsonView& role) {
     detail::only_keys(role, {"name", "path"});
     if (const auto path = role.find("path"); path && !m.merged.empty()) {
@@ -11940,9 +12374,6 @@ inline constexpr index_t most_roles = 64;
     }
     m.roles.push_back(std::move(r));
   });
-  if (m.roles.empty() || static_cast<index_t>(m.roles.size()) > detail::most_roles) {
-    roles.refuse("1 to " + std::to_string(detail::most_roles) + " roles");
-  }
   if (const auto base = json.find("base")) m.base = detail::inner_path(*base);
   for (const auto& role : m.roles) {
     if (role.name == "base" && !m.base.empty()) roles.refuse("names other than base, which is the base's");
@@ -12022,7 +12453,7 @@ struct TeamFiles {
   TeamFiles files;
   files.where = folder.string();
   if (is_there(folder / "team.json")) {
-    const JsonFile file = JsonFile::open(folder / "team.json");
+    const JsonFile file = JsonFile::open(folder / "team.json", Manifest::limits);
     files.where = file.where();
     files.manifest = read_manifest(file.root());
   } else {
@@ -13051,7 +13482,7 @@ const View& Session<B>::classify_checked(const Task& task, std::string_view text
     throw Error(Code::limit_exceeded, "task", "at most " + std::to_string(limits_.labels) + " labels (session limits)",
                 std::to_string(task.labels.size()));
   }
-  if (is_inside(team_->mix_in()) && std::isfinite(ask.abstain.greatest_disagreement) &&
+  if (is_inside(team_->mix_in()) && std::isfinite(stricter(task.abstain, ask.abstain).greatest_disagreement) &&
       (team_->is_merged() || ask.wake != Wake::all)) {
     throw Error(Code::unsupported, "abstain: greatest_disagreement",
                 "roles that answer for themselves: Wake::all, on a base", "roles that are mixed inside");
@@ -13128,9 +13559,6 @@ void Session<B>::distribution(const Task& task, std::span<const double> scores, 
 template <Backend B>
 void Session<B>::answer(const Task& task) {
   const std::size_t n = task.labels.size();
-  const auto best = [](std::span<const double> p) {
-    return static_cast<std::size_t>(std::max_element(p.begin(), p.end()) - p.begin());
-  };
   label_probability_.assign(weights_.size() * n, 0.0);
   label_weights_.assign(weights_.begin(), weights_.end());
   if (settings() != nullptr && !settings()->rule.renormalise) {
@@ -13144,7 +13572,7 @@ void Session<B>::answer(const Task& task) {
     role.probability = 0;
     distribution(task, role.scores, role.probabilities);
     if (role.scores.empty()) continue;
-    const std::size_t own = best(role.probabilities);
+    const std::size_t own = static_cast<std::size_t>(likeliest(role.probabilities));
     role.label.assign(task.labels[own]);
     role.probability = role.probabilities[own];
     for (std::size_t l = 0; l < n; ++l) {
@@ -13451,6 +13879,10 @@ namespace finteam::inline FINTEAM_ABI {
 template <Backend B>
 void Session<B>::check(const Ask& ask, const Task& task) {
   ask.abstain.validate();
+  if (stricter(task.abstain, ask.abstain).reads_label_set() && !task.calibration) {
+    throw Error(Code::invalid_argument, "abstain: most_labels", "a task with a calibration, which states the coverage",
+                "none");
+  }
   if (ask.prior_now.empty()) return;
   if (!task.calibration || task.calibration->prior_then.empty()) {
     throw Error(Code::invalid_argument, "prior_now", "nothing: the task's calibration has no prior_then",
@@ -13483,7 +13915,7 @@ void Session<B>::assess(const Task& task, const Ask& ask) {
     view_.coverage = task.calibration->coverage;
   }
   correct(p);
-  const auto best = static_cast<std::size_t>(std::max_element(p.begin(), p.end()) - p.begin());
+  const auto best = static_cast<std::size_t>(likeliest(p));
   view_.label.assign(task.labels[best]);
   view_.probability = p[best];
   view_.entropy = entropy_bits(p);
@@ -13495,7 +13927,10 @@ void Session<B>::assess(const Task& task, const Ask& ask) {
     correct(y);
   });
   for (std::size_t k = 0; k < effects_.size(); ++k) view_.roles[k].effect = effects_[k];
-  view_.abstain_reason = why_abstain(ask.abstain, view_.probability, view_.entropy, view_.disagreement);
+  const auto& set = view_.label_set;
+  const bool held = std::find(set.begin(), set.end(), static_cast<index_t>(best)) != set.end();
+  view_.abstain_reason = why_abstain(stricter(task.abstain, ask.abstain), view_.probability, view_.entropy,
+                                     view_.disagreement, held ? static_cast<index_t>(set.size()) : 0);
   view_.abstains = view_.abstain_reason != AbstainReason::none;
 }
 
@@ -13926,6 +14361,7 @@ template <Backend B>
                                              const CalibrationOptions& options = {}) {
   options.validate();
   task.calibration.reset();
+  task.abstain = {};  // which may count the labels of the set that is to be found
   const std::size_t labels = task.labels.size(), n = examples.size();
   const auto part = [&](double share) { return static_cast<std::size_t>(share * static_cast<double>(n)); };
   const std::size_t held_out = part(options.held_out), for_threshold = part(options.for_threshold);

@@ -4,7 +4,7 @@
 #include "catch.hpp"
 #include "expert/golden.hpp"
 #include "random.hpp"
-#include "refused_files.hpp"
+#include "refusals.hpp"
 #include "team/shared_folder.hpp"
 #include "tolerance.hpp"
 

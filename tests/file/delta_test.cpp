@@ -4,7 +4,7 @@
 
 #include "file/support.hpp"
 #include "random.hpp"
-#include "refused_files.hpp"
+#include "refusals.hpp"
 
 #include <cmath>
 

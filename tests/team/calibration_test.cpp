@@ -1,6 +1,8 @@
 // What a task's label probabilities are worth: read from data, applied, refused, and fitted on the bundled team.
 
 #include "catch.hpp"
+#include "refusals.hpp"
+#include "team/answers.hpp"
 #include "team/folder.hpp"
 
 #include <finteam/team/fit_calibration.hpp>
@@ -14,10 +16,11 @@
 #include <vector>
 
 using namespace finteam;
+using test::check_refused;
+using test::headline;
+using test::quiet;
 
 namespace {
-
-const std::string headline = "The Committee raised its target range as inflation stayed above 2 percent";
 
 Json calibration(double temperature, double threshold) {
   return {{"finteam_calibration", 1},
@@ -37,17 +40,6 @@ struct Calibrated : test::TeamFolder {
     test::write(path() / "sentiment.calibration.json", text);
   }
 };
-
-void check_refused(const std::function<void()>& call, Code code, const std::string& says) {
-  try {
-    call();
-    FAIL("was not refused: " << says);
-  } catch (const Error& e) {
-    CAPTURE(e.what(), says);
-    CHECK(name(e.code()) == name(code));
-    CHECK(std::string(e.what()).find(says) != std::string::npos);
-  }
-}
 
 const test::fs::path source = FINTEAM_SOURCE_DIR;
 

@@ -1,6 +1,7 @@
 // Guessing ahead changes how fast a text is written, and nothing of the text.
 
 #include "catch.hpp"
+#include "team/answers.hpp"
 #include "team/shared_folder.hpp"
 
 #include <finteam/backend/thread_pool.hpp>
@@ -10,10 +11,10 @@
 #include <vector>
 
 using namespace finteam;
+using test::quiet;
 
 namespace {
 
-const auto quiet = [](std::string_view) {};
 const std::string prompt = "rates rose and rates rose and rates rose and rates";
 
 /// Three roles that are the golden micro role and the same with a little noise in its matrices: their guesses are often

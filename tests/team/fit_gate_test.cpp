@@ -2,6 +2,7 @@
 // regression's.
 
 #include "catch.hpp"
+#include "team/answers.hpp"
 #include "team/shared_folder.hpp"
 
 #include <finteam/team/fit_gate.hpp>
@@ -14,10 +15,9 @@
 #include <vector>
 
 using namespace finteam;
+using test::quiet;
 
 namespace {
-
-const auto quiet = [](std::string_view) {};
 
 /// Prompts that differ by role, and one more for each that is not learned from.
 struct Prompts {

@@ -1,6 +1,7 @@
 // Every kind of gate on whole teams: what it reads, when it weighs, and that only who is asked runs.
 
 #include "catch.hpp"
+#include "team/answers.hpp"
 #include "team/shared_folder.hpp"
 
 #include <finteam/team/session.hpp>
@@ -11,11 +12,10 @@
 #include <vector>
 
 using namespace finteam;
+using test::headline;
+using test::quiet;
 
 namespace {
-
-const auto quiet = [](std::string_view) {};
-const std::string text = "The Committee raised its target range as inflation stayed above 2 percent";
 
 Json linear(const char* reads, const char* of, const char* per, int top_k) {
   return {{"file", "gate.safetensors"}, {"reads", reads}, {"of", of}, {"per", per}, {"top_k", top_k},
@@ -30,7 +30,7 @@ std::vector<double> weights_of(const Roles& roles) {
 
 std::vector<std::int32_t> ids_of(const Team<Cpu>& team) {
   std::vector<std::int32_t> ids(team.tokenizer().prefix().begin(), team.tokenizer().prefix().end());
-  for (const auto id : team.tokenizer().encode(text)) ids.push_back(id);
+  for (const auto id : team.tokenizer().encode(headline)) ids.push_back(id);
   return ids;
 }
 
@@ -100,12 +100,12 @@ TEST_CASE("a gate by token weighs anew, and sleepers catch up exactly", "[team][
   const auto team = open_team(shape == "separate" ? separate.path() : shared.path());
   const Plainly expected = write_plainly(team, 14);
   Session desk(team);
-  const Generation found = desk.complete(text, quiet, {.max_tokens = 14, .stop_ids = {}});
+  const Generation found = desk.complete(headline, quiet, {.max_tokens = 14, .stop_ids = {}});
   REQUIRE(found.ids.size() <= expected.ids.size());
   CHECK(std::equal(found.ids.begin(), found.ids.end(), expected.ids.begin()));
   if (found.ids.size() == expected.ids.size()) CHECK(found.log_probability == expected.log_probability);
   // a second answer of the same session is the same
-  const Generation again = desk.complete(text, quiet, {.max_tokens = 14, .draft = Draft::favourite});
+  const Generation again = desk.complete(headline, quiet, {.max_tokens = 14, .draft = Draft::favourite});
   CHECK(again.ids == found.ids);
   CHECK(again.log_probability == found.log_probability);
   CHECK(again.drafted == 0);
@@ -119,7 +119,8 @@ TEST_CASE("a gate by token changes its mind within a text", "[team]") {
   const auto team = open_team(folder.path());
   const Plainly plainly = write_plainly(team, 24);
   Session desk(team);
-  const auto mean = weights_of(desk.complete(text, quiet, {.max_tokens = 24}).roles);  // one role at a time is awake
+  const auto mean =
+      weights_of(desk.complete(headline, quiet, {.max_tokens = 24}).roles);  // one role at a time is awake
   CHECK(std::any_of(mean.begin(), mean.end(), [](double w) { return w > 0 && w < 1; }));
   CHECK(std::any_of(plainly.weights.begin(), plainly.weights.end(),
                     [&](const auto& w) { return w != plainly.weights[0]; }));
@@ -135,7 +136,7 @@ TEST_CASE("a gate that reads a named layer sees the states after so many blocks"
   const auto weights = [](const test::TeamFolder& folder) {
     const auto team = open_team(folder.path());
     Session desk(team);
-    return weights_of(desk.score(text).roles);
+    return weights_of(desk.score(headline).roles);
   };
   const auto last = weights(with_layer(-1, "prompt_mean_hidden"));
   CHECK(weights(with_layer(2, "prompt_mean_hidden")) == last);
@@ -150,7 +151,7 @@ TEST_CASE("a fixed prior is the weights, whatever is read", "[team]") {
   const test::TeamFolder folder([](Json& team) { team["gate"] = {{"reads", "prior"}, {"prior", {1, 2, 5}}}; });
   const auto team = open_team(folder.path());
   Session desk(team);
-  const auto w = weights_of(desk.classify("sentiment", text).roles);
+  const auto w = weights_of(desk.classify("sentiment", headline).roles);
   CHECK(w[0] == Approx(0.125));
   CHECK(w[1] == Approx(0.25));
   CHECK(w[2] == Approx(0.625));
@@ -165,13 +166,13 @@ TEST_CASE("weights by likelihood are the posterior of the prompt, and by token o
   const test::TeamFolder flat([](Json& team) { team["gate"] = {{"reads", "prior"}, {"prior", {1, 1, 1}}}; });
   const auto team = open_team(folder.path()), plain = open_team(flat.path());
   Session desk(team), other(plain);
-  const Score alone = other.score(text);  // each role's own log-probability
+  const Score alone = other.score(headline);  // each role's own log-probability
   std::vector<double> expected{std::log(1.0), std::log(3.0), std::log(2.0)};
   for (std::size_t k = 0; k < 3; ++k) expected[k] += alone.roles[k].scores.at(0);
   softmax(expected, 40.0);
-  const Generation one = desk.complete(text, quiet, {.max_tokens = 1});
+  const Generation one = desk.complete(headline, quiet, {.max_tokens = 1});
   for (std::size_t k = 0; k < 3; ++k) CHECK(one.roles[k].weight == Approx(expected[k]).margin(1e-6));
-  const Generation more = desk.complete(text, quiet, {.max_tokens = 12});
+  const Generation more = desk.complete(headline, quiet, {.max_tokens = 12});
   const bool moved = std::abs(more.roles[0].weight - one.roles[0].weight) > 1e-6;
   CHECK(moved == (std::string(per) == "token"));
 }
@@ -180,18 +181,18 @@ TEST_CASE("weights by performance follow what the host reports, and can be saved
   const test::TeamFolder folder([](Json& team) { team["gate"] = {{"reads", "performance"}, {"rate", 1.0}}; });
   const auto team = open_team(folder.path());
   Session desk(team);
-  const auto before = weights_of(desk.score(text).roles);
+  const auto before = weights_of(desk.score(headline).roles);
   CHECK(before[0] == Approx(1.0 / 3));
   const std::vector<double> macro_was_right{0.1, 2.0, 3.0};
   desk.report(macro_was_right);
   desk.report(macro_was_right);
-  const auto after = weights_of(desk.score(text).roles);
+  const auto after = weights_of(desk.score(headline).roles);
   CHECK(after[0] > 0.9);
   const std::vector<double> state(desk.gate_state().begin(), desk.gate_state().end());
   Session replay(team);
   replay.restore_gate(state);
-  CHECK(weights_of(replay.score(text).roles) == after);
-  CHECK(replay.score(text).log_probability == desk.score(text).log_probability);
+  CHECK(weights_of(replay.score(headline).roles) == after);
+  CHECK(replay.score(headline).log_probability == desk.score(headline).log_probability);
   const std::vector<double> two{1, 2};
   CHECK_THROWS_AS(desk.report(two), Error);
   const auto other = open_team(test::golden_team());
@@ -210,7 +211,7 @@ TEST_CASE("a score by a gate by token is the same again, and its weights sum to 
   });
   const auto team = open_team(folder.path());
   Session desk(team);
-  const Score first = desk.score(text), second = desk.score(text);
+  const Score first = desk.score(headline), second = desk.score(headline);
   CHECK(first.log_probability == second.log_probability);
   double total = 0;
   for (const RoleView& role : first.roles) total += role.weight;
@@ -223,7 +224,7 @@ TEST_CASE("a score by a gate by token is the same again, and its weights sum to 
   const test::TeamFolder flat([](Json& json) { json["gate"] = {{"reads", "prior"}, {"prior", {1, 1, 1}}}; });
   const auto one = open_team(blunt.path()), other = open_team(flat.path());
   Session by_token(one), by_prompt(other);
-  CHECK(by_token.score(text).log_probability == Approx(by_prompt.score(text).log_probability).epsilon(1e-5));
+  CHECK(by_token.score(headline).log_probability == Approx(by_prompt.score(headline).log_probability).epsilon(1e-5));
 }
 
 TEST_CASE("a floor keeps every role awake, and top-k without it lets the others sleep", "[team]") {
@@ -234,7 +235,7 @@ TEST_CASE("a floor keeps every role awake, and top-k without it lets the others 
   });
   const auto team = open_team(folder.path());
   Session desk(team);
-  for (const double w : weights_of(desk.score(text).roles)) CHECK(w >= 0.1 * 0.999999);
+  for (const double w : weights_of(desk.score(headline).roles)) CHECK(w >= 0.1 * 0.999999);
 }
 
 TEST_CASE("a gate that makes no sense is refused by its key", "[refused]") {

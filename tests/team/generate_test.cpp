@@ -1,4 +1,5 @@
 #include "catch.hpp"
+#include "team/answers.hpp"
 #include "team/folder.hpp"
 
 #include <finteam/file/safetensors_writer.hpp>
@@ -10,11 +11,11 @@
 #include <vector>
 
 using namespace finteam;
+using test::quiet;
 
 namespace {
 
-const std::string prompt = "What happened to rates?";
-const auto ignore = [](std::string_view) {};
+const std::string question = "What happened to rates?";
 
 bool is_utf8(std::string_view s) {
   try {
@@ -33,7 +34,7 @@ TEST_CASE("what is streamed is the text, in whole UTF-8 characters", "[team]") {
   for (const std::uint64_t seed : {1U, 2U, 3U}) {
     std::string streamed;
     bool whole = true;
-    const Generation& text = desk.generate(prompt,
+    const Generation& text = desk.generate(question,
                                            [&](std::string_view s) {
                                              whole = whole && !s.empty() && is_utf8(s);
                                              streamed += s;
@@ -50,7 +51,7 @@ TEST_CASE("a seed replays its text, another seed gives another, and temperature 
   const auto team = open_team(test::golden_team());
   Session desk(team);
   const auto text = [&](float temperature, std::uint64_t seed) {
-    return desk.generate(prompt, ignore, {.max_tokens = 30, .sampling = {.temperature = temperature, .seed = seed}})
+    return desk.generate(question, quiet, {.max_tokens = 30, .sampling = {.temperature = temperature, .seed = seed}})
         .ids;
   };
   const auto first = text(1, 5);
@@ -62,31 +63,31 @@ TEST_CASE("a seed replays its text, another seed gives another, and temperature 
 TEST_CASE("top-k of one is greedy whatever the temperature", "[team]") {
   const auto team = open_team(test::golden_team());
   Session desk(team);
-  const auto greedy = desk.generate(prompt, ignore, {.max_tokens = 20}).ids;
-  CHECK(desk.generate(prompt, ignore, {.max_tokens = 20, .sampling = {.temperature = 2, .top_k = 1, .seed = 3}}).ids ==
+  const auto greedy = desk.generate(question, quiet, {.max_tokens = 20}).ids;
+  CHECK(desk.generate(question, quiet, {.max_tokens = 20, .sampling = {.temperature = 2, .top_k = 1, .seed = 3}}).ids ==
         greedy);
 }
 
 TEST_CASE("max_tokens, the session's limit, stop ids and stop strings each end a text and say so", "[team]") {
   const auto team = open_team(test::golden_team());
   Session desk(team);
-  const Generation free = desk.generate(prompt, ignore, {.max_tokens = 40});
+  const Generation free = desk.generate(question, quiet, {.max_tokens = 40});
   REQUIRE(free.ids.size() == 40);
   CHECK(free.finish == Finish::length);
 
-  const Generation& at_id = desk.generate(prompt, ignore, {.max_tokens = 40, .stop_ids = {free.ids[7]}});
+  const Generation& at_id = desk.generate(question, quiet, {.max_tokens = 40, .stop_ids = {free.ids[7]}});
   CHECK(at_id.finish == Finish::end_token);
   CHECK(at_id.ids.size() <= 8);
 
   const std::string stop = free.text.substr(9, 5);
   REQUIRE(is_utf8(stop));
-  const Generation& at_string = desk.generate(prompt, ignore, {.max_tokens = 40, .stop = {"never in there", stop}});
+  const Generation& at_string = desk.generate(question, quiet, {.max_tokens = 40, .stop = {"never in there", stop}});
   CHECK(at_string.finish == Finish::stop_string);
   CHECK(at_string.text == free.text.substr(0, free.text.find(stop)));
-  CHECK(desk.generate(prompt, ignore, {.max_tokens = 40}).text == free.text);  // and it is forgotten afterwards
+  CHECK(desk.generate(question, quiet, {.max_tokens = 40}).text == free.text);  // and it is forgotten afterwards
 
   Session small(team, {.tokens = free.prompt_tokens + 10});
-  const Generation& full = small.generate(prompt, ignore, {.max_tokens = 40});
+  const Generation& full = small.generate(question, quiet, {.max_tokens = 40});
   CHECK(full.finish == Finish::length);
   CHECK(full.ids == std::vector<std::int32_t>(free.ids.begin(), free.ids.begin() + 10));
 }
@@ -94,17 +95,17 @@ TEST_CASE("max_tokens, the session's limit, stop ids and stop strings each end a
 TEST_CASE("a caller, a stop request and a deadline end a text, and what was said is returned", "[team]") {
   const auto team = open_team(test::golden_team());
   Session desk(team);
-  const Generation free = desk.generate(prompt, ignore, {.max_tokens = 40});
+  const Generation free = desk.generate(question, quiet, {.max_tokens = 40});
 
   int pieces = 0;
-  const Generation ended = desk.generate(prompt, [&](std::string_view) { return ++pieces < 5; }, {.max_tokens = 40});
+  const Generation ended = desk.generate(question, [&](std::string_view) { return ++pieces < 5; }, {.max_tokens = 40});
   CHECK(ended.finish == Finish::caller);
   CHECK(pieces == 5);
   CHECK(free.text.starts_with(ended.text));
 
   std::stop_source source;
   pieces = 0;
-  const Generation& stopped = desk.generate(prompt,
+  const Generation& stopped = desk.generate(question,
                                             [&](std::string_view) {
                                               if (++pieces == 3) source.request_stop();
                                             },
@@ -114,10 +115,10 @@ TEST_CASE("a caller, a stop request and a deadline end a text, and what was said
   CHECK(stopped.ids.size() < 20);
 
   const auto past = std::chrono::steady_clock::now() - std::chrono::seconds(1);
-  const Generation& late = desk.generate(prompt, ignore, {.interrupt = {.deadline = past}});
+  const Generation& late = desk.generate(question, quiet, {.interrupt = {.deadline = past}});
   CHECK(late.finish == Finish::deadline);
   CHECK(late.ids.empty());
-  CHECK(desk.generate(prompt, ignore, {.max_tokens = 40}).ids == free.ids);
+  CHECK(desk.generate(question, quiet, {.max_tokens = 40}).ids == free.ids);
 }
 
 TEST_CASE("a completion goes on from the text as it stands, and its log-probability is the longer text's less its own",
@@ -129,7 +130,7 @@ TEST_CASE("a completion goes on from the text as it stands, and its log-probabil
   const auto team = open_team(folder.path());
   Session desk(team);
   const std::string text = "Profit rose";
-  const Generation more = desk.complete(text, ignore, {.max_tokens = 12, .sampling = {.temperature = 1, .seed = 9}});
+  const Generation more = desk.complete(text, quiet, {.max_tokens = 12, .sampling = {.temperature = 1, .seed = 9}});
   CHECK(more.prompt_tokens == static_cast<index_t>(team.tokenizer().encode(text).size()) + 1);  // and the BOS
   std::vector<std::int32_t> ids = team.tokenizer().encode(text);
   ids.insert(ids.end(), more.ids.begin(), more.ids.end());
@@ -138,7 +139,7 @@ TEST_CASE("a completion goes on from the text as it stands, and its log-probabil
     CHECK(desk.score(whole).log_probability ==
           Approx(desk.score(text).log_probability + more.log_probability).epsilon(1e-9));
   }
-  const Generation other = desk.generate(text, ignore, {.max_tokens = 12});
+  const Generation other = desk.generate(text, quiet, {.max_tokens = 12});
   CHECK(other.prompt_tokens > more.prompt_tokens);
 }
 
@@ -149,7 +150,7 @@ TEST_CASE("a caller's callback runs in the caller's floating-point environment",
   const unsigned before = __builtin_ia32_stmxcsr(), host = before | 0x8040U;  // flush subnormals to zero
   __builtin_ia32_ldmxcsr(host);
   bool same = true;
-  desk.generate(prompt,
+  desk.generate(question,
                 [&](std::string_view) { same = same && (__builtin_ia32_stmxcsr() & 0xFFC0U) == (host & 0xFFC0U); },
                 {.max_tokens = 5});
   const unsigned after = __builtin_ia32_stmxcsr();
@@ -164,9 +165,9 @@ TEST_CASE("a caller's callback runs in the caller's floating-point environment",
 TEST_CASE("a caller's exception passes through, and the session goes on", "[team][law4]") {
   const auto team = open_team(test::golden_team());
   Session desk(team);
-  const Generation before = desk.generate(prompt, ignore, {.max_tokens = 20});
-  CHECK_THROWS_AS(desk.generate(prompt, [](std::string_view) { throw std::bad_alloc(); }), std::bad_alloc);
-  CHECK(desk.generate(prompt, ignore, {.max_tokens = 20}).ids == before.ids);
+  const Generation before = desk.generate(question, quiet, {.max_tokens = 20});
+  CHECK_THROWS_AS(desk.generate(question, [](std::string_view) { throw std::bad_alloc(); }), std::bad_alloc);
+  CHECK(desk.generate(question, quiet, {.max_tokens = 20}).ids == before.ids);
 }
 
 TEST_CASE("an id that no token has is never generated, however probable: models pad their vocabularies", "[team]") {
@@ -202,7 +203,7 @@ TEST_CASE("an id that no token has is never generated, however probable: models 
   Session desk(team);
   for (const float temperature : {0.0F, 3.0F}) {
     const Generation& text =
-        desk.generate(prompt, ignore, {.max_tokens = 100, .sampling = {.temperature = temperature, .seed = 1}});
+        desk.generate(question, quiet, {.max_tokens = 100, .sampling = {.temperature = temperature, .seed = 1}});
     CHECK(text.ids.size() > 10);
     CHECK(*std::max_element(text.ids.begin(), text.ids.end()) < 601);
   }
@@ -215,7 +216,7 @@ TEST_CASE("a conversation is read turn by turn", "[team]") {
                                   {ChatRole::user, "Rates?"},
                                   {ChatRole::assistant, "Up."},
                                   {ChatRole::user, "Why?"}};
-  const Generation& text = desk.generate(std::span<const Message>(chat), ignore, {.max_tokens = 5});
+  const Generation& text = desk.generate(std::span<const Message>(chat), quiet, {.max_tokens = 5});
   std::vector<std::int32_t> ids;
   auto scratch = team.tokenizer().scratch(1000);
   team.chat().encode(team.tokenizer(), scratch, chat, ids);
@@ -226,7 +227,7 @@ TEST_CASE("a conversation is read turn by turn", "[team]") {
 TEST_CASE("classify and score throw when they are stopped, and the session goes on", "[team]") {
   const auto team = open_team(test::golden_team());
   Session desk(team);
-  const View before = desk.classify("sentiment", prompt);
+  const View before = desk.classify("sentiment", question);
   std::stop_source source;
   source.request_stop();
   const auto code_of = [](auto&& call) {
@@ -237,11 +238,11 @@ TEST_CASE("classify and score throw when they are stopped, and the session goes 
     }
     return Code::system;
   };
-  CHECK(code_of([&] { desk.classify("sentiment", prompt, {.interrupt = {.stop = source.get_token()}}); }) ==
+  CHECK(code_of([&] { desk.classify("sentiment", question, {.interrupt = {.stop = source.get_token()}}); }) ==
         Code::cancelled);
   const auto past = std::chrono::steady_clock::now() - std::chrono::seconds(1);
-  CHECK(code_of([&] { desk.score(prompt, {.interrupt = {.deadline = past}}); }) == Code::deadline);
-  CHECK(desk.classify("sentiment", prompt).probabilities == before.probabilities);
+  CHECK(code_of([&] { desk.score(question, {.interrupt = {.deadline = past}}); }) == Code::deadline);
+  CHECK(desk.classify("sentiment", question).probabilities == before.probabilities);
 }
 
 TEST_CASE("loading reports its progress up to the last byte", "[team]") {
@@ -280,7 +281,7 @@ TEST_CASE("a caller's memory resource gives the weights, the caches and the scra
     Session desk(team, {.memory = &scratch});
     CHECK(weights.live > 3 * 601 * 32 * 4);
     CHECK(scratch.live > 0);
-    (void)desk.classify("sentiment", prompt);
+    (void)desk.classify("sentiment", question);
   }
   CHECK(weights.live == 0);
   CHECK(scratch.live == 0);

@@ -1,6 +1,7 @@
 // The whole way, from text to answer, against PyTorch: chat, gate, labels, mixtures, greedy text.
 
 #include "catch.hpp"
+#include "team/answers.hpp"
 #include "team/folder.hpp"
 #include "tolerance.hpp"
 
@@ -11,6 +12,7 @@
 #include <vector>
 
 using namespace finteam;
+using test::quiet;
 
 namespace {
 
@@ -62,8 +64,7 @@ void check_greedy(const Team<B>& team, const std::string& mix_in) {
     }
     CAPTURE(content);
     const auto expected = g.at("greedy").at(mix_in).get<std::vector<std::int32_t>>();
-    const Generation& text =
-        desk.generate(content, [](std::string_view) {}, {.max_tokens = static_cast<index_t>(expected.size())});
+    const Generation& text = desk.generate(content, quiet, {.max_tokens = static_cast<index_t>(expected.size())});
     CHECK(text.ids == expected);
     CHECK(text.prompt_tokens == static_cast<index_t>(g.at("ids").size()));
   }

@@ -1,6 +1,7 @@
 // Laws 1, 3 and 5 on whole answers.
 
 #include "catch.hpp"
+#include "team/answers.hpp"
 #include "team/folder.hpp"
 
 #include <finteam/backend/thread_pool.hpp>
@@ -13,16 +14,13 @@
 #include <vector>
 
 using namespace finteam;
+using test::Answers;
+using test::check_same_bits;
+using test::headline;
+using test::only_micro;
+using test::quiet;
 
 namespace {
-
-const std::string headline = "The Committee raised its target range as inflation stayed above 2 percent";
-
-/// The golden team's micro role alone.
-void only_micro(Json& team) {
-  team["roles"] = Json::array({{{"name", "micro"}, {"path", "micro"}}});
-  team["gate"] = nullptr;
-}
 
 /// The micro role three times, all awake.
 void thrice_micro(Json& team) {
@@ -30,37 +28,16 @@ void thrice_micro(Json& team) {
   team["gate"]["top_k"] = 3;
 }
 
-struct Answers {
-  View view;
-  Score score;
-  Generation greedy, sampled;
-};
-
 Answers answers(const std::filesystem::path& folder, const SessionLimits& limits = {}, Cpu backend = {}) {
   const auto team = open_team(folder, {}, backend);
   Session desk(team, limits, backend);
   Answers a;
   a.view = desk.classify("sentiment", headline);
   a.score = desk.score(headline);
-  a.greedy = desk.generate(headline, [](std::string_view) {}, {.max_tokens = 40});
-  a.sampled =
-      desk.generate(headline, [](std::string_view) {},
-                    {.max_tokens = 40, .sampling = {.temperature = 0.8F, .top_k = 50, .top_p = 0.95F, .seed = 7}});
+  a.greedy = desk.generate(headline, quiet, {.max_tokens = 40});
+  a.sampled = desk.generate(
+      headline, quiet, {.max_tokens = 40, .sampling = {.temperature = 0.8F, .top_k = 50, .top_p = 0.95F, .seed = 7}});
   return a;
-}
-
-void check_same_bits(const Answers& a, const Answers& b) {
-  CHECK(a.view.probabilities == b.view.probabilities);
-  CHECK(a.view.disagreement == b.view.disagreement);
-  for (std::size_t k = 0; k < a.view.roles.size(); ++k) {
-    CHECK(a.view.roles[k].weight == b.view.roles[k].weight);
-    CHECK(a.view.roles[k].scores == b.view.roles[k].scores);
-  }
-  CHECK(a.score.log_probability == b.score.log_probability);
-  CHECK(a.greedy.ids == b.greedy.ids);
-  CHECK(a.greedy.log_probability == b.greedy.log_probability);
-  CHECK(a.sampled.ids == b.sampled.ids);
-  CHECK(a.sampled.text == b.sampled.text);
 }
 
 std::int64_t ulps(double a, double b) {
@@ -73,7 +50,7 @@ TEST_CASE("a team of one role is the plain model, bit for bit", "[law1]") {
   const test::TeamFolder folder(only_micro);
   const auto team = open_team(folder.path());
   Session desk(team);
-  const Generation& text = desk.generate(headline, [](std::string_view) {}, {.max_tokens = 32});
+  const Generation& text = desk.generate(headline, quiet, {.max_tokens = 32});
 
   Cpu b;
   const auto& decoder = team.decoder(0);
@@ -114,10 +91,10 @@ TEST_CASE("a plain checkpoint folder opens as a team of one, and is the same mod
   test::fs::create_symlink(test::golden_team() / "tokenizer.json", plain.path() / "micro" / "tokenizer.json");
   const auto team = open_team(plain.path() / "micro");
   Session desk(team);
-  const Generation text = desk.generate(headline, [](std::string_view) {}, {.max_tokens = 20});
+  const Generation text = desk.generate(headline, quiet, {.max_tokens = 20});
   const auto team_of_one = open_team(one.path());
   Session other(team_of_one);
-  const Generation& expected = other.generate(headline, [](std::string_view) {}, {.max_tokens = 20});
+  const Generation& expected = other.generate(headline, quiet, {.max_tokens = 20});
   CHECK(text.ids == expected.ids);
   CHECK(text.log_probability == expected.log_probability);
 }
@@ -176,7 +153,7 @@ TEST_CASE("answers do not depend on what the session answered before", "[law3]")
   Session desk(team), fresh(team);
   const View first = fresh.classify("sentiment", headline);
   (void)desk.classify("direction", "Unemployment fell to 3.5 percent");
-  (void)desk.generate("Tell me about rates", [](std::string_view) {}, {.max_tokens = 10});
+  (void)desk.generate("Tell me about rates", quiet, {.max_tokens = 10});
   (void)desk.score("Some other text");
   const View& later = desk.classify("sentiment", headline);
   CHECK(later.probabilities == first.probabilities);

@@ -2,6 +2,7 @@
 
 #include "catch.hpp"
 #include "counting_memory.hpp"
+#include "team/answers.hpp"
 #include "team/merged_team.hpp"
 
 #include <finteam/backend/thread_pool.hpp>
@@ -10,10 +11,13 @@
 #include <cmath>
 
 using namespace finteam;
+using test::Answers;
+using test::check_same_answers;
+using test::quiet;
 
 namespace {
 
-constexpr const char* headline = "Profit rose 12% in the third quarter, but the outlook for Zürich stays weak.";
+constexpr const char* outlook = "Profit rose 12% in the third quarter, but the outlook for Zürich stays weak.";
 
 /// The merged checkpoint as one role among none.
 void as_one_role(Json& team) {
@@ -21,30 +25,16 @@ void as_one_role(Json& team) {
   team.erase("merged");
 }
 
-struct Answers {
-  View view;
-  Score score;
-  Generation greedy, sampled;
-};
-
 template <class T>
-Answers answers(const T& team, const SessionLimits& limits = {}, Cpu backend = {}, Draft draft = Draft::none) {
+Answers merged_answers(const T& team, const SessionLimits& limits = {}, Cpu backend = {}, Draft draft = Draft::none) {
   Session desk(team, limits, backend);
   Answers a;
-  a.view = desk.classify("direction", headline);
-  a.score = desk.score(headline);
-  a.greedy = desk.generate(headline, [](std::string_view) {}, {.max_tokens = 24, .draft = draft});
-  a.sampled = desk.complete("Shares of the bank", [](std::string_view) {},
+  a.view = desk.classify("direction", outlook);
+  a.score = desk.score(outlook);
+  a.greedy = desk.generate(outlook, quiet, {.max_tokens = 24, .draft = draft});
+  a.sampled = desk.complete("Shares of the bank", quiet,
                             {.max_tokens = 24, .sampling = {.temperature = 0.8F, .seed = 7}, .draft = draft});
   return a;
-}
-
-void check_same_answers(const Answers& a, const Answers& b) {
-  CHECK(a.view.probabilities == b.view.probabilities);
-  CHECK(a.score.log_probability == b.score.log_probability);
-  CHECK(a.greedy.ids == b.greedy.ids);
-  CHECK(a.greedy.log_probability == b.greedy.log_probability);
-  CHECK(a.sampled.ids == b.sampled.ids);
 }
 
 void check_same_routing(const Answers& a, const Answers& b) {
@@ -74,7 +64,7 @@ TEST_CASE("a merged team answers as its checkpoint does, and says what its route
   CHECK(team.is_merged());
   CHECK_FALSE(one.is_merged());
   REQUIRE(team.models().size() == 1);
-  const Answers ours = answers(team), plain = answers(one);
+  const Answers ours = merged_answers(team), plain = merged_answers(one);
   check_same_answers(ours, plain);
   CHECK(plain.view.routing.empty());
   const View& view = ours.view;
@@ -121,21 +111,21 @@ TEST_CASE("a merged checkpoint without a team.json is a team of its experts", "[
   CHECK(team.roles()[0].name == "expert 0");
   CHECK(team.roles()[2].name == "expert 2");
   Session desk(team), named_desk(other);
-  const Score score = desk.score(headline), expected = named_desk.score(headline);
+  const Score score = desk.score(outlook), expected = named_desk.score(outlook);
   CHECK(score.log_probability == expected.log_probability);
   CHECK(score.routing.prompt.weights == expected.routing.prompt.weights);
-  CHECK(desk.generate(headline, [](std::string_view) {}, {.max_tokens = 9}).ids ==
-        named_desk.generate(headline, [](std::string_view) {}, {.max_tokens = 9}).ids);
+  CHECK(desk.generate(outlook, quiet, {.max_tokens = 9}).ids ==
+        named_desk.generate(outlook, quiet, {.max_tokens = 9}).ids);
 }
 
 TEST_CASE("the means of a routing are those of the weights that the decoder's routers gave", "[team]") {
   const test::MergedTeam folder;
   const auto team = open_team(folder.path());
   Session desk(team);
-  const Generation answer = desk.complete(headline, [](std::string_view) {}, {.max_tokens = 12});
+  const Generation answer = desk.complete(outlook, quiet, {.max_tokens = 12});
   auto text_scratch = team.tokenizer().scratch(1000);
   std::vector<std::int32_t> ids(team.tokenizer().prefix().begin(), team.tokenizer().prefix().end());
-  team.tokenizer().encode(headline, text_scratch, ids);
+  team.tokenizer().encode(outlook, text_scratch, ids);
   const auto prompt = static_cast<index_t>(ids.size());
   REQUIRE(prompt == answer.prompt_tokens);
   ids.insert(ids.end(), answer.ids.begin(), answer.ids.end() - 1);  // the last one is not read
@@ -169,25 +159,25 @@ TEST_CASE("a merged team answers the same on any threads, in any chunks, guessin
   const Weights weights = GENERATE(Weights::stored, Weights::int4);
   const test::MergedTeam folder(test::merged_roles(GENERATE(false, true)));
   const auto team = open_team(folder.path(), {.weights = weights});
-  const Answers expected = answers(team);
+  const Answers expected = merged_answers(team);
   ThreadPool pool(3);
   const auto check = [&](const Answers& a) {
     check_same_answers(a, expected);
     check_same_routing(a, expected);
   };
-  check(answers(team, {.rows = 17}));
-  check(answers(team, {.rows = 33}, Cpu{ExecutorRef(pool)}));
-  const Answers drafted = answers(team, {}, {}, Draft::prompt);
+  check(merged_answers(team, {.rows = 17}));
+  check(merged_answers(team, {.rows = 33}, Cpu{ExecutorRef(pool)}));
+  const Answers drafted = merged_answers(team, {}, {}, Draft::prompt);
   check(drafted);
   CHECK(drafted.greedy.drafted + drafted.sampled.drafted > drafted.greedy.kept + drafted.sampled.kept);
-  check(answers(team, {}, {}, Draft::favourite));
+  check(merged_answers(team, {}, {}, Draft::favourite));
 }
 
 TEST_CASE("blocks without routers do not count in what a merged team's roles weigh", "[team]") {
   const test::MergedTeam folder(test::merged_roles(true, {1}));
   const auto team = open_team(folder.path());
   Session desk(team);
-  const View view = desk.classify("direction", headline);
+  const View view = desk.classify("direction", outlook);
   CHECK(sum(view.routing.prompt, 0) == 0);
   CHECK(std::abs(sum(view.routing.prompt, 1) - 1) < 1e-6);
   for (std::size_t k = 0; k < 3; ++k) {
@@ -204,7 +194,8 @@ TEST_CASE("a merged team of one role's copies is that role", "[law1]") {
     team.erase("gate");
   });
   const OpenOptions options{.weights = weights};
-  const Answers ours = answers(open_team(folder.path(), options)), theirs = answers(open_team(plain.path(), options));
+  const Answers ours = merged_answers(open_team(folder.path(), options)),
+                theirs = merged_answers(open_team(plain.path(), options));
   check_same_answers(ours, theirs);
   CHECK(ours.view.probability == theirs.view.probability);
 }
@@ -213,8 +204,8 @@ TEST_CASE("asking all roles of a merged team asks the same", "[team]") {
   const test::MergedTeam folder;
   const auto team = open_team(folder.path());
   Session desk(team);
-  const View chosen = desk.classify("sentiment", headline);
-  const View asked = desk.classify("sentiment", headline, {.wake = Wake::all});
+  const View chosen = desk.classify("sentiment", outlook);
+  const View asked = desk.classify("sentiment", outlook, {.wake = Wake::all});
   CHECK(asked.probabilities == chosen.probabilities);
   CHECK(to_string(asked.roles) == to_string(chosen.roles));
 }
@@ -244,8 +235,8 @@ TEST_CASE("a merged team takes the memory that was planned, packed or mapped", "
 
   const test::TemporaryFolder packed;
   options.packed = packed.path();
-  const Answers expected = answers(team);
-  for (int i = 0; i < 2; ++i) check_same_answers(answers(open_team(folder.path(), options)), expected);
+  const Answers expected = merged_answers(team);
+  for (int i = 0; i < 2; ++i) check_same_answers(merged_answers(open_team(folder.path(), options)), expected);
 }
 
 TEST_CASE("a merged team that does not fit is refused by name", "[refused]") {

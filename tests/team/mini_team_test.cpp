@@ -1,6 +1,7 @@
 // The bundled team against PyTorch: real weights, trained, in bf16.
 
 #include "catch.hpp"
+#include "team/answers.hpp"
 #include "team/folder.hpp"
 #include "tolerance.hpp"
 
@@ -11,12 +12,13 @@
 #include <vector>
 
 using namespace finteam;
+using test::quiet;
 
 namespace {
 
 const test::fs::path mini_team = test::fs::path(FINTEAM_SOURCE_DIR) / "examples" / "mini-team";
 
-const Json& prompts() {
+const Json& golden_prompts() {
   static const Json json =
       parse_json(MappedFile::open(test::fs::path(FINTEAM_TEST_DATA) / "goldens" / "mini_team.json").text(), "golden");
   return json.at("prompts");
@@ -27,7 +29,7 @@ const Json& prompts() {
 TEST_CASE("the bundled team's label scores and gate are PyTorch's", "[parity]") {
   const auto team = open_team(mini_team);
   Session desk(team);
-  for (const Json& g : prompts()) {
+  for (const Json& g : golden_prompts()) {
     CAPTURE(g.at("id").get<std::string>());
     const Task task{.instruction = g.at("instruction"), .input = "{text}", .labels = g.at("labels")};
     const View& view = desk.classify(task, g.at("input").get<std::string>(), {.wake = Wake::all});
@@ -52,14 +54,14 @@ TEST_CASE("each role of the bundled team replies with PyTorch's tokens", "[parit
     test::write(folder.path() / "team.json", R"({"finteam": 1, "roles": [{"name": "one", "path": "role"}]})");
     const auto team = open_team(folder.path());
     Session desk(team);
-    for (const Json& g : prompts()) {
+    for (const Json& g : golden_prompts()) {
       if (!g.contains("greedy")) continue;
       CAPTURE(role, g.at("id").get<std::string>());
       auto expected = g.at("greedy").at(role).at("ids").get<std::vector<std::int32_t>>();
       const auto end = std::find_if(expected.begin(), expected.end(), [&](std::int32_t id) { return team.ends(id); });
       if (end != expected.end()) expected.erase(end + 1, expected.end());
       const std::string content = g.at("instruction").get<std::string>() + "\n" + g.at("input").get<std::string>();
-      CHECK(desk.generate(content, [](std::string_view) {}, {.max_tokens = 32}).ids == expected);
+      CHECK(desk.generate(content, quiet, {.max_tokens = 32}).ids == expected);
       ++checked;
     }
   }

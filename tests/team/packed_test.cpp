@@ -2,6 +2,7 @@
 
 #include "catch.hpp"
 #include "counting_memory.hpp"
+#include "team/answers.hpp"
 #include "team/folder.hpp"
 
 #include <finteam/backend/reference.hpp>
@@ -17,6 +18,7 @@
 #include <thread>
 
 using namespace finteam;
+using test::quiet;
 namespace fs = std::filesystem;
 
 namespace {
@@ -35,7 +37,7 @@ Answer ask(const Team<B>& team, B b) {
   answer.numbers.assign(view.probabilities.begin(), view.probabilities.end());
   for (const RoleView& r : view.roles) answer.numbers.insert(answer.numbers.end(), r.scores.begin(), r.scores.end());
   answer.numbers.push_back(desk.score("the outlook stays weak").log_probability);
-  answer.text = desk.generate("What now?", [](std::string_view) {}, {.max_tokens = 20}).text;
+  answer.text = desk.generate("What now?", quiet, {.max_tokens = 20}).text;
   return answer;
 }
 

@@ -2,7 +2,8 @@
 // found.
 
 #include "catch.hpp"
-#include "refused_files.hpp"
+#include "refusals.hpp"
+#include "team/answers.hpp"
 #include "team/folder.hpp"
 
 #include <finteam/file/safetensors_writer.hpp>
@@ -15,6 +16,9 @@
 #include <vector>
 
 using namespace finteam;
+using test::check_refused;
+using test::error_of;
+using test::quiet;
 
 namespace {
 
@@ -93,25 +97,6 @@ std::vector<Refusal> refusals() {
        },
        Code::invalid_argument, "above 0"},
   };
-}
-
-Error error_of(const std::function<void()>& call) {
-  try {
-    call();
-  } catch (const Error& e) {
-    return e;
-  }
-  FAIL("nothing was thrown");
-  return {Code::system, "", "", ""};
-}
-
-void check_refused(const std::function<void()>& call, Code code, const std::string& says) {
-  const Error e = error_of(call);
-  CAPTURE(e.what(), says);
-  CHECK(name(e.code()) == name(code));
-  CHECK(std::string(e.what()).find(says) != std::string::npos);
-  CHECK_FALSE(e.expected().empty());
-  CHECK_FALSE(e.found().empty());
 }
 
 /// Writes a gate.safetensors of floats.
@@ -333,7 +318,6 @@ TEST_CASE("a session refuses what it was not made for, names it, and can be used
   std::string words;
   for (int i = 0; i < 150; ++i) words += "q z ";
   const Task task{.instruction = "?", .input = "{text}", .labels = {"a", "b"}};
-  const auto ignore = [](std::string_view) {};
 
   check_refused([&] { desk.classify("sentiment", ""); }, Code::invalid_argument,
                 "text: expected some text, found an empty text");
@@ -343,16 +327,16 @@ TEST_CASE("a session refuses what it was not made for, names it, and can be used
   check_refused([&] { desk.classify("sentiment", words); }, Code::limit_exceeded,
                 "prompt: expected at most 128 tokens");
   check_refused([&] { desk.classify("sentiment", huge); }, Code::limit_exceeded, "2000");
-  check_refused([&] { desk.generate(words, ignore); }, Code::limit_exceeded, "prompt");
-  check_refused([&] { desk.generate("", ignore); }, Code::invalid_argument, "an empty text");
-  check_refused([&] { desk.generate(std::span<const Message>{}, ignore); }, Code::invalid_argument,
+  check_refused([&] { desk.generate(words, quiet); }, Code::limit_exceeded, "prompt");
+  check_refused([&] { desk.generate("", quiet); }, Code::invalid_argument, "an empty text");
+  check_refused([&] { desk.generate(std::span<const Message>{}, quiet); }, Code::invalid_argument,
                 "at least one message");
-  check_refused([&] { desk.generate("Hi", ignore, {.max_tokens = 0}); }, Code::invalid_argument, "max_tokens");
-  check_refused([&] { desk.generate("Hi", ignore, {.sampling = {.temperature = -1}}); }, Code::invalid_argument,
+  check_refused([&] { desk.generate("Hi", quiet, {.max_tokens = 0}); }, Code::invalid_argument, "max_tokens");
+  check_refused([&] { desk.generate("Hi", quiet, {.sampling = {.temperature = -1}}); }, Code::invalid_argument,
                 "temperature");
-  check_refused([&] { desk.generate("Hi", ignore, {.sampling = {.temperature = 1, .top_p = 0}}); },
+  check_refused([&] { desk.generate("Hi", quiet, {.sampling = {.temperature = 1, .top_p = 0}}); },
                 Code::invalid_argument, "top_p");
-  check_refused([&] { desk.generate("Hi", ignore, {.stop = {""}}); }, Code::invalid_argument, "stop strings");
+  check_refused([&] { desk.generate("Hi", quiet, {.stop = {""}}); }, Code::invalid_argument, "stop strings");
   check_refused([&] { desk.score(words); }, Code::limit_exceeded, "prompt: expected at most 128 tokens");
   check_refused([&] { desk.score(bad); }, Code::malformed, "UTF-8");
 
@@ -387,8 +371,7 @@ TEST_CASE("weights that are not numbers never become an answer", "[law4][law5]")
   check_refused([&] { desk.classify("sentiment", "Rates rose"); }, Code::malformed,
                 "role quant: expected finite scores");
   check_refused([&] { desk.score("Rates rose"); }, Code::malformed, "expected finite scores");
-  check_refused([&] { desk.generate("Rates rose", [](std::string_view) {}); }, Code::malformed,
-                "expected finite scores");
+  check_refused([&] { desk.generate("Rates rose", quiet); }, Code::malformed, "expected finite scores");
 }
 
 TEST_CASE("a gate that holds no number is refused", "[law5]") {

@@ -1,6 +1,7 @@
 // What a host must know before it acts on an answer: whether it hangs on one role, and when to abstain.
 
 #include "catch.hpp"
+#include "team/answers.hpp"
 #include "team/shared_folder.hpp"
 
 #include <finteam/team/session.hpp>
@@ -12,10 +13,10 @@
 #include <vector>
 
 using namespace finteam;
+using test::headline;
+using test::quiet;
 
 namespace {
-
-const std::string headline = "The Committee raised its target range as inflation stayed above 2 percent";
 
 std::size_t likeliest(const std::vector<double>& p) {
   return static_cast<std::size_t>(std::max_element(p.begin(), p.end()) - p.begin());

@@ -2,6 +2,7 @@
 
 #include "catch.hpp"
 #include "counting_memory.hpp"
+#include "team/answers.hpp"
 #include "team/shared_folder.hpp"
 
 #include <finteam/backend/thread_pool.hpp>
@@ -11,11 +12,12 @@
 #include <string>
 
 using namespace finteam;
+using test::Answers;
+using test::check_same_bits;
+using test::headline;
+using test::quiet;
 
 namespace {
-
-const std::string headline = "The Committee raised its target range as inflation stayed above 2 percent";
-const auto quiet = [](std::string_view) {};
 
 void inside(Json& team) { team["mix_in"] = "deltas"; }
 void all_awake(Json& team) { team["gate"]["top_k"] = 3; }
@@ -26,14 +28,8 @@ void make_low_bit(const test::SharedFolder& folder) {
   folder.make_low_bit("quant", Format::int1, 0.1F, 7);
 }
 
-struct Answers {
-  View view;
-  Score score;
-  Generation greedy, sampled;
-};
-
-Answers answers(const std::filesystem::path& folder, const OpenOptions& options = {}, const SessionLimits& limits = {},
-                Cpu backend = {}) {
+Answers shared_answers(const std::filesystem::path& folder, const OpenOptions& options = {},
+                       const SessionLimits& limits = {}, Cpu backend = {}) {
   const auto team = open_team(folder, options, backend);
   Session desk(team, limits, backend);
   Answers a;
@@ -42,15 +38,6 @@ Answers answers(const std::filesystem::path& folder, const OpenOptions& options 
   a.greedy = desk.generate(headline, quiet, {.max_tokens = 24});
   a.sampled = desk.generate(headline, quiet, {.max_tokens = 24, .sampling = {.temperature = 0.8F, .seed = 7}});
   return a;
-}
-
-void check_same_bits(const Answers& a, const Answers& b) {
-  CHECK(a.view.probabilities == b.view.probabilities);
-  for (std::size_t k = 0; k < a.view.roles.size(); ++k) CHECK(a.view.roles[k].scores == b.view.roles[k].scores);
-  CHECK(a.score.log_probability == b.score.log_probability);
-  CHECK(a.greedy.ids == b.greedy.ids);
-  CHECK(a.greedy.log_probability == b.greedy.log_probability);
-  CHECK(a.sampled.ids == b.sampled.ids);
 }
 
 }  // namespace
@@ -106,7 +93,7 @@ TEST_CASE("one adapter summed inside at weight 1 is that role", "[law1]") {
     only(team);
     inside(team);
   });
-  const Answers a = answers(outside.path()), b = answers(summed.path());
+  const Answers a = shared_answers(outside.path()), b = shared_answers(summed.path());
   CHECK(a.score.log_probability == b.score.log_probability);
   CHECK(a.view.probabilities == b.view.probabilities);
   CHECK(a.greedy.ids == b.greedy.ids);
@@ -122,10 +109,10 @@ TEST_CASE("a team on a shared base answers the same on any threads and in any ch
   });
   if (shape == "low-bit differences") make_low_bit(folder);
   const OpenOptions options{.weights = weights};
-  const Answers expected = answers(folder.path(), options);
+  const Answers expected = shared_answers(folder.path(), options);
   ThreadPool pool(3);
-  check_same_bits(answers(folder.path(), options, {.rows = 9}), expected);
-  check_same_bits(answers(folder.path(), options, {.rows = 31}, Cpu{ExecutorRef(pool)}), expected);
+  check_same_bits(shared_answers(folder.path(), options, {.rows = 9}), expected);
+  check_same_bits(shared_answers(folder.path(), options, {.rows = 31}, Cpu{ExecutorRef(pool)}), expected);
 }
 
 TEST_CASE("steps of one row read a team on a shared base, a row a lane", "[law3]") {

@@ -1,6 +1,7 @@
 // What a session shows as numbers: states, a role's logits, the mixed next token; and as Eigen's maps.
 
 #include "catch.hpp"
+#include "team/answers.hpp"
 #include "team/shared_folder.hpp"
 
 #include <finteam/core/eigen.hpp>
@@ -12,20 +13,15 @@
 #include <vector>
 
 using namespace finteam;
+using test::headline;
+using test::only_micro;
+using test::quiet;
 
 namespace {
 
-const auto quiet = [](std::string_view) {};
-const std::string text = "The Committee raised its target range as inflation stayed above 2 percent";
-
 std::vector<float> copy(VectorView<const float> v) { return {v.data(), v.data() + v.size()}; }
 
-void only_micro(Json& team) {
-  team["roles"] = Json::array({{{"name", "micro"}, {"path", "micro"}}});
-  team["gate"] = nullptr;
-}
-
-void prior(Json& team) { team["gate"] = {{"reads", "prior"}, {"prior", {3, 2, 1}}}; }
+void by_prior(Json& team) { team["gate"] = {{"reads", "prior"}, {"prior", {3, 2, 1}}}; }
 
 }  // namespace
 
@@ -47,68 +43,68 @@ TEST_CASE("an embedding is what the gate reads", "[team]") {
   if (std::string(reads) == "prompt_mean_embedding") options.layer = 0;
   if (std::string(reads) == "prompt_last_hidden") options.pooling = Pooling::last;
   Session desk(team, {.rows = 9});
-  const auto x = desk.embed(text, options);
+  const auto x = desk.embed(headline, options);
   REQUIRE(x.size() == team.decoder(1).config().d);
   // the gate's own formula, by Eigen
   const Gate& gate = *team.gate();
   const Eigen::VectorXf scores = as_eigen(gate.weight.view()) * as_eigen(x) + as_eigen(gate.bias.view());
   Eigen::ArrayXf w = ((scores.array() - scores.maxCoeff()) / 10).exp();
   w /= w.sum();
-  const Generation& said = desk.generate(text, quiet, {.max_tokens = 1});
+  const Generation& said = desk.generate(headline, quiet, {.max_tokens = 1});
   for (std::size_t k = 0; k < 3; ++k) CHECK(said.roles[k].weight == Approx(w[static_cast<index_t>(k)]).margin(1e-5));
 }
 
 TEST_CASE("the first role is read if none is named, and each has states of its own", "[team]") {
   const auto team = open_team(test::golden_team());
   Session desk(team);
-  const auto first = copy(desk.embed(text)), macro = copy(desk.embed(text, {.of = "macro"})),
-             quant = copy(desk.embed(text, {.of = "quant"}));
+  const auto first = copy(desk.embed(headline)), macro = copy(desk.embed(headline, {.of = "macro"})),
+             quant = copy(desk.embed(headline, {.of = "quant"}));
   CHECK(first == macro);
   CHECK(first != quant);
-  CHECK(copy(desk.embed(text, {.form = PromptForm::chat})) != first);
-  CHECK(copy(desk.embed(text)) == first);
+  CHECK(copy(desk.embed(headline, {.form = PromptForm::chat})) != first);
+  CHECK(copy(desk.embed(headline)) == first);
 }
 
 TEST_CASE("layer 0 is the input embeddings, and the last layer is the final state", "[team]") {
   const auto team = open_team(test::golden_team());
   Session desk(team);
   const index_t layers = team.decoder(0).config().layers;
-  CHECK(copy(desk.embed(text, {.layer = layers})) == copy(desk.embed(text)));
-  const auto last = copy(desk.embed(text, {.layer = 0, .pooling = Pooling::last}));
+  CHECK(copy(desk.embed(headline, {.layer = layers})) == copy(desk.embed(headline)));
+  const auto last = copy(desk.embed(headline, {.layer = 0, .pooling = Pooling::last}));
   // the last token's own embedding, whatever came before
   CHECK(copy(desk.embed("Rates fell 2 percent", {.layer = 0, .pooling = Pooling::last})) == last);
   CHECK(copy(desk.embed("Rates fell 2 percent", {.layer = 1, .pooling = Pooling::last})) !=
-        copy(desk.embed(text, {.layer = 1, .pooling = Pooling::last})));
+        copy(desk.embed(headline, {.layer = 1, .pooling = Pooling::last})));
 }
 
 TEST_CASE("a role's next logits are those that it generates from", "[team]") {
   const test::TeamFolder folder(only_micro), all;
   const auto one = open_team(folder.path()), three = open_team(all.path());
   Session alone(one), desk(three);
-  const auto logits = copy(alone.next_logits(text, "micro"));
-  CHECK(copy(desk.next_logits(text, "micro")) == logits);
-  CHECK(copy(desk.next_logits(text, "macro")) != logits);
+  const auto logits = copy(alone.next_logits(headline, "micro"));
+  CHECK(copy(desk.next_logits(headline, "micro")) == logits);
+  CHECK(copy(desk.next_logits(headline, "macro")) != logits);
   auto expected = logits;
   log_softmax(expected);
-  CHECK(copy(alone.next_log_probabilities(text)) == expected);
-  const Generation& said = alone.complete(text, quiet, {.max_tokens = 1});
+  CHECK(copy(alone.next_log_probabilities(headline)) == expected);
+  const Generation& said = alone.complete(headline, quiet, {.max_tokens = 1});
   CHECK(static_cast<double>(expected[static_cast<std::size_t>(said.ids[0])]) == said.log_probability);
 }
 
 TEST_CASE("the team's next token is the mixture of its roles'", "[team][law1]") {
   const char* mix_in = GENERATE("probabilities", "logits");
   const test::TeamFolder folder([&](Json& team) {
-    prior(team);
+    by_prior(team);
     team["mix_in"] = mix_in;
   });
   const auto team = open_team(folder.path());
   Session desk(team);
-  const auto found = copy(desk.next_log_probabilities(text));
+  const auto found = copy(desk.next_log_probabilities(headline));
   CHECK(std::exp(log_sum_exp(found)) == Approx(1));
   Eigen::ArrayXd mixed = Eigen::ArrayXd::Zero(team.vocab_size());
   const double weight[] = {0.5, 1.0 / 3, 1.0 / 6};
   for (std::size_t k = 0; k < 3; ++k) {
-    const Eigen::ArrayXd z = as_eigen(desk.next_logits(text, team.roles()[k].name)).cast<double>().array();
+    const Eigen::ArrayXd z = as_eigen(desk.next_logits(headline, team.roles()[k].name)).cast<double>().array();
     const Eigen::ArrayXd p = (z - z.maxCoeff()).exp() / (z - z.maxCoeff()).exp().sum();
     mixed += weight[k] * (std::string(mix_in) == "logits" ? z : p);
   }
@@ -117,7 +113,7 @@ TEST_CASE("the team's next token is the mixture of its roles'", "[team][law1]") 
   for (std::size_t i = 0; i < found.size(); ++i) {
     CHECK(std::exp(static_cast<double>(found[i])) == Approx(mixed[static_cast<index_t>(i)]).epsilon(1e-4).margin(1e-9));
   }
-  const Generation& said = desk.complete(text, quiet, {.max_tokens = 1});
+  const Generation& said = desk.complete(headline, quiet, {.max_tokens = 1});
   CHECK(static_cast<double>(found[static_cast<std::size_t>(said.ids[0])]) == said.log_probability);
 }
 
@@ -128,8 +124,8 @@ TEST_CASE("a gate by token weighs the next token as it does when the team writes
   });
   const auto team = open_team(folder.path());
   Session desk(team);
-  const Generation said = desk.complete(text, quiet, {.max_tokens = 1});
-  const auto found = copy(desk.next_log_probabilities(text));
+  const Generation said = desk.complete(headline, quiet, {.max_tokens = 1});
+  const auto found = copy(desk.next_log_probabilities(headline));
   CHECK(static_cast<double>(found[static_cast<std::size_t>(said.ids[0])]) == said.log_probability);
 }
 
@@ -138,23 +134,23 @@ TEST_CASE("the base of a shared team can be seen, and its roles are as they were
   CAPTURE(shape);
   const test::SharedFolder folder(
       [&](Json& team) {
-        if (std::string(shape) == "prior") prior(team);
+        if (std::string(shape) == "prior") by_prior(team);
         if (std::string(shape) == "deltas") team["mix_in"] = "deltas";
       },
       0.5F);
   const auto team = open_team(folder.path()), plain = open_team(folder.path() / "base");
   Session desk(team), base(plain), fresh(team);
-  const View before = fresh.classify("sentiment", text, {.wake = Wake::all});
-  const auto next = copy(fresh.next_log_probabilities(text));
+  const View before = fresh.classify("sentiment", headline, {.wake = Wake::all});
+  const auto next = copy(fresh.next_log_probabilities(headline));
   for (const index_t layer : {0, 1, 2}) {
-    CHECK(copy(desk.embed(text, {.of = "base", .layer = layer})) == copy(base.embed(text, {.layer = layer})));
+    CHECK(copy(desk.embed(headline, {.of = "base", .layer = layer})) == copy(base.embed(headline, {.layer = layer})));
   }
-  CHECK(copy(desk.next_logits(text, "base")) == copy(base.next_logits(text, "expert")));
-  CHECK(copy(desk.next_logits(text, "macro")) != copy(desk.next_logits(text, "base")));
-  CHECK(copy(desk.next_log_probabilities(text)) == next);
-  CHECK(copy(desk.next_logits(text, "macro")) == copy(fresh.next_logits(text, "macro")));
-  (void)desk.next_logits(text, "base");
-  const View after = desk.classify("sentiment", text, {.wake = Wake::all});
+  CHECK(copy(desk.next_logits(headline, "base")) == copy(base.next_logits(headline, "expert")));
+  CHECK(copy(desk.next_logits(headline, "macro")) != copy(desk.next_logits(headline, "base")));
+  CHECK(copy(desk.next_log_probabilities(headline)) == next);
+  CHECK(copy(desk.next_logits(headline, "macro")) == copy(fresh.next_logits(headline, "macro")));
+  (void)desk.next_logits(headline, "base");
+  const View after = desk.classify("sentiment", headline, {.wake = Wake::all});
   CHECK(after.probabilities == before.probabilities);
   for (std::size_t k = 0; k < 3; ++k) CHECK(after.roles[k].scores == before.roles[k].scores);
 }
@@ -162,9 +158,10 @@ TEST_CASE("the base of a shared team can be seen, and its roles are as they were
 TEST_CASE("views have the same bits however the text is cut into steps", "[team][law3]") {
   const auto team = open_team(test::golden_team());
   Session whole(team), cut(team, {.rows = 16});
-  CHECK(copy(cut.embed(text, {.of = "quant", .layer = 1})) == copy(whole.embed(text, {.of = "quant", .layer = 1})));
-  CHECK(copy(cut.next_logits(text, "quant")) == copy(whole.next_logits(text, "quant")));
-  CHECK(copy(cut.next_log_probabilities(text)) == copy(whole.next_log_probabilities(text)));
+  CHECK(copy(cut.embed(headline, {.of = "quant", .layer = 1})) ==
+        copy(whole.embed(headline, {.of = "quant", .layer = 1})));
+  CHECK(copy(cut.next_logits(headline, "quant")) == copy(whole.next_logits(headline, "quant")));
+  CHECK(copy(cut.next_log_probabilities(headline)) == copy(whole.next_log_probabilities(headline)));
 }
 
 TEST_CASE("views of what is not there are refused", "[refused]") {
@@ -178,12 +175,12 @@ TEST_CASE("views of what is not there are refused", "[refused]") {
     }
     return std::string_view("nothing");
   };
-  CHECK(code([&] { (void)desk.embed(text, {.of = "nano"}); }) == name(Code::not_found));
-  CHECK(code([&] { (void)desk.embed(text, {.of = "base"}); }) == name(Code::not_found));
-  CHECK(code([&] { (void)desk.embed(text, {.layer = 3}); }) == name(Code::invalid_argument));
-  CHECK(code([&] { (void)desk.embed(text, {.layer = -1}); }) == name(Code::invalid_argument));
+  CHECK(code([&] { (void)desk.embed(headline, {.of = "nano"}); }) == name(Code::not_found));
+  CHECK(code([&] { (void)desk.embed(headline, {.of = "base"}); }) == name(Code::not_found));
+  CHECK(code([&] { (void)desk.embed(headline, {.layer = 3}); }) == name(Code::invalid_argument));
+  CHECK(code([&] { (void)desk.embed(headline, {.layer = -1}); }) == name(Code::invalid_argument));
   CHECK(code([&] { (void)desk.embed(" "); }) == name(Code::invalid_argument));
-  CHECK(code([&] { (void)desk.embed(text + text); }) == name(Code::limit_exceeded));
+  CHECK(code([&] { (void)desk.embed(headline + headline); }) == name(Code::limit_exceeded));
   CHECK(code([&] { (void)desk.next_logits("", "macro"); }) == name(Code::invalid_argument));
   CHECK(code([&] { (void)desk.next_logits("Rates", ""); }) == name(Code::not_found));
   CHECK(code([&] { (void)desk.next_log_probabilities("\xFF"); }) == name(Code::malformed));

@@ -1,4 +1,4 @@
-// The hostile files of one kind in tests/refused, and how each is to be refused.
+// That bad input is refused, and how: by a call, or by the hostile files of one kind in tests/refused.
 #pragma once
 
 #include "catch.hpp"
@@ -11,6 +11,27 @@
 #include <string>
 
 namespace test {
+
+/// The error that a call throws; the test fails if there is none.
+inline finteam::Error error_of(const std::function<void()>& call) {
+  try {
+    call();
+  } catch (const finteam::Error& e) {
+    return e;
+  }
+  FAIL("nothing was thrown");
+  return {finteam::Code::system, "", "", ""};
+}
+
+/// Its error has that code, says that, and what was expected and found.
+inline void check_refused(const std::function<void()>& call, finteam::Code code, const std::string& says) {
+  const finteam::Error e = error_of(call);
+  CAPTURE(e.what(), says);
+  CHECK(name(e.code()) == name(code));
+  CHECK(std::string(e.what()).find(says) != std::string::npos);
+  CHECK_FALSE(e.expected().empty());
+  CHECK_FALSE(e.found().empty());
+}
 
 /// A file of that name, without its kind before it and .json behind it.
 struct RefusedFile {
@@ -33,15 +54,7 @@ inline void check_refused_files(const std::string& kind, std::initializer_list<R
     }
     REQUIRE(expected != nullptr);
     ++found;
-    try {
-      read(entry.path());
-      FAIL_CHECK("was not refused");
-    } catch (const finteam::Error& e) {
-      CAPTURE(e.what(), expected->says);
-      CHECK(name(e.code()) == name(expected->code));
-      CHECK(std::string(e.what()).find(expected->says) != std::string::npos);
-      CHECK(std::string(e.what()).size() < 1000);
-    }
+    check_refused([&] { read(entry.path()); }, expected->code, expected->says);
   }
   CHECK(found == list.size());
 }
