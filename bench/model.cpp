@@ -356,10 +356,10 @@ Desk::~Desk() = default;
 
 const Config& Desk::config() const { return engine_->team.decoder(0).config(); }
 
-Desk::Text Desk::generate(index_t tokens, bool draft) {
+Desk::Text Desk::generate(index_t tokens, bool draft, std::uint64_t seed) {
   const Generation& g = engine_->session.complete("The Committee", [](std::string_view) {},
                                                   {.max_tokens = tokens,
-                                                   .sampling = {.temperature = 1, .seed = 1},
+                                                   .sampling = {.temperature = 1, .seed = seed},
                                                    .draft = draft ? Draft::favourite : Draft::none});
   return {static_cast<index_t>(g.ids.size()), g.drafted, g.kept};
 }

@@ -111,7 +111,7 @@ class Desk {
     index_t tokens = 0, drafted = 0, kept = 0;
   };
   /// Goes on from a few words, for so many tokens; draft: the role that weighs most writes ahead.
-  Text generate(index_t tokens, bool draft = false);
+  Text generate(index_t tokens, bool draft = false, std::uint64_t seed = 1);
   /// Reads so many tokens and writes one.
   void read(index_t tokens);
   /// Bytes of weights that a token of the answer needs: of each awake role's decoder, or of the base and what they add.

@@ -10,7 +10,7 @@ namespace {
 
 /// The rows of one topology.
 void ask(Run& run, const std::string& topology, Desk& one) {
-  static constexpr index_t tokens = 48, prompt = 256;
+  static constexpr index_t tokens = 32, texts = 3, prompt = 256;  // how many guesses are kept differs from text to text
   const Options& o = run.options;
   const auto folder = random_team(o.models, o.shape, topology, o.tokenizer);
   Desk team(run, folder, 512);
@@ -18,19 +18,24 @@ void ask(Run& run, const std::string& topology, Desk& one) {
   const double floor = team.bytes_per_token() / one.bytes_per_token();
   const double roles = topology == "top1" ? 1 : topology == "merged" ? floor : 3;  // rows, or what experts make of one
   const auto step = [&](const std::string& name, Desk& desk, double n, double ratio_floor, bool draft) {
-    (void)desk.generate(tokens, draft);
-    const Desk::Text text = desk.generate(tokens, draft);
+    Desk::Text all;
+    for (index_t i = 0; i < texts; ++i) {
+      const Desk::Text text = desk.generate(tokens, draft, static_cast<std::uint64_t>(i));
+      all = {all.tokens + text.tokens, all.drafted + text.drafted, all.kept + text.kept};
+    }
     Json more = {{"topology", topology}, {"roles", n}, {"ratio_floor", ratio_floor}};
     if (draft)
-      more["acceptance"] = static_cast<double>(text.kept) / static_cast<double>(std::max<index_t>(text.drafted, 1));
-    return Step{.work = {.name = name,
-                         .sequences = static_cast<index_t>(n),
-                         .tokens = 1,
-                         .bytes = desk.bytes_per_token(),
-                         .flops = n * step_flops(c, 1, 0, 1),
-                         .more = more,
-                         .steps = static_cast<double>(text.tokens)},
-                .part = [&desk, draft](index_t) { (void)desk.generate(tokens, draft); }};
+      more["acceptance"] = static_cast<double>(all.kept) / static_cast<double>(std::max<index_t>(all.drafted, 1));
+    return Step{
+        .work = {.name = name,
+                 .sequences = static_cast<index_t>(n),
+                 .tokens = 1,
+                 .bytes = desk.bytes_per_token(),
+                 .flops = n * step_flops(c, 1, 0, 1),
+                 .more = more,
+                 .steps = static_cast<double>(all.tokens)},
+        .part = [&desk, draft](index_t i) { (void)desk.generate(tokens, draft, static_cast<std::uint64_t>(i)); },
+        .parts = texts};
   };
   std::vector<Step> writing = {step("one expert", one, 1, 1, false), step("team, writing", team, roles, floor, false)};
   if (topology == "separate") writing.push_back(step("team, writing ahead", team, roles, floor, true));

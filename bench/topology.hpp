@@ -22,7 +22,7 @@ inline constexpr std::string_view role_names[] = {"macro", "micro", "quant"};
 inline constexpr int lora_rank = 16;
 
 /// How far roles that were made to agree mostly are apart: 80 to 85 of 100 sampled tokens of one are the team's.
-inline constexpr float role_noise = 0.01F;
+inline constexpr float role_noise = 0.008F;
 
 /// bf16 tensors of a normal distribution, in a file of their own.
 inline void write_random_tensors(const std::filesystem::path& path, const std::vector<std::string>& names,
