@@ -325,15 +325,16 @@ void AttentionBench::run(index_t rows) {
 struct Desk::Engine {
   Team<Cpu> team;
   Session<Cpu> session;
+  Plan planned;
   double bytes;
   Engine(const Run& run, const std::filesystem::path& folder, index_t tokens)
       : team(open_team(folder, open_options(run, true), Cpu(run.pool))),
         session(team, {.tokens = tokens}, Cpu(run.pool)),
-        bytes(awake_bytes(run, folder)) {}
+        planned(plan(folder, open_options(run, true), {.tokens = tokens})),
+        bytes(awake_bytes(run)) {}
 
   /// The embedding is not read, unless it is the head as well.
-  [[nodiscard]] double awake_bytes(const Run& run, const std::filesystem::path& folder) {
-    const Plan planned = plan(folder, open_options(run, true));
+  [[nodiscard]] double awake_bytes(const Run& run) {
     const Config& c = team.decoder(0).config();
     const double unread = c.tie_word_embeddings ? 0 : packed_bytes(c.v, c.d, run.options.weights);
     double sum = planned.base > 0 ? static_cast<double>(planned.base) - unread : 0;
@@ -372,6 +373,11 @@ void Desk::read(index_t tokens) {
 }
 
 double Desk::bytes_per_token() const { return engine_->bytes; }
+
+double Desk::memory_bytes() const {
+  const Plan& p = engine_->planned;
+  return static_cast<double>(p.weights + p.cache + p.scratch);
+}
 
 Desk::Answer Desk::classify(std::string_view text) {
   const Task task{.instruction =

@@ -116,6 +116,8 @@ class Desk {
   void read(index_t tokens);
   /// Bytes of weights that a token of the answer needs: of each awake role's decoder, or of the base and what they add.
   [[nodiscard]] double bytes_per_token() const;
+  /// Of all weights, and of one session.
+  [[nodiscard]] double memory_bytes() const;
 
   struct Answer {
     index_t prompt_tokens = 0, readers = 0;  ///< readers: roles that read the prompt

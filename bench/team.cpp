@@ -23,7 +23,11 @@ void ask(Run& run, const std::string& topology, Desk& one) {
       const Desk::Text text = desk.generate(tokens, draft, static_cast<std::uint64_t>(i));
       all = {all.tokens + text.tokens, all.drafted + text.drafted, all.kept + text.kept};
     }
-    Json more = {{"topology", topology}, {"roles", n}, {"ratio_floor", ratio_floor}};
+    Json more = {{"topology", topology},
+                 {"roles", n},
+                 {"ratio_floor", ratio_floor},
+                 {"memory_bytes", desk.memory_bytes()},
+                 {"memory_ratio", desk.memory_bytes() / one.memory_bytes()}};
     if (draft)
       more["acceptance"] = static_cast<double>(all.kept) / static_cast<double>(std::max<index_t>(all.drafted, 1));
     return Step{
