@@ -175,7 +175,7 @@ Json row(const Run& run, const Work& work, const Samples& samples, const Samples
     fields["by_die"][std::string(name(d))] = summary(work, samples, one, [d = d](Die x) { return x == d; });
   }
   fields.update(work.more);
-  if (fields.contains("ratio_floor") && fields.contains("ratio_to_one")) fields["ratio"] = fields["ratio_to_one"];
+  if (fields.contains("topology") && fields.contains("ratio_to_one")) fields["ratio"] = fields["ratio_to_one"];
   return fields;
 }
 

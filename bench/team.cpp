@@ -25,11 +25,13 @@ void ask(Run& run, const std::string& topology, Desk& one) {
     }
     Json more = {{"topology", topology},
                  {"roles", n},
-                 {"ratio_floor", ratio_floor},
                  {"memory_bytes", desk.memory_bytes()},
                  {"memory_ratio", desk.memory_bytes() / one.memory_bytes()}};
-    if (draft)
+    if (draft) {  // whose steps are those of several tokens: the floor is not that of one
       more["acceptance"] = static_cast<double>(all.kept) / static_cast<double>(std::max<index_t>(all.drafted, 1));
+    } else {
+      more["ratio_floor"] = ratio_floor;
+    }
     return Step{
         .work = {.name = name,
                  .sequences = static_cast<index_t>(n),

@@ -22,6 +22,13 @@ namespace {
 /// Answers of one judge on one task.
 struct Tally {
   std::vector<std::string> truth, said;
+  std::vector<int> question;
+
+  void add(const std::string& right, const std::string& answer, int number) {
+    truth.push_back(right);
+    said.push_back(answer);
+    question.push_back(number);
+  }
 
   [[nodiscard]] double accuracy() const {
     double right = 0;
@@ -52,7 +59,7 @@ struct Tally {
 
   /// Share of the answers that are the other's, to the same questions.
   [[nodiscard]] double agreement(const Tally& other) const {
-    if (other.truth != truth) {
+    if (other.question != question || other.truth != truth) {
       throw finteam::Error(finteam::Code::mismatch, "compare", "the same questions for both teams", "others");
     }
     double same = 0;
@@ -83,12 +90,10 @@ void ask(finteam::Session<finteam::Cpu>& desk, const finteam::JsonView& line, Ta
     const auto& view = desk.classify(task, line.at("input").as_string(), {.wake = finteam::Wake::all});
     const finteam::RoleView* favourite = &view.roles.front();
     for (const auto& role : view.roles) {
-      result.judges[role.name].truth.push_back(answer);
-      result.judges[role.name].said.push_back(role.label);
+      if (!role.label.empty()) result.judges[role.name].add(answer, role.label, result.questions + result.too_long);
       if (role.weight > favourite->weight) favourite = &role;
     }
-    result.judges["team"].truth.push_back(answer);
-    result.judges["team"].said.push_back(view.label);
+    result.judges["team"].add(answer, view.label, result.questions + result.too_long);
     result.chance += 1.0 / static_cast<double>(task.labels.size());
     result.routed += favourite->name == line.string_or("role", "") ? 1 : 0;
     ++result.questions;
@@ -128,7 +133,12 @@ void print(const Results& results, const finteam::Team<finteam::Cpu>& team, cons
     const TaskResult& r = result.second;
     if (r.questions == 0) continue;
     const auto cell = [&](const std::string& judge) {
-      const Tally& t = r.judges.at(judge);
+      const auto own = r.judges.find(judge);
+      if (own == r.judges.end()) {  // mixed inside, a role says nothing for itself
+        std::cout << " – |";
+        return;
+      }
+      const Tally& t = own->second;
       std::cout << " " << t.accuracy() << " / " << t.weighted_f1();
       if (first != nullptr) {
         const auto& judges = first->at(result.first).judges;

@@ -1565,7 +1565,7 @@ concept Backend = requires(B& b, const typename B::Matrix& w, typename B::Input&
   typename B::Space;
 
   /// A weight out of a file's tensors, which one product reads together: stacked [Σ n_i, k], or a pair of [n, k].
-  /// May keep a pointer to raw.data, which must then outlive it.
+  /// The tensors are not needed afterwards.
   { b.matrix(parts, Join::stacked, Weights::stored, memory) } -> std::same_as<typename B::Matrix>;
   /// A low-bit difference to a stacked matrix, out of a file's parts, for products only.
   { b.delta(deltas, memory) } -> std::same_as<typename B::Matrix>;
@@ -6637,10 +6637,9 @@ struct LinearDelta {
     index_t inner = 0, outer = 0;
     float scale = 1;
   };
-  std::vector<typename B::Matrix> a;  ///< none or one: [Σ r, k], of all pairs, which read the same x; each r even
+  std::vector<typename B::Matrix> a;  ///< none or one: [Σ r, k], of all pairs, which read the same x; odd r made even
   std::vector<Up> ups;
-  std::vector<std::byte> zeros{};         ///< a row that makes an odd r even
-  std::vector<typename B::Matrix> whole;  ///< none or one: [n, k]
+  std::vector<typename B::Matrix> whole;  ///< none, or one where there are no pairs: [n, k]
 };
 
 /// The rows of a step that an expert is added to, and at what weight each: what a Chosen looks at. Made once.
@@ -6669,6 +6668,9 @@ class ChosenRows {
   std::vector<float> weight_;
 };
 
+/// Most rows of each expert for which products of several run side by side: more keep the threads busy by themselves.
+inline constexpr index_t few_rows = 16;
+
 /// The experts of one step, and working memory for their deltas; all empty where a decoder has none.
 template <Backend B>
 struct DeltaScratch {
@@ -6676,8 +6678,8 @@ struct DeltaScratch {
   using Tensor = decltype(std::declval<B&>().template tensor<float, R>({}, nullptr));
   std::vector<Chosen> experts;            ///< by expert: the rows of this step that it is added to, at what weight
   std::vector<std::int32_t> row_experts;  ///< by row: whose norms it has, or -1; empty where nobody has any
-  bool apart = true;                      ///< no row has two experts
-  std::vector<typename B::Input> inputs;  ///< by expert: up to t rows of the widest k
+  bool together = true;                   ///< no row has two experts, no expert more than few_rows rows
+  std::vector<typename B::Input> inputs;  ///< of the widest k: one of up to t rows, and for the others few_rows
   std::vector<Product<B>> products;       ///< that run side by side, room for those of all experts
   Tensor<2> inner;                        ///< [t, most Σ r]
   Tensor<2> plus;                         ///< [t, 2f]: what is added before SwiGLU
@@ -6695,7 +6697,7 @@ void add_deltas_at_once(B& b, std::span<const LinearDelta<B>> deltas, std::size_
   };
   const auto each = [&](auto&& f) {
     for (std::size_t k = first; k < last; ++k) {
-      if (!s.experts[k].rows.empty()) f(deltas[k], s.experts[k], s.inputs[k]);
+      if (!s.experts[k].rows.empty()) f(deltas[k], s.experts[k], s.inputs[k - first]);
     }
   };
   s.products.clear();
@@ -6732,7 +6734,7 @@ void add_deltas_at_once(B& b, std::span<const LinearDelta<B>> deltas, std::size_
 template <Backend B, class Prepare>
 void add_deltas(B& b, std::span<const LinearDelta<B>> deltas, DeltaScratch<B>& s, Prepare&& prepare,
                 MatrixView<float, typename B::Space> y) {
-  const std::size_t together = s.apart ? deltas.size() : 1;
+  const std::size_t together = s.together ? deltas.size() : 1;
   for (std::size_t k = 0; k < deltas.size(); k += together) {
     detail::add_deltas_at_once(b, deltas, k, k + together, s, prepare, y);
   }
@@ -7701,15 +7703,16 @@ template <Backend B>
   LinearDelta<B> delta;
   if (!source.whole.empty()) delta.whole.push_back(backend.delta(source.whole, memory));
   if (source.pairs.empty()) return delta;
+  if (!source.whole.empty()) throw Error(Code::unsupported, "delta", "pairs or whole differences", "both");
   std::vector<RawTensor> a;
   index_t inner = 0;
   const std::array<index_t, 2> zeros_shape{1, source.pairs.front().a.shape[1]};
   const bool odd = std::any_of(source.pairs.begin(), source.pairs.end(),
                                [](const LowRankPair& pair) { return pair.inner() > pair.a.shape[0]; });
-  delta.zeros.resize(odd ? static_cast<std::size_t>(zeros_shape[1]) * sizeof(float) : 0);
+  const std::vector<std::byte> zeros(odd ? static_cast<std::size_t>(zeros_shape[1]) * sizeof(float) : 0);
   for (const LowRankPair& pair : source.pairs) {
     a.push_back(pair.a);
-    if (pair.inner() > pair.a.shape[0]) a.push_back({delta.zeros.data(), pair.a.dtype, zeros_shape});
+    if (pair.inner() > pair.a.shape[0]) a.push_back({zeros.data(), pair.a.dtype, zeros_shape});
     delta.ups.push_back(
         {backend.matrix({&pair.b, 1}, Join::stacked, adapter_weights(options), memory), inner, pair.first, pair.scale});
     inner += pair.inner();
@@ -7744,10 +7747,6 @@ template <Backend B>
   return places;
 }
 
-}  // namespace detail
-
-namespace detail {
-
 [[nodiscard]] inline std::size_t packed_bytes(const RawTensor& raw, Weights weights) {
   return PackedMatrix(PackedMatrix::shape_of({&raw, 1}, Join::stacked), Join::stacked, format_of(weights, {&raw, 1}),
                       nullptr)
@@ -7775,8 +7774,18 @@ namespace detail {
 
 }  // namespace detail
 
-/// Bytes in memory that an expert takes besides its base.
-[[nodiscard]] inline std::uint64_t expert_bytes(const ExpertSource& expert, const Config& config,
+/// Norms that one of the experts has of its own: all of them take a row of each.
+[[nodiscard]] inline index_t own_norms(std::span<const ExpertSource> experts) {
+  std::vector<bool> own;
+  for (const ExpertSource& expert : experts) {
+    own.resize(std::max(own.size(), expert.norms.size()));
+    for (std::size_t i = 0; i < expert.norms.size(); ++i) own[i] = own[i] || expert.norms[i].has_value();
+  }
+  return std::count(own.begin(), own.end(), true);
+}
+
+/// Bytes in memory that an expert takes besides its base; norms: own_norms of all experts.
+[[nodiscard]] inline std::uint64_t expert_bytes(const ExpertSource& expert, index_t norms, const Config& config,
                                                 const OpenOptions& options) {
   std::uint64_t sum = detail::delta_bytes(expert, options);
   const auto own = [&](const std::optional<RawTensor>& raw, std::string_view name) {
@@ -7784,8 +7793,7 @@ namespace detail {
   };
   own(expert.embed_tokens, llama_names.embed_tokens);
   own(expert.lm_head, llama_names.lm_head);
-  if (expert.has_norms()) sum += static_cast<std::uint64_t>(4 * (2 * config.layers + 1) * config.d);
-  return sum;
+  return sum + static_cast<std::uint64_t>(4 * norms * config.d);
 }
 
 /// Adds experts to a base's weights.
@@ -7934,7 +7942,7 @@ class StepScratch {
     sites_.reserve(most);
     base_rows_.reserve(most);
     for (index_t k = 0; k < deltas.experts; ++k) {
-      block_.delta.inputs.push_back(b.input(rows, delta_inputs(c, deltas), memory));
+      block_.delta.inputs.push_back(b.input(k == 0 ? rows : few_rows, delta_inputs(c, deltas), memory));
     }
     block_.delta.products.reserve(static_cast<std::size_t>(deltas.experts) * DeltaShape::most_products);
     block_.delta.row_experts.reserve(own_norms_ ? most : 0);
@@ -7945,7 +7953,8 @@ class StepScratch {
     const index_t heads = c.h + 2 * c.g + c.h, plus = deltas.rank + (deltas.before_swiglu ? 2 * c.f : 0);
     const index_t routed = (c.is_routed() ? c.d + (c.layers + 1) * c.experts : 0) + (c.routes_linears() ? c.f : 0);
     return B::Input::bytes(rows, std::max({c.d, c.f, c.h * c.e})) +
-           static_cast<std::uint64_t>(deltas.experts) * B::Input::bytes(rows, delta_inputs(c, deltas)) +
+           (deltas.experts == 0 ? 0
+                                : B::Input::bytes(rows + (deltas.experts - 1) * few_rows, delta_inputs(c, deltas))) +
            4 * static_cast<std::uint64_t>(rows * (c.d + heads * c.e + c.e + c.f + plus + routed));
   }
 
@@ -7976,7 +7985,7 @@ class StepScratch {
   template <class Route>
   void choose(std::size_t t, Route&& route) {
     for (ChosenRows& expert : routed_) expert.clear();
-    block_.delta.apart = true;
+    block_.delta.together = true;
     for (std::size_t i = 0; i < t; ++i) {
       int experts = 0;
       for (std::size_t k = 0; k < routed_.size() && route(i) != nullptr; ++k) {
@@ -7984,9 +7993,12 @@ class StepScratch {
         routed_[k].add(static_cast<std::int32_t>(i), route(i)[k]);
         ++experts;
       }
-      if (experts > 1) block_.delta.apart = false;
+      if (experts > 1) block_.delta.together = false;
     }
-    for (std::size_t k = 0; k < routed_.size(); ++k) block_.delta.experts[k] = routed_[k].chosen();
+    for (std::size_t k = 0; k < routed_.size(); ++k) {
+      block_.delta.experts[k] = routed_[k].chosen();
+      if (routed_[k].rows().size() > static_cast<std::size_t>(few_rows)) block_.delta.together = false;
+    }
     if (!own_norms_) return;
     block_.delta.row_experts.assign(t, -1);
     for (std::size_t k = 0; k < routed_.size(); ++k) {
@@ -12028,6 +12040,7 @@ class LoraConfig {
  public:
   /// Some entries for every module of a large model; every pattern is compiled, and tried on every module.
   static constexpr JsonLimits limits{.depth = 16, .values = 10'000, .bytes = 1 << 20};
+  static constexpr std::size_t most_patterns = 2048;
 
   /// Throws Error: unsupported for an adapter that is more than LoRA, malformed or not_found for what is not there.
   explicit LoraConfig(const JsonView& json) {
@@ -12082,6 +12095,9 @@ class LoraConfig {
   static void read_patterns(const JsonView& json, std::string_view key, std::vector<ForModules>& patterns) {
     const auto object = json.find(key);
     if (!object) return;
+    if (object->size() > most_patterns) {
+      object->refuse("at most " + std::to_string(most_patterns) + " patterns", Code::limit_exceeded);
+    }
     object->each_member([&](std::string_view pattern, const JsonView& value) {
       const double number =
           key == "rank_pattern" ? static_cast<double>(value.as_int(1, 65'536)) : value.as_number(-1e6, 1e6);
@@ -12241,6 +12257,9 @@ namespace detail {
 /// tensor that the decoder has no place for.
 [[nodiscard]] inline ExpertSource open_low_bit(const std::filesystem::path& folder, const Checkpoint& base,
                                                const Config& config, BaseCheck check = BaseCheck::headers) {
+  if (config.is_routed()) {
+    throw Error(Code::unsupported, config.where, "a plain model under differences", "experts behind routers");
+  }
   ExpertSource expert;
   DeltaCheckpoint delta = DeltaCheckpoint::open(folder, base, check);
   std::size_t known = 0;
@@ -12399,7 +12418,13 @@ inline constexpr index_t most_roles = 64;
   if (const auto tokenizer = json.find("tokenizer")) m.tokenizer = detail::inner_path(*tokenizer);
   if (const auto tasks = json.find("tasks")) {
     tasks->each_member([&](std::string_view name, const JsonView& t) {
-      m.tasks.emplace(name, detail::read_task(t));
+      const Task task = detail::read_task(t);
+      if (!m.merged.empty() && std::isfinite(task.abstain.greatest_disagreement)) {
+        t.at("abstain")
+            .at("greatest_disagreement")
+            .refuse("null: a merged team's roles do not answer for themselves", Code::mismatch);
+      }
+      m.tasks.emplace(name, task);
       if (const auto file = t.find("calibration")) m.calibrations.emplace(name, detail::inner_path(*file));
     });
   }
@@ -12476,8 +12501,7 @@ struct TeamFiles {
   if (!m.base.empty()) {
     files.configs.push_back(read_config(folder / m.base));
     if (files.configs.front().is_routed()) {
-      throw Error(Code::unsupported, files.configs.front().where, "a base of one expert in each feed-forward layer",
-                  "experts behind routers");
+      throw Error(Code::unsupported, files.configs.front().where, "a plain base", "experts behind routers");
     }
     files.checkpoints.push_back(Checkpoint::open(folder / m.base));
     for (const auto& role : m.roles) {
@@ -14550,7 +14574,7 @@ namespace detail {
   for (std::size_t k = 0; k < files.manifest.roles.size(); ++k) {
     plan.roles.push_back({files.manifest.roles[k].name});
     if (k >= files.experts.size()) continue;
-    plan.roles[k].weights = expert_bytes(files.experts[k], files.configs.front(), options);
+    plan.roles[k].weights = expert_bytes(files.experts[k], own_norms(files.experts), files.configs.front(), options);
     plan.weights += plan.roles[k].weights;
   }
   for (std::size_t k = 0; k < files.configs.size(); ++k) {

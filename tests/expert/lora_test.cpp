@@ -344,5 +344,6 @@ TEST_CASE("an adapter with more patterns than a model has modules is refused", "
   const AdapterFolder folder("rslora", [](Json& json) {
     for (int i = 0; i < 10'000; ++i) json["rank_pattern"]["layers." + std::to_string(i) + ".q_proj"] = 4;
   });
-  require_refused(folder.path(), test::Golden("llama31").config, Code::limit_exceeded, "at most 10000 JSON values");
+  require_refused_adapter(folder.path(), test::Golden("llama31").config, Code::limit_exceeded,
+                          "at most 10000 JSON values");
 }

@@ -50,13 +50,13 @@ std::function<void(const std::string&, std::vector<float>&)> noise(std::uint64_t
   };
 }
 
-const std::vector<std::int32_t> ids{3, 77, 141, 5, 66, 12, 190, 8, 33, 54, 120, 7, 19, 101, 2, 63, 44};
+const std::vector<std::int32_t> text_ids{3, 77, 141, 5, 66, 12, 190, 8, 33, 54, 120, 7, 19, 101, 2, 63, 44};
 
-/// Logits of ids in sequences side by side, each under its route, in one step.
+/// Logits of text_ids in sequences side by side, each under its route, in one step.
 template <Backend B>
 std::vector<std::vector<float>> logits(B& b, const Decoder<B>& decoder, const std::vector<std::vector<float>>& routes) {
   const Config& c = decoder.config();
-  const auto n = static_cast<index_t>(ids.size()), t = n * static_cast<index_t>(routes.size());
+  const auto n = static_cast<index_t>(text_ids.size()), t = n * static_cast<index_t>(routes.size());
   KvCache<B> cache(b, {.layers = c.layers, .kv_heads = c.g, .head_dim = c.e, .sequences = 8, .tokens = 32, .pages = 8});
   StepScratch<B> scratch(b, c, t, std::pmr::get_default_resource(), decoder.deltas());
   std::vector<Row> rows;
@@ -65,7 +65,7 @@ std::vector<std::vector<float>> logits(B& b, const Decoder<B>& decoder, const st
     const auto sequence = cache.open();
     cache.extend(sequence, n);
     for (index_t i = 0; i < n; ++i) {
-      rows.push_back({ids[static_cast<std::size_t>(i)], static_cast<std::int32_t>(i), sequence,
+      rows.push_back({text_ids[static_cast<std::size_t>(i)], static_cast<std::int32_t>(i), sequence,
                       route.empty() ? nullptr : route.data()});
       row_routes.push_back(rows.back().route);
     }

@@ -13,7 +13,7 @@ using namespace finteam;
 
 namespace {
 
-constexpr index_t samples = 4000, classes = 3;
+constexpr index_t draws = 4000, classes = 3;
 using Classes = std::vector<std::int32_t>;
 
 MatrixView<const double> matrix(const std::vector<double>& x, index_t width = classes) {
@@ -28,7 +28,7 @@ struct Drawn {
 Drawn draw(std::uint64_t seed, double temperature) {
   test::Random random(seed);
   Drawn drawn;
-  for (index_t s = 0; s < samples; ++s) {
+  for (index_t s = 0; s < draws; ++s) {
     std::vector<double> p(classes);
     for (double& z : p) drawn.scores.push_back(z = random.uniform(-4, 4));
     softmax(p, temperature);
@@ -123,7 +123,7 @@ TEST_CASE("correcting by the classes' frequencies mends the answers", "[mix]") {
   const std::vector<double> then{1.0 / 3, 1.0 / 3, 1.0 / 3}, now{0.7, 0.2, 0.1};
   std::vector<double> p;
   Classes truth;
-  for (index_t s = 0; s < samples; ++s) {
+  for (index_t s = 0; s < draws; ++s) {
     const double u = random.uniform(0, 1);
     truth.push_back(u < 0.7 ? 0 : u < 0.9 ? 1 : 2);
     double x = 1.5 * truth.back() - 6;
@@ -133,7 +133,7 @@ TEST_CASE("correcting by the classes' frequencies mends the answers", "[mix]") {
   p = probabilities(p);
   const auto right = [&](const std::vector<double>& q) {
     int count = 0;
-    for (index_t s = 0; s < samples; ++s) {
+    for (index_t s = 0; s < draws; ++s) {
       count += likeliest(matrix(q).row(s).span()) == truth[static_cast<std::size_t>(s)] ? 1 : 0;
     }
     return count;
@@ -141,7 +141,7 @@ TEST_CASE("correcting by the classes' frequencies mends the answers", "[mix]") {
   const double before = expected_calibration_error(matrix(p), truth);
   const int right_before = right(p);
   for (std::size_t s = 0; s < p.size(); s += classes) correct_prior(std::span(p).subspan(s, classes), then, now);
-  CHECK(right(p) > right_before + samples / 50);
+  CHECK(right(p) > right_before + draws / 50);
   CHECK(expected_calibration_error(matrix(p), truth) < before);
 }
 

@@ -388,3 +388,10 @@ TEST_CASE("a session's limits are checked when it is made", "[law4]") {
   check_refused([&] { Session desk(team, {.rows = 0}); }, Code::invalid_argument, "session limits: rows");
   check_refused([&] { Session desk(team, {.text_bytes = -5}); }, Code::invalid_argument, "session limits: text_bytes");
 }
+
+TEST_CASE("a merged team's task cannot abstain by a disagreement that its roles never have", "[team][refused]") {
+  const JsonFile json(R"({"finteam": 1, "merged": "m", "roles": [{"name": "a"}, {"name": "b"}],
+                          "tasks": {"t": {"labels": ["x", "y"], "abstain": {"greatest_disagreement": 0.5}}}})",
+                      "team.json");
+  check_refused([&] { (void)read_manifest(json.root()); }, Code::mismatch, "greatest_disagreement");
+}

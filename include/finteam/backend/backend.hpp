@@ -138,7 +138,7 @@ concept Backend = requires(B& b, const typename B::Matrix& w, typename B::Input&
   typename B::Space;
 
   /// A weight out of a file's tensors, which one product reads together: stacked [Σ n_i, k], or a pair of [n, k].
-  /// May keep a pointer to raw.data, which must then outlive it.
+  /// The tensors are not needed afterwards.
   { b.matrix(parts, Join::stacked, Weights::stored, memory) } -> std::same_as<typename B::Matrix>;
   /// A low-bit difference to a stacked matrix, out of a file's parts, for products only.
   { b.delta(deltas, memory) } -> std::same_as<typename B::Matrix>;

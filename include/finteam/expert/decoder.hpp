@@ -57,7 +57,7 @@ class StepScratch {
     sites_.reserve(most);
     base_rows_.reserve(most);
     for (index_t k = 0; k < deltas.experts; ++k) {
-      block_.delta.inputs.push_back(b.input(rows, delta_inputs(c, deltas), memory));
+      block_.delta.inputs.push_back(b.input(k == 0 ? rows : few_rows, delta_inputs(c, deltas), memory));
     }
     block_.delta.products.reserve(static_cast<std::size_t>(deltas.experts) * DeltaShape::most_products);
     block_.delta.row_experts.reserve(own_norms_ ? most : 0);
@@ -68,7 +68,8 @@ class StepScratch {
     const index_t heads = c.h + 2 * c.g + c.h, plus = deltas.rank + (deltas.before_swiglu ? 2 * c.f : 0);
     const index_t routed = (c.is_routed() ? c.d + (c.layers + 1) * c.experts : 0) + (c.routes_linears() ? c.f : 0);
     return B::Input::bytes(rows, std::max({c.d, c.f, c.h * c.e})) +
-           static_cast<std::uint64_t>(deltas.experts) * B::Input::bytes(rows, delta_inputs(c, deltas)) +
+           (deltas.experts == 0 ? 0
+                                : B::Input::bytes(rows + (deltas.experts - 1) * few_rows, delta_inputs(c, deltas))) +
            4 * static_cast<std::uint64_t>(rows * (c.d + heads * c.e + c.e + c.f + plus + routed));
   }
 
@@ -99,7 +100,7 @@ class StepScratch {
   template <class Route>
   void choose(std::size_t t, Route&& route) {
     for (ChosenRows& expert : routed_) expert.clear();
-    block_.delta.apart = true;
+    block_.delta.together = true;
     for (std::size_t i = 0; i < t; ++i) {
       int experts = 0;
       for (std::size_t k = 0; k < routed_.size() && route(i) != nullptr; ++k) {
@@ -107,9 +108,12 @@ class StepScratch {
         routed_[k].add(static_cast<std::int32_t>(i), route(i)[k]);
         ++experts;
       }
-      if (experts > 1) block_.delta.apart = false;
+      if (experts > 1) block_.delta.together = false;
     }
-    for (std::size_t k = 0; k < routed_.size(); ++k) block_.delta.experts[k] = routed_[k].chosen();
+    for (std::size_t k = 0; k < routed_.size(); ++k) {
+      block_.delta.experts[k] = routed_[k].chosen();
+      if (routed_[k].rows().size() > static_cast<std::size_t>(few_rows)) block_.delta.together = false;
+    }
     if (!own_norms_) return;
     block_.delta.row_experts.assign(t, -1);
     for (std::size_t k = 0; k < routed_.size(); ++k) {

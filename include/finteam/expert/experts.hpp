@@ -54,15 +54,16 @@ template <Backend B>
   LinearDelta<B> delta;
   if (!source.whole.empty()) delta.whole.push_back(backend.delta(source.whole, memory));
   if (source.pairs.empty()) return delta;
+  if (!source.whole.empty()) throw Error(Code::unsupported, "delta", "pairs or whole differences", "both");
   std::vector<RawTensor> a;
   index_t inner = 0;
   const std::array<index_t, 2> zeros_shape{1, source.pairs.front().a.shape[1]};
   const bool odd = std::any_of(source.pairs.begin(), source.pairs.end(),
                                [](const LowRankPair& pair) { return pair.inner() > pair.a.shape[0]; });
-  delta.zeros.resize(odd ? static_cast<std::size_t>(zeros_shape[1]) * sizeof(float) : 0);
+  const std::vector<std::byte> zeros(odd ? static_cast<std::size_t>(zeros_shape[1]) * sizeof(float) : 0);
   for (const LowRankPair& pair : source.pairs) {
     a.push_back(pair.a);
-    if (pair.inner() > pair.a.shape[0]) a.push_back({delta.zeros.data(), pair.a.dtype, zeros_shape});
+    if (pair.inner() > pair.a.shape[0]) a.push_back({zeros.data(), pair.a.dtype, zeros_shape});
     delta.ups.push_back(
         {backend.matrix({&pair.b, 1}, Join::stacked, adapter_weights(options), memory), inner, pair.first, pair.scale});
     inner += pair.inner();
@@ -97,10 +98,6 @@ template <Backend B>
   return places;
 }
 
-}  // namespace detail
-
-namespace detail {
-
 [[nodiscard]] inline std::size_t packed_bytes(const RawTensor& raw, Weights weights) {
   return PackedMatrix(PackedMatrix::shape_of({&raw, 1}, Join::stacked), Join::stacked, format_of(weights, {&raw, 1}),
                       nullptr)
@@ -128,8 +125,18 @@ namespace detail {
 
 }  // namespace detail
 
-/// Bytes in memory that an expert takes besides its base.
-[[nodiscard]] inline std::uint64_t expert_bytes(const ExpertSource& expert, const Config& config,
+/// Norms that one of the experts has of its own: all of them take a row of each.
+[[nodiscard]] inline index_t own_norms(std::span<const ExpertSource> experts) {
+  std::vector<bool> own;
+  for (const ExpertSource& expert : experts) {
+    own.resize(std::max(own.size(), expert.norms.size()));
+    for (std::size_t i = 0; i < expert.norms.size(); ++i) own[i] = own[i] || expert.norms[i].has_value();
+  }
+  return std::count(own.begin(), own.end(), true);
+}
+
+/// Bytes in memory that an expert takes besides its base; norms: own_norms of all experts.
+[[nodiscard]] inline std::uint64_t expert_bytes(const ExpertSource& expert, index_t norms, const Config& config,
                                                 const OpenOptions& options) {
   std::uint64_t sum = detail::delta_bytes(expert, options);
   const auto own = [&](const std::optional<RawTensor>& raw, std::string_view name) {
@@ -137,8 +144,7 @@ namespace detail {
   };
   own(expert.embed_tokens, llama_names.embed_tokens);
   own(expert.lm_head, llama_names.lm_head);
-  if (expert.has_norms()) sum += static_cast<std::uint64_t>(4 * (2 * config.layers + 1) * config.d);
-  return sum;
+  return sum + static_cast<std::uint64_t>(4 * norms * config.d);
 }
 
 /// Adds experts to a base's weights.

@@ -27,6 +27,7 @@ class LoraConfig {
  public:
   /// Some entries for every module of a large model; every pattern is compiled, and tried on every module.
   static constexpr JsonLimits limits{.depth = 16, .values = 10'000, .bytes = 1 << 20};
+  static constexpr std::size_t most_patterns = 2048;
 
   /// Throws Error: unsupported for an adapter that is more than LoRA, malformed or not_found for what is not there.
   explicit LoraConfig(const JsonView& json) {
@@ -81,6 +82,9 @@ class LoraConfig {
   static void read_patterns(const JsonView& json, std::string_view key, std::vector<ForModules>& patterns) {
     const auto object = json.find(key);
     if (!object) return;
+    if (object->size() > most_patterns) {
+      object->refuse("at most " + std::to_string(most_patterns) + " patterns", Code::limit_exceeded);
+    }
     object->each_member([&](std::string_view pattern, const JsonView& value) {
       const double number =
           key == "rank_pattern" ? static_cast<double>(value.as_int(1, 65'536)) : value.as_number(-1e6, 1e6);

@@ -32,6 +32,9 @@ namespace detail {
 /// tensor that the decoder has no place for.
 [[nodiscard]] inline ExpertSource open_low_bit(const std::filesystem::path& folder, const Checkpoint& base,
                                                const Config& config, BaseCheck check = BaseCheck::headers) {
+  if (config.is_routed()) {
+    throw Error(Code::unsupported, config.where, "a plain model under differences", "experts behind routers");
+  }
   ExpertSource expert;
   DeltaCheckpoint delta = DeltaCheckpoint::open(folder, base, check);
   std::size_t known = 0;

@@ -19,10 +19,9 @@ struct LinearDelta {
     index_t inner = 0, outer = 0;
     float scale = 1;
   };
-  std::vector<typename B::Matrix> a;  ///< none or one: [Σ r, k], of all pairs, which read the same x; each r even
+  std::vector<typename B::Matrix> a;  ///< none or one: [Σ r, k], of all pairs, which read the same x; odd r made even
   std::vector<Up> ups;
-  std::vector<std::byte> zeros{};         ///< a row that makes an odd r even
-  std::vector<typename B::Matrix> whole;  ///< none or one: [n, k]
+  std::vector<typename B::Matrix> whole;  ///< none, or one where there are no pairs: [n, k]
 };
 
 /// The rows of a step that an expert is added to, and at what weight each: what a Chosen looks at. Made once.
@@ -51,6 +50,9 @@ class ChosenRows {
   std::vector<float> weight_;
 };
 
+/// Most rows of each expert for which products of several run side by side: more keep the threads busy by themselves.
+inline constexpr index_t few_rows = 16;
+
 /// The experts of one step, and working memory for their deltas; all empty where a decoder has none.
 template <Backend B>
 struct DeltaScratch {
@@ -58,8 +60,8 @@ struct DeltaScratch {
   using Tensor = decltype(std::declval<B&>().template tensor<float, R>({}, nullptr));
   std::vector<Chosen> experts;            ///< by expert: the rows of this step that it is added to, at what weight
   std::vector<std::int32_t> row_experts;  ///< by row: whose norms it has, or -1; empty where nobody has any
-  bool apart = true;                      ///< no row has two experts
-  std::vector<typename B::Input> inputs;  ///< by expert: up to t rows of the widest k
+  bool together = true;                   ///< no row has two experts, no expert more than few_rows rows
+  std::vector<typename B::Input> inputs;  ///< of the widest k: one of up to t rows, and for the others few_rows
   std::vector<Product<B>> products;       ///< that run side by side, room for those of all experts
   Tensor<2> inner;                        ///< [t, most Σ r]
   Tensor<2> plus;                         ///< [t, 2f]: what is added before SwiGLU
@@ -77,7 +79,7 @@ void add_deltas_at_once(B& b, std::span<const LinearDelta<B>> deltas, std::size_
   };
   const auto each = [&](auto&& f) {
     for (std::size_t k = first; k < last; ++k) {
-      if (!s.experts[k].rows.empty()) f(deltas[k], s.experts[k], s.inputs[k]);
+      if (!s.experts[k].rows.empty()) f(deltas[k], s.experts[k], s.inputs[k - first]);
     }
   };
   s.products.clear();
@@ -114,7 +116,7 @@ void add_deltas_at_once(B& b, std::span<const LinearDelta<B>> deltas, std::size_
 template <Backend B, class Prepare>
 void add_deltas(B& b, std::span<const LinearDelta<B>> deltas, DeltaScratch<B>& s, Prepare&& prepare,
                 MatrixView<float, typename B::Space> y) {
-  const std::size_t together = s.apart ? deltas.size() : 1;
+  const std::size_t together = s.together ? deltas.size() : 1;
   for (std::size_t k = 0; k < deltas.size(); k += together) {
     detail::add_deltas_at_once(b, deltas, k, k + together, s, prepare, y);
   }

@@ -6,6 +6,7 @@
 #include <finteam/team/gate_settings.hpp>
 #include <finteam/team/task.hpp>
 
+#include <cmath>
 #include <map>
 #include <optional>
 #include <string>
@@ -132,7 +133,13 @@ inline constexpr index_t most_roles = 64;
   if (const auto tokenizer = json.find("tokenizer")) m.tokenizer = detail::inner_path(*tokenizer);
   if (const auto tasks = json.find("tasks")) {
     tasks->each_member([&](std::string_view name, const JsonView& t) {
-      m.tasks.emplace(name, detail::read_task(t));
+      const Task task = detail::read_task(t);
+      if (!m.merged.empty() && std::isfinite(task.abstain.greatest_disagreement)) {
+        t.at("abstain")
+            .at("greatest_disagreement")
+            .refuse("null: a merged team's roles do not answer for themselves", Code::mismatch);
+      }
+      m.tasks.emplace(name, task);
       if (const auto file = t.find("calibration")) m.calibrations.emplace(name, detail::inner_path(*file));
     });
   }

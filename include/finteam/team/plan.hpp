@@ -46,7 +46,7 @@ namespace detail {
   for (std::size_t k = 0; k < files.manifest.roles.size(); ++k) {
     plan.roles.push_back({files.manifest.roles[k].name});
     if (k >= files.experts.size()) continue;
-    plan.roles[k].weights = expert_bytes(files.experts[k], files.configs.front(), options);
+    plan.roles[k].weights = expert_bytes(files.experts[k], own_norms(files.experts), files.configs.front(), options);
     plan.weights += plan.roles[k].weights;
   }
   for (std::size_t k = 0; k < files.configs.size(); ++k) {

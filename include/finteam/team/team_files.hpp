@@ -76,8 +76,7 @@ struct TeamFiles {
   if (!m.base.empty()) {
     files.configs.push_back(read_config(folder / m.base));
     if (files.configs.front().is_routed()) {
-      throw Error(Code::unsupported, files.configs.front().where, "a base of one expert in each feed-forward layer",
-                  "experts behind routers");
+      throw Error(Code::unsupported, files.configs.front().where, "a plain base", "experts behind routers");
     }
     files.checkpoints.push_back(Checkpoint::open(folder / m.base));
     for (const auto& role : m.roles) {
