@@ -256,6 +256,10 @@ TEST_CASE("an adapter for another base, of other ranks or without its file is re
   require_refused_adapter(other_rank.path(), config, Code::mismatch, "expected [8, 64], found [9, 64]");
   const AdapterFolder twice("patterns", [](Json& json) { json["rank_pattern"]["0.self_attn.q_proj"] = 3; });
   require_refused_adapter(twice.path(), config, Code::unsupported, "rank_pattern");
+  const AdapterFolder many("rslora", [](Json& json) {
+    for (int i = 0; i < 2049; ++i) json["rank_pattern"]["layers." + std::to_string(i)] = 1;
+  });
+  require_refused_adapter(many.path(), config, Code::limit_exceeded, "at most 2048 patterns");
   const AdapterFolder no_rank("rslora", [](Json& json) { json.erase("r"); });
   require_refused_adapter(no_rank.path(), config, Code::not_found, "r");
   require_refused_adapter(test::golden_folder("lora") / "norms", narrow, Code::mismatch,

@@ -82,7 +82,7 @@ class LoraConfig {
   static void read_patterns(const JsonView& json, std::string_view key, std::vector<ForModules>& patterns) {
     const auto object = json.find(key);
     if (!object) return;
-    if (object->size() > most_patterns) {
+    if (object->json().size() > most_patterns) {
       object->refuse("at most " + std::to_string(most_patterns) + " patterns", Code::limit_exceeded);
     }
     object->each_member([&](std::string_view pattern, const JsonView& value) {
