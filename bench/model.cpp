@@ -316,8 +316,8 @@ void AttentionBench::run(index_t rows) {
   Engine& e = *engine_;
   e.sites.clear();
   for (index_t p = e.tokens - rows; p < e.tokens; ++p) e.sites.push_back(e.cache.site(0, static_cast<std::int32_t>(p)));
-  const float scale = 1.0F / std::sqrt(static_cast<float>(e.c.e));
-  e.b.attention(e.sites, e.q.view().rows(0, rows), e.cache.layer(e.next++ % e.layers), scale, e.y.view().rows(0, rows));
+  const AttentionRule rule{.scale = 1.0F / std::sqrt(static_cast<float>(e.c.e))};
+  e.b.attention(e.sites, e.q.view().rows(0, rows), e.cache.layer(e.next++ % e.layers), rule, e.y.view().rows(0, rows));
 }
 
 // --- a desk ----------------------------------------------------------------------------------------------------------

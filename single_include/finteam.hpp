@@ -1492,6 +1492,17 @@ struct RowScales {
   }
 };
 
+/// How a row's scores are made, and which positions it sees.
+struct AttentionRule {
+  float scale = 1;
+  index_t window = 0;  ///< the last so many positions, its own among them; 0: all
+
+  /// The first position that a row sees which stands at `position`.
+  [[nodiscard]] index_t first(index_t position) const noexcept {
+    return window == 0 ? 0 : std::max<index_t>(position + 1 - window, 0);
+  }
+};
+
 /// One layer of a paged cache: the pages of each head, one after the other. Zero bytes when it is made.
 template <class Space>
 struct CacheLayer {
@@ -1622,10 +1633,10 @@ concept Backend = requires(B& b, const typename B::Matrix& w, typename B::Input&
   /// Copies the keys and values of page 0 to page 1 (any two pages).
   b.cache_copy(cache, std::int32_t{0}, std::int32_t{1});
 
-  /// y[t,h,:] = Σ_p softmax_p(scale · q[t,h,:]·k[p,h',:]) v[p,h',:], p = 0 … position, h' = h / (h_count / g).
-  /// q [t, h, e], y [t, h, e], overwritten. Reads keys and values as they are stored, and rounds scale · q as the
-  /// inputs of a product with the keys' format are rounded.
-  b.attention(sites, x3, cache, 1.0F, y3);
+  /// y[t,h,:] = Σ_p softmax_p(scale · q[t,h,:]·k[p,h',:]) v[p,h',:], p = first(position) … position, by the rule,
+  /// h' = h / (h_count / g). q [t, h, e], y [t, h, e], overwritten. Reads keys and values as they are stored, and
+  /// rounds scale · q as the inputs of a product with the keys' format are rounded.
+  b.attention(sites, x3, cache, AttentionRule{}, y3);
 };
 
 }  // namespace finteam::inline FINTEAM_ABI
@@ -3392,11 +3403,11 @@ class Tile {
 namespace finteam::inline FINTEAM_ABI {
 namespace detail {
 
-/// One query: where it reads, where it writes, and how many positions it sees.
+/// One query: where it reads, where it writes, and the positions that it sees: [first, end).
 struct Query {
   const float* q = nullptr;
   float* y = nullptr;
-  index_t length = 0;
+  index_t first = 0, end = 0;
 };
 
 /// Rows queries of one sequence and one head of the cache, which share the pages that they read.
@@ -3404,19 +3415,21 @@ template <class Arch, CacheFormat F, std::size_t Rows>
 class AttentionTile {
  public:
   AttentionTile(const std::array<Query, Rows>& queries, index_t e, float scale) noexcept : e_(e), scale_(scale) {
-    greatest_.fill(-std::numeric_limits<float>::infinity());
+    greatest_.fill(std::numeric_limits<float>::lowest());  // finite: of a page that a row does not see, too
     for (std::size_t r = 0; r < Rows; ++r) {
       q_[r] = queries[r].q;
       y_[r] = queries[r].y;
-      seen_[r] = queries[r].length;
+      first_[r] = queries[r].first;
+      end_[r] = queries[r].end;
       std::fill(y_[r], y_[r] + e, 0.0F);
-      longest_ = std::max(longest_, seen_[r]);
     }
     prepare(0);
   }
 
   void run(const std::int32_t* pages, const CacheLayer<Host>& cache, index_t head) noexcept {
-    for (index_t start = 0; start < longest_; start += page_tokens) {
+    const index_t begin = *std::min_element(first_.begin(), first_.end()) / page_tokens * page_tokens;
+    const index_t end = *std::max_element(end_.begin(), end_.end());
+    for (index_t start = begin; start < end; start += page_tokens) {
       const KvPage page = cache.page(pages[start / page_tokens], head);
       scores(page);
       soften(page, start);
@@ -3485,9 +3498,11 @@ class AttentionTile {
   void soften(const KvPage& page, index_t start) noexcept {
     const V before = V::load(greatest_.data());
     for (std::size_t r = 0; r < Rows; ++r) {
-      for (index_t s = std::max<index_t>(seen_[r] - start, 0); s < page_tokens; ++s) {
-        half(s / 16, r)[s % 16] = -std::numeric_limits<float>::infinity();
-      }
+      const auto unseen = [&](index_t from, index_t to) {
+        for (index_t s = from; s < to; ++s) half(s / 16, r)[s % 16] = -std::numeric_limits<float>::infinity();
+      };
+      unseen(0, std::min(first_[r] - start, page_tokens));
+      unseen(std::max<index_t>(end_[r] - start, 0), page_tokens);
       const float most = simd::greatest(simd::max(V::load(half(0, r)), V::load(half(1, r))));
       greatest_[r] = simd::max(most, greatest_[r]);
     }
@@ -3531,8 +3546,8 @@ class AttentionTile {
 
   std::array<const float*, Rows> q_;
   std::array<float*, Rows> y_;
-  std::array<index_t, Rows> seen_;
-  index_t e_, longest_ = 0;
+  std::array<index_t, Rows> first_, end_;
+  index_t e_;
   float scale_;
   alignas(64) std::array<float, 16> greatest_, total_{}, keep_;
   alignas(64) std::array<float, 2 * Rows * 16> scores_;
@@ -3557,9 +3572,9 @@ struct QueryTiles {
 template <class Arch>
 class AttentionJob {
  public:
-  AttentionJob(std::span<const Site> sites, TensorView<const float, 3> q, const CacheLayer<Host>& cache, float scale,
-               TensorView<float, 3> y) noexcept
-      : sites_(sites), q_(q), cache_(cache), scale_(scale), y_(y), group_(q.extent(1) / cache.g()) {}
+  AttentionJob(std::span<const Site> sites, TensorView<const float, 3> q, const CacheLayer<Host>& cache,
+               const AttentionRule& rule, TensorView<float, 3> y) noexcept
+      : sites_(sites), q_(q), cache_(cache), rule_(rule), y_(y), group_(q.extent(1) / cache.g()) {}
 
   void run(const ExecutorRef& executor) const {
     // Neighbouring rows that fill a few tiles, unless threads would idle; head by head, so that one head's pages stay
@@ -3568,7 +3583,7 @@ class AttentionJob {
     const index_t size = std::max<index_t>(std::min(4 * most / group_, rows * cache_.g() / (8 * threads)), 1);
     const index_t parts = (rows + size - 1) / size, units = parts * cache_.g();
     index_t positions = 0;
-    for (const Site& site : sites_) positions += site.position + 1;
+    for (const Site& site : sites_) positions += site.position + 1 - rule_.first(site.position);
     // the arithmetic, or what reading the cache costs in its place
     const index_t work = positions * cache_.e * std::max<index_t>(group_ / 8, 4) / std::max<index_t>(parts, 1);
     for_chunks(executor, units, threads > 1 ? worthwhile_work / (work + 1) + 1 : units,
@@ -3617,9 +3632,10 @@ class AttentionJob {
     for (std::size_t r = 0; r < Rows; ++r) {
       const index_t t = (i + static_cast<index_t>(r)) / group_,
                     h = head * group_ + (i + static_cast<index_t>(r)) % group_;
-      queries[r] = {&q_(t, h, 0), &y_(t, h, 0), index_t{site(t).position} + 1};
+      const index_t position = site(t).position;
+      queries[r] = {&q_(t, h, 0), &y_(t, h, 0), rule_.first(position), position + 1};
     }
-    AttentionTile<Arch, F, Rows>(queries, cache_.e, scale_).run(site(i / group_).pages, cache_, head);
+    AttentionTile<Arch, F, Rows>(queries, cache_.e, rule_.scale).run(site(i / group_).pages, cache_, head);
   }
 
   [[nodiscard]] const Site& site(index_t t) const noexcept { return sites_[static_cast<std::size_t>(t)]; }
@@ -3627,7 +3643,7 @@ class AttentionJob {
   std::span<const Site> sites_;
   TensorView<const float, 3> q_;
   const CacheLayer<Host>& cache_;
-  float scale_;
+  AttentionRule rule_;
   TensorView<float, 3> y_;
   index_t group_;
 };
@@ -3965,9 +3981,9 @@ class BasicCpu {
   }
 
   /// y[t,h,:] = Σ_p softmax_p(scale · q[t,h,:]·k[p,h',:]) v[p,h',:]
-  void attention(std::span<const Site> sites, TensorView<const float, 3> q, CacheLayer<Host> cache, float scale,
-                 TensorView<float, 3> y) const {
-    detail::AttentionJob<Arch>(sites, q, cache, scale, y).run(executor_);
+  void attention(std::span<const Site> sites, TensorView<const float, 3> q, CacheLayer<Host> cache,
+                 const AttentionRule& rule, TensorView<float, 3> y) const {
+    detail::AttentionJob<Arch>(sites, q, cache, rule, y).run(executor_);
   }
 
  private:
@@ -4186,12 +4202,12 @@ class Reference {
   }
 
   /// y[t,h,:] = Σ_p softmax_p(scale · q[t,h,:]·k[p,h',:]) v[p,h',:]
-  void attention(std::span<const Site> sites, TensorView<const float, 3> q, CacheLayer<Host> cache, float scale,
-                 TensorView<float, 3> y) const {
+  void attention(std::span<const Site> sites, TensorView<const float, 3> q, CacheLayer<Host> cache,
+                 const AttentionRule& rule, TensorView<float, 3> y) const {
     const FpEnvironment environment;
     for (index_t t = 0; t < q.extent(0); ++t) {
       for (index_t h = 0; h < q.extent(1); ++h) {
-        attend(sites[static_cast<std::size_t>(t)], q.row(t).row(h), cache, h * cache.g() / q.extent(1), scale,
+        attend(sites[static_cast<std::size_t>(t)], q.row(t).row(h), cache, h * cache.g() / q.extent(1), rule,
                y.row(t).row(h));
       }
     }
@@ -4241,11 +4257,12 @@ class Reference {
     }
   }
 
-  static void attend(const Site& site, VectorView<const float> q, CacheLayer<Host> cache, index_t g, float scale,
-                     VectorView<float> y) {
-    std::vector<double> weights(static_cast<std::size_t>(site.position) + 1);
+  static void attend(const Site& site, VectorView<const float> q, CacheLayer<Host> cache, index_t g,
+                     const AttentionRule& rule, VectorView<float> y) {
+    const auto first = static_cast<std::size_t>(rule.first(site.position));
+    std::vector<double> weights(static_cast<std::size_t>(site.position) + 1 - first);
     std::vector<float> scaled;
-    for (const float x : q.span()) scaled.push_back(x * scale);
+    for (const float x : q.span()) scaled.push_back(x * rule.scale);
     each_group(scaled, cache.e, [&](std::span<float> group) { round_activations(key_format(cache.format), group); });
     const auto at = [&](std::size_t p) { return cache.page(site.pages[p / page_tokens], g); };
     const auto slot = [](std::size_t p) { return static_cast<index_t>(p) % page_tokens; };
@@ -4253,7 +4270,7 @@ class Reference {
       double dot = 0;
       for (index_t i = 0; i < cache.e; ++i) {
         const double element = scaled[static_cast<std::size_t>(i)];
-        dot = std::fma(element, static_cast<double>(at(p).key(slot(p), i)), dot);
+        dot = std::fma(element, static_cast<double>(at(first + p).key(slot(first + p), i)), dot);
       }
       weights[p] = dot;
     }
@@ -4263,7 +4280,7 @@ class Reference {
     for (index_t i = 0; i < y.extent(0); ++i) {
       double sum = 0;
       for (std::size_t p = 0; p < weights.size(); ++p) {
-        sum = std::fma(weights[p], static_cast<double>(at(p).value(slot(p), i)), sum);
+        sum = std::fma(weights[p], static_cast<double>(at(first + p).value(slot(first + p), i)), sum);
       }
       y(i) = static_cast<float>(sum / total);
     }
@@ -5076,7 +5093,7 @@ class JsonFile {
 }  // namespace finteam::inline FINTEAM_ABI
 
 // ---- finteam/file/config.hpp ---------------------------------------------------------------------------------------
-// config.json and generation_config.json of the Llama family (2, 3, 3.1, 3.2) and of merged checkpoints (Mixtral,
+// config.json and generation_config.json of Llama (2, 3, 3.1, 3.2), of Mistral and of merged checkpoints (Mixtral,
 // mergoo), as transformers 4 and 5 write them. Not here: other families, rope's frequencies (layer/rope.hpp), tensors.
 
 namespace finteam::inline FINTEAM_ABI {
@@ -5109,7 +5126,7 @@ inline constexpr std::array<std::string_view, 3> feed_forward_linears{"gate_proj
 /// (Mixtral) or in single linear layers (mergoo).
 struct Config {
   std::string where;       ///< what errors call it: "micro/config.json"
-  std::string model_type;  ///< "llama" or "mixtral"
+  std::string model_type;  ///< "llama", "mistral" or "mixtral"
   index_t v = 0;           ///< vocabulary
   index_t d = 0;           ///< model width
   index_t layers = 0;
@@ -5122,6 +5139,7 @@ struct Config {
   std::vector<std::string> router_layers{};    ///< linear layers with routers of their own; none: feed-forward layers
   std::vector<index_t> router_layers_index{};  ///< the blocks where they have them
   index_t max_positions = 0;
+  index_t window = 0;  ///< positions that a row of attention sees, its own the last; 0: all before it
   double rms_norm_eps = 0;
   bool tie_word_embeddings = false;  ///< the output matrix is the input embedding
   RopeConfig rope;
@@ -5248,9 +5266,13 @@ inline void read_experts(const JsonView& json, Config& c) {
   }
   c.experts = static_cast<index_t>(json.at("num_local_experts").as_int(1, 4096));
   c.experts_per_token = static_cast<index_t>(json.at("num_experts_per_tok").as_int(1, c.experts));
-  if (!json.find("num_key_value_heads")) {
-    throw Error(Code::not_found, c.where, "key \"num_key_value_heads\", whose default Mixtral has at 8", "none");
-  }
+}
+
+/// Mistral's window: null is none, and a config without the key means 4,096.
+inline void read_window(const JsonView& json, Config& c) {
+  const auto window = json.find("sliding_window");
+  if (window) c.window = static_cast<index_t>(window->as_int(1, config_max_positions));
+  if (!window && !json.json().contains("sliding_window")) c.window = 4096;
 }
 
 /// What mergoo's config says besides Llama's: routers for linear layers, by name, in some blocks. No names, or no
@@ -5285,23 +5307,27 @@ inline void read_routed_linears(const JsonView& json, Config& c) {
 }  // namespace detail
 
 /// The Config of a config.json's text. Needed: model_type, vocab_size, hidden_size, num_hidden_layers,
-/// num_attention_heads, intermediate_size, of Mixtral num_local_experts, num_experts_per_tok and num_key_value_heads,
-/// and beside router_layers router_layers_index, num_experts and num_experts_per_tok; the rest defaults as
-/// transformers' LlamaConfig and MixtralConfig do, but no eos and no bos. Error(not_found): a key is missing.
-/// Error(malformed): a value of another type, or out of its bounds. Error(unsupported): another model_type, rope type
-/// or feature. Error(mismatch): values that contradict each other.
+/// num_attention_heads, intermediate_size, of Mistral and Mixtral num_key_value_heads, of Mixtral num_local_experts and
+/// num_experts_per_tok, and beside router_layers router_layers_index, num_experts and num_experts_per_tok; the rest
+/// defaults as transformers' LlamaConfig, MistralConfig and MixtralConfig do, but no eos and no bos. Error(not_found):
+/// a key is missing. Error(malformed): a value of another type, or out of its bounds. Error(unsupported): another
+/// model_type, rope type or feature. Error(mismatch): values that contradict each other.
 [[nodiscard]] inline Config parse_config(std::string_view text, std::string where) {
   const JsonFile file(text, std::move(where), JsonLimits{.values = 100'000, .bytes = std::size_t{1} << 24});
   const JsonView json = file.root();
   Config c;
   c.where = file.where();
   c.model_type = json.at("model_type").as_string();
-  const bool mixtral = c.model_type == "mixtral";
-  if (!mixtral && c.model_type != "llama") {
-    json.at("model_type").refuse("\"llama\" or \"mixtral\"", Code::unsupported);
+  const bool mixtral = c.model_type == "mixtral", mistral = c.model_type == "mistral";
+  if (!mixtral && !mistral && c.model_type != "llama") {
+    json.at("model_type").refuse("\"llama\", \"mistral\" or \"mixtral\"", Code::unsupported);
   }
   detail::refuse_unsupported(json);
   if (mixtral) detail::read_experts(json, c);
+  if (mistral) detail::read_window(json, c);
+  if ((mixtral || mistral) && !json.find("num_key_value_heads")) {
+    throw Error(Code::not_found, c.where, "key \"num_key_value_heads\", whose default these models have at 8", "none");
+  }
 
   const auto extent = [&](std::string_view key, std::int64_t most) {
     return static_cast<index_t>(json.at(key).as_int(1, most));
@@ -5309,7 +5335,7 @@ inline void read_routed_linears(const JsonView& json, Config& c) {
   c.v = extent("vocab_size", 10'000'000);
   c.d = extent("hidden_size", 1'000'000);
   c.layers = extent("num_hidden_layers", 1'000);
-  if (!mixtral && json.find("router_layers")) detail::read_routed_linears(json, c);
+  if (c.model_type == "llama" && json.find("router_layers")) detail::read_routed_linears(json, c);
   if (c.experts * c.layers > 65'536) {
     json.at(mixtral ? "num_local_experts" : "num_experts")
         .refuse("at most 65536 experts in all layers", Code::limit_exceeded);
@@ -5328,7 +5354,7 @@ inline void read_routed_linears(const JsonView& json, Config& c) {
   if (c.e % 2 != 0) throw Error(Code::mismatch, c.where + ": head_dim", "an even width", std::to_string(c.e));
 
   c.max_positions = static_cast<index_t>(
-      json.int_or("max_position_embeddings", mixtral ? 131'072 : 2048, 1, detail::config_max_positions));
+      json.int_or("max_position_embeddings", mixtral || mistral ? 131'072 : 2048, 1, detail::config_max_positions));
   c.rms_norm_eps = json.number_or("rms_norm_eps", mixtral ? 1e-5 : 1e-6, 0, 1);
   c.tie_word_embeddings = json.bool_or("tie_word_embeddings", false);
   c.rope = detail::read_rope_of_config(json, mixtral ? 1e6 : 1e4);
@@ -6935,7 +6961,8 @@ void routed_linear(B& b, const RoutedLinear<B>& w, MatrixView<const float, typen
 
 // ---- finteam/layer/attention.hpp -----------------------------------------------------------------------------------
 // Grouped-query self-attention over a paged cache, as a handful of calls on a backend.
-// Not here: masks. A row sees its own sequence up to its own position; nothing else knows which request it came from.
+// Not here: masks. A row sees its own sequence up to its own position, or the last of it; nothing else knows which
+// request it came from.
 
 namespace finteam::inline FINTEAM_ABI {
 
@@ -6947,6 +6974,7 @@ struct AttentionWeights {
   std::vector<LinearDelta<B>> qkv_deltas{}, o_deltas{};
   /// In their stead, q_proj, k_proj, v_proj and o_proj, where one of them has a router; or none.
   std::vector<RoutedLinear<B>> linears{};
+  index_t window = 0;  ///< positions that a row sees; 0: all
 };
 
 /// Working memory of one step, for up to t rows.
@@ -7006,7 +7034,8 @@ void attention(B& b, const AttentionWeights<B>& w, std::span<const Site> sites, 
   }
   b.rope(s.cosine.view().rows(0, t), s.sine.view().rows(0, t), detail::heads(qkv, 0, h + g));
   b.cache_write(sites, detail::heads(qkv, h, g), detail::heads(qkv, h + g, g), cache);
-  b.attention(sites, detail::heads(qkv, 0, h), cache, 1.0F / std::sqrt(static_cast<float>(y.extent(2))), y);
+  const AttentionRule rule{.scale = 1.0F / std::sqrt(static_cast<float>(y.extent(2))), .window = w.window};
+  b.attention(sites, detail::heads(qkv, 0, h), cache, rule, y);
   if (!w.linears.empty()) return routed_linear<B>(b, w.linears.back(), detail::flat(y), router, input, x);
   linear<B>(
       b, w.o_proj, w.o_deltas, input, delta,
@@ -7221,6 +7250,7 @@ template <Backend B, class Matrix>
     w.qkv_proj = matrix();
     w.o_proj = matrix();
   }
+  w.window = config.window;
   return w;
 }
 
@@ -12095,7 +12125,7 @@ class LoraConfig {
   static void read_patterns(const JsonView& json, std::string_view key, std::vector<ForModules>& patterns) {
     const auto object = json.find(key);
     if (!object) return;
-    if (object->size() > most_patterns) {
+    if (object->json().size() > most_patterns) {
       object->refuse("at most " + std::to_string(most_patterns) + " patterns", Code::limit_exceeded);
     }
     object->each_member([&](std::string_view pattern, const JsonView& value) {

@@ -1,4 +1,4 @@
-"""Writes tests/goldens/: tiny random Llama checkpoints, a tiny team of three, and what PyTorch computes from them.
+"""Writes tests/goldens/: tiny random checkpoints of every family, a tiny team of three, and what PyTorch computes from them.
 
     pip install -r tools/requirements.txt      (torch 2.15.0, transformers 5.23.0, tokenizers 0.23.3, …)
     python tools/make_goldens.py               (about ten seconds on one core; the tests only read what it wrote)
@@ -13,6 +13,7 @@ Everything follows from fixed seeds; a prompt that is not usable (margin too sma
 """
 import argparse
 import copy
+import importlib
 import json
 import math
 import shutil
@@ -25,8 +26,7 @@ import torch
 import transformers
 from safetensors.numpy import save_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
-from transformers.models.llama import modeling_llama
+from transformers import AutoConfig, AutoModelForCausalLM
 
 TOLERANCE = 1e-4            # what the library's tests allow on logits
 MUST_MISS = 100 * TOLERANCE
@@ -61,10 +61,16 @@ class Case:
     config_style: str = "5"         # the transformers generation whose config.json this imitates
     shard_size: str | None = None
     subnormal_up_proj: bool = False  # f16: up_proj below 2^-14, down_proj makes up for it
+    family: str = "llama"           # model_type
+    more: dict | None = None        # keys of that family's config
 
     @property
     def head_width(self):
         return self.width or self.d // self.h
+
+    @property
+    def modeling(self):
+        return importlib.import_module(f"transformers.models.{self.family}.modeling_{self.family}")
 
 
 CASES = [
@@ -79,6 +85,8 @@ CASES = [
     Case("sharded", 41, v=180, d=48, f=80, h=3, g=3, shard_size="70KB", scaling={"rope_type": "linear", "factor": 4.0}),
     Case("f16", 42, v=170, d=48, f=53, h=6, g=3, dtype=torch.float16, embedding=0.006, subnormal_up_proj=True),
     Case("mqa", 43, v=201, d=48, f=54, h=3, g=1, eps=1e-2),
+    # A window that ends within a page, and that prompts and greedy texts cross.
+    Case("mistral", 51, v=190, d=48, f=80, h=6, g=2, family="mistral", more={"sliding_window": 21}),
 ]
 
 
@@ -86,11 +94,11 @@ CASES = [
 
 
 def make_config(case):
-    return LlamaConfig(
-        vocab_size=case.v, hidden_size=case.d, intermediate_size=case.f, num_hidden_layers=case.layers,
+    return AutoConfig.for_model(
+        case.family, vocab_size=case.v, hidden_size=case.d, intermediate_size=case.f, num_hidden_layers=case.layers,
         num_attention_heads=case.h, num_key_value_heads=case.g, head_dim=case.width, rms_norm_eps=case.eps,
         max_position_embeddings=512, tie_word_embeddings=case.tied, bos_token_id=case.bos, eos_token_id=case.eos,
-        rope_parameters={"rope_theta": case.theta, **(case.scaling or {"rope_type": "default"})})
+        rope_parameters={"rope_theta": case.theta, **(case.scaling or {"rope_type": "default"})}, **(case.more or {}))
 
 
 def draw_weights(model, case, random):
@@ -126,7 +134,7 @@ def rewrite_config(path, case):
 
 def write_checkpoint(case, folder):
     shutil.rmtree(folder, ignore_errors=True)
-    model = LlamaForCausalLM(make_config(case))
+    model = AutoModelForCausalLM.from_config(make_config(case))
     draw_weights(model, case, np.random.default_rng(case.seed))
     model.to(case.dtype).save_pretrained(folder, max_shard_size=case.shard_size or "1GB")
     (folder / "generation_config.json").unlink(missing_ok=True)
@@ -182,18 +190,18 @@ def draw_prompts(model, case):
     return found
 
 
-def score_spread(model, ids):
+def score_spread(model, case, ids):
     """The standard deviation of the attention scores q·k/sqrt(e) that the causal mask lets through, per layer."""
-    spreads, original = [], modeling_llama.eager_attention_forward
+    spreads, original = [], case.modeling.eager_attention_forward
 
     def measuring(module, query, key, value, mask, scaling, **rest):
-        keys = modeling_llama.repeat_kv(key, module.num_key_value_groups)
+        keys = case.modeling.repeat_kv(key, module.num_key_value_groups)
         scores = (query @ keys.transpose(2, 3) * scaling)[0]
         visible = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
         spreads.append(float(scores[:, visible].std()))
         return original(module, query, key, value, mask, scaling, **rest)
 
-    with mock.patch.object(modeling_llama, "eager_attention_forward", measuring):
+    with mock.patch.object(case.modeling, "eager_attention_forward", measuring):
         logits_of(model, ids)
     return spreads
 
@@ -253,7 +261,7 @@ def interleave_rope(model, case):
 def for_norms(change):
     def edit(model):
         for module in model.modules():
-            if isinstance(module, modeling_llama.LlamaRMSNorm):
+            if type(module).__name__.endswith("RMSNorm"):
                 change(module)
     return edit
 
@@ -313,6 +321,11 @@ def mistakes(case):
         found["lm_head_not_tied"] = lambda m: setattr(m.lm_head, "weight", torch.nn.Parameter(fresh))
     if case.dtype == torch.bfloat16:
         found["activations_in_bf16"] = lambda m: m.bfloat16()
+    if (case.more or {}).get("sliding_window"):
+        def window(size):
+            return lambda m: setattr(m.config, "sliding_window", size)
+        found["window_left_out"] = window(None)
+        found["window_one_less"], found["window_one_more"] = (window(case.more["sliding_window"] + i) for i in (-1, 1))
     if case.subnormal_up_proj:
         found["f16_subnormals_flushed"] = flush_subnormals
     return found
@@ -377,7 +390,7 @@ def make_case(case, out):
         "tolerance": TOLERANCE,
         "prompt_lengths": [len(p[0]) for p in prompts],
         "greedy_margin": min(p[2] for p in prompts),
-        "std_of_scores_per_layer": score_spread(model, prompts[-1][0]),
+        "std_of_scores_per_layer": score_spread(model, case, prompts[-1][0]),
         "std_of_logits": float(torch.cat(golden).std()),
         "float32_error": greatest_difference(double_model(folder, case), golden, prompts),
         "peculiarities": measure_mistakes(model, case, golden, prompts)}

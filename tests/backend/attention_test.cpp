@@ -53,7 +53,7 @@ struct Bench {
     const auto t = static_cast<index_t>(sites.size());
     std::vector<float> y(static_cast<std::size_t>(t * s.h * s.e), 7.0F);
     b.cache_write(sites, {k.data(), {t, s.g, s.e}}, {v.data(), {t, s.g, s.e}}, cache.layer(0));
-    b.attention(sites, {q.data(), {t, s.h, s.e}}, cache.layer(0), 0.2F, {y.data(), {t, s.h, s.e}});
+    b.attention(sites, {q.data(), {t, s.h, s.e}}, cache.layer(0), {.scale = 0.2F}, {y.data(), {t, s.h, s.e}});
     return y;
   }
   /// A new sequence, read in chunks: every row's attention.

@@ -231,8 +231,11 @@ std::vector<Output> run(B& backend, const Shape& s, Batch batch, Kept how, std::
     keep("cache_write " + std::string(name(format)), written);
 
     std::vector<float> attended(q.size(), 7.0F);
-    backend.attention(sites, heads(q, s.h, s.e), cache.layer(), 0.3F, heads(attended, s.h, s.e));
+    backend.attention(sites, heads(q, s.h, s.e), cache.layer(), {.scale = 0.3F}, heads(attended, s.h, s.e));
     keep("attention " + std::string(name(format)), attended);
+    const finteam::AttentionRule window{.scale = 0.3F, .window = 20};
+    backend.attention(sites, heads(q, s.h, s.e), cache.layer(), window, heads(attended, s.h, s.e));
+    keep("attention " + std::string(name(format)) + ", a window", attended);
   }
 
   backend.prepare_normed(matrix(x, s.d), norm.view(), 1e-5F, stacked, in);

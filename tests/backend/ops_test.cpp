@@ -137,7 +137,7 @@ TEMPLATE_TEST_CASE("attention weighs values by the softmax of scaled scores, two
   put(1, {0, 1}, {8, 16});
   const float log3 = std::log(3.0F);
   Row q = {2 * log3, 0, 0, 0}, y(4, 7.0F);  // head 0: weights 3/4 and 1/4; head 1: 1/2 and 1/2
-  backend.attention(cache.sites, op_cases::heads(q, 2, 2), cache.layer(), 0.5F, op_cases::heads(y, 2, 2));
+  backend.attention(cache.sites, op_cases::heads(q, 2, 2), cache.layer(), {.scale = 0.5F}, op_cases::heads(y, 2, 2));
   const Row expected = {5, -2, 6, 4};
   // rounded scores: 2^-9 of log 3 for a query, as much for a key's scale
   const double slack = format == CacheFormat::f32 ? 0 : 24 * 0x1p-8;
@@ -152,7 +152,7 @@ TEMPLATE_TEST_CASE("attention to a single position is its value, exactly", "[bac
   op_cases::Cache cache(format, 1, 1, 18, {0});
   cache.fill(3);
   Row q = inputs::values(18, 4), y(18);
-  backend.attention(cache.sites, op_cases::heads(q, 1, 18), cache.layer(), 0.7F, op_cases::heads(y, 1, 18));
+  backend.attention(cache.sites, op_cases::heads(q, 1, 18), cache.layer(), {.scale = 0.7F}, op_cases::heads(y, 1, 18));
   for (index_t i = 0; i < 18; ++i) {
     const float value = cache.layer().page(cache.pages[0], 0).value(0, i);
     // in 8 bits a scale becomes 255 steps: two roundings
@@ -167,7 +167,7 @@ TEMPLATE_TEST_CASE("attention survives scores that would overflow exp", "[backen
   op_cases::Cache cache(format, 1, 1, 2, {65});
   cache.fill(5);
   Row q = {3000, -2000}, y(2);
-  backend.attention(cache.sites, op_cases::heads(q, 1, 2), cache.layer(), 1.0F, op_cases::heads(y, 1, 2));
+  backend.attention(cache.sites, op_cases::heads(q, 1, 2), cache.layer(), {.scale = 1.0F}, op_cases::heads(y, 1, 2));
   for (const float value : y) REQUIRE(std::isfinite(value));
 }
 
@@ -183,7 +183,8 @@ TEMPLATE_TEST_CASE("a key, a value or a query that is not finite makes what sees
       (where == 0 ? k : where == 1 ? v : q)[2] = bad;
       const Site site{cache.pages.data(), 20};
       backend.cache_write({&site, 1}, op_cases::heads(k, 1, 4), op_cases::heads(v, 1, 4), cache.layer());
-      backend.attention(cache.sites, op_cases::heads(q, 1, 4), cache.layer(), 1.0F, op_cases::heads(y, 1, 4));
+      backend.attention(cache.sites, op_cases::heads(q, 1, 4), cache.layer(), {.scale = 1.0F},
+                        op_cases::heads(y, 1, 4));
       for (const float value : y) REQUIRE_FALSE(std::isfinite(value));
     }
   }

@@ -86,7 +86,7 @@ Ids prompt(const Config& config, std::size_t n, std::uint64_t seed) { return tes
 }  // namespace
 
 TEST_CASE("a prompt read at once, token by token, or in any chunks gives the same bits", "[law3]") {
-  const auto name = GENERATE(as<std::string>{}, "llama3", "llama31", "mqa", "f16");
+  const auto name = GENERATE(as<std::string>{}, "llama3", "llama31", "mqa", "f16", "mistral");
   const auto format = GENERATE(CacheFormat::f32, CacheFormat::bf16, CacheFormat::int8);
   CAPTURE(name, finteam::name(format));
   const test::Golden golden(name);

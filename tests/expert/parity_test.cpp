@@ -145,6 +145,7 @@ TEMPLATE_TEST_CASE("logits, hidden states and greedy texts are those of transfor
   SECTION("four shards and an index, linearly scaled rope") { hold_to_golden<TestType>("sharded"); }
   SECTION("f16 with subnormals, and an odd feed-forward width") { hold_to_golden<TestType>("f16"); }
   SECTION("one key head, large eps") { hold_to_golden<TestType>("mqa"); }
+  SECTION("Mistral: a window, which ends within a page") { hold_to_golden<TestType>("mistral"); }
 }
 
 TEST_CASE("a constant of the config that is read wrongly misses the goldens by more than 100 tolerances", "[parity]") {
@@ -154,11 +155,15 @@ TEST_CASE("a constant of the config that is read wrongly misses the goldens by m
     return miss<Reference>(golden, config);
   };
   constexpr double far = 100 * tolerance::parity;
-  const test::Golden llama2("llama2"), llama31("llama31"), llama32("llama32"), sharded("sharded"), mqa("mqa");
+  const test::Golden llama2("llama2"), llama31("llama31"), llama32("llama32"), sharded("sharded"), mqa("mqa"),
+      mistral("mistral");
   CHECK(changed(llama2, [](Config& c) { c.rope.theta = 500'000; }) > far);
   CHECK(changed(llama2, [](Config& c) { c.rms_norm_eps = 1e-6; }) > far);
   CHECK(changed(mqa, [](Config& c) { c.rms_norm_eps = 1e-3; }) > far);
   CHECK(changed(sharded, [](Config& c) { c.rope.type = RopeType::none; }) > far);
+  CHECK(changed(mistral, [](Config& c) { c.window = 0; }) > far);
+  CHECK(changed(mistral, [](Config& c) { --c.window; }) > far);
+  CHECK(changed(mistral, [](Config& c) { ++c.window; }) > far);
   CHECK(changed(llama31, [](Config& c) { c.rope.type = RopeType::none; }) > far);
   CHECK(changed(llama31, [](Config& c) { c.rope.type = RopeType::linear; }) > far);
   CHECK(changed(llama31, [](Config& c) { c.rope.original_max_positions = c.max_positions; }) > far);

@@ -65,6 +65,26 @@ TEST_CASE("Mixtral: experts behind routers, and other defaults than Llama's", "[
   CHECK(llama.rope.theta == 1e4);
 }
 
+TEST_CASE("Mistral: a window, of 4,096 positions if nothing is said, and none if it is null", "[file]") {
+  const auto mistral = [](const std::string& more) {
+    return parse_config(R"({"model_type": "mistral", "vocab_size": 32000, "hidden_size": 4096, "num_hidden_layers": 32,
+        "num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 14336)" +
+                            more + "}",
+                        "mistral/config.json");
+  };
+  const Config c = mistral(R"(, "sliding_window": 1024)");
+  CHECK(c.window == 1024);
+  CHECK(c.max_positions == 131072);
+  CHECK(c.rms_norm_eps == 1e-6);
+  CHECK(c.rope.theta == 1e4);
+  CHECK_FALSE(c.is_routed());
+  CHECK(mistral("").window == 4096);
+  CHECK(mistral(R"(, "sliding_window": null)").window == 0);
+  CHECK(parse("").window == 0);
+  CHECK_THROWS_AS(mistral(R"(, "sliding_window": 0)"), finteam::Error);
+  CHECK_THROWS_AS(mistral(R"(, "sliding_window": -1)"), finteam::Error);
+}
+
 TEST_CASE("Llama 3.2: tied, a head width of its own, llama3 scaling, several ends, as transformers 4 writes it",
           "[file]") {
   const Config c = parse_config(R"({"attention_bias":false,"attention_dropout":0.0,"bos_token_id":128000,

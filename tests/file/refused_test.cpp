@@ -208,7 +208,7 @@ REFUSES(config, "what is no object", "[]", malformed, "config.json: expected an 
 REFUSES(config, "a config without a model_type", config_without("model_type"), not_found,
         "config.json: expected key \"model_type\", found none")
 REFUSES(config, "another family", config("model_type", "\"mamba\""), unsupported,
-        "model_type: expected \"llama\" or \"mixtral\", found \"mamba\"")
+        "model_type: expected \"llama\", \"mistral\" or \"mixtral\", found \"mamba\"")
 REFUSES(config, "a config without a vocabulary", config_without("vocab_size"), not_found, "key \"vocab_size\"")
 REFUSES(config, "a config without layers", config_without("num_hidden_layers"), not_found, "key \"num_hidden_layers\"")
 REFUSES(config, "an empty vocabulary", config("vocab_size", "0"), malformed,

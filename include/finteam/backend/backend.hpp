@@ -65,6 +65,17 @@ struct RowScales {
   }
 };
 
+/// How a row's scores are made, and which positions it sees.
+struct AttentionRule {
+  float scale = 1;
+  index_t window = 0;  ///< the last so many positions, its own among them; 0: all
+
+  /// The first position that a row sees which stands at `position`.
+  [[nodiscard]] index_t first(index_t position) const noexcept {
+    return window == 0 ? 0 : std::max<index_t>(position + 1 - window, 0);
+  }
+};
+
 /// One layer of a paged cache: the pages of each head, one after the other. Zero bytes when it is made.
 template <class Space>
 struct CacheLayer {
@@ -195,10 +206,10 @@ concept Backend = requires(B& b, const typename B::Matrix& w, typename B::Input&
   /// Copies the keys and values of page 0 to page 1 (any two pages).
   b.cache_copy(cache, std::int32_t{0}, std::int32_t{1});
 
-  /// y[t,h,:] = Σ_p softmax_p(scale · q[t,h,:]·k[p,h',:]) v[p,h',:], p = 0 … position, h' = h / (h_count / g).
-  /// q [t, h, e], y [t, h, e], overwritten. Reads keys and values as they are stored, and rounds scale · q as the
-  /// inputs of a product with the keys' format are rounded.
-  b.attention(sites, x3, cache, 1.0F, y3);
+  /// y[t,h,:] = Σ_p softmax_p(scale · q[t,h,:]·k[p,h',:]) v[p,h',:], p = first(position) … position, by the rule,
+  /// h' = h / (h_count / g). q [t, h, e], y [t, h, e], overwritten. Reads keys and values as they are stored, and
+  /// rounds scale · q as the inputs of a product with the keys' format are rounded.
+  b.attention(sites, x3, cache, AttentionRule{}, y3);
 };
 
 }  // namespace finteam::inline FINTEAM_ABI

@@ -152,9 +152,9 @@ class BasicCpu {
   }
 
   /// y[t,h,:] = Σ_p softmax_p(scale · q[t,h,:]·k[p,h',:]) v[p,h',:]
-  void attention(std::span<const Site> sites, TensorView<const float, 3> q, CacheLayer<Host> cache, float scale,
-                 TensorView<float, 3> y) const {
-    detail::AttentionJob<Arch>(sites, q, cache, scale, y).run(executor_);
+  void attention(std::span<const Site> sites, TensorView<const float, 3> q, CacheLayer<Host> cache,
+                 const AttentionRule& rule, TensorView<float, 3> y) const {
+    detail::AttentionJob<Arch>(sites, q, cache, rule, y).run(executor_);
   }
 
  private:

@@ -194,12 +194,12 @@ class Reference {
   }
 
   /// y[t,h,:] = Σ_p softmax_p(scale · q[t,h,:]·k[p,h',:]) v[p,h',:]
-  void attention(std::span<const Site> sites, TensorView<const float, 3> q, CacheLayer<Host> cache, float scale,
-                 TensorView<float, 3> y) const {
+  void attention(std::span<const Site> sites, TensorView<const float, 3> q, CacheLayer<Host> cache,
+                 const AttentionRule& rule, TensorView<float, 3> y) const {
     const FpEnvironment environment;
     for (index_t t = 0; t < q.extent(0); ++t) {
       for (index_t h = 0; h < q.extent(1); ++h) {
-        attend(sites[static_cast<std::size_t>(t)], q.row(t).row(h), cache, h * cache.g() / q.extent(1), scale,
+        attend(sites[static_cast<std::size_t>(t)], q.row(t).row(h), cache, h * cache.g() / q.extent(1), rule,
                y.row(t).row(h));
       }
     }
@@ -249,11 +249,12 @@ class Reference {
     }
   }
 
-  static void attend(const Site& site, VectorView<const float> q, CacheLayer<Host> cache, index_t g, float scale,
-                     VectorView<float> y) {
-    std::vector<double> weights(static_cast<std::size_t>(site.position) + 1);
+  static void attend(const Site& site, VectorView<const float> q, CacheLayer<Host> cache, index_t g,
+                     const AttentionRule& rule, VectorView<float> y) {
+    const auto first = static_cast<std::size_t>(rule.first(site.position));
+    std::vector<double> weights(static_cast<std::size_t>(site.position) + 1 - first);
     std::vector<float> scaled;
-    for (const float x : q.span()) scaled.push_back(x * scale);
+    for (const float x : q.span()) scaled.push_back(x * rule.scale);
     each_group(scaled, cache.e, [&](std::span<float> group) { round_activations(key_format(cache.format), group); });
     const auto at = [&](std::size_t p) { return cache.page(site.pages[p / page_tokens], g); };
     const auto slot = [](std::size_t p) { return static_cast<index_t>(p) % page_tokens; };
@@ -261,7 +262,7 @@ class Reference {
       double dot = 0;
       for (index_t i = 0; i < cache.e; ++i) {
         const double element = scaled[static_cast<std::size_t>(i)];
-        dot = std::fma(element, static_cast<double>(at(p).key(slot(p), i)), dot);
+        dot = std::fma(element, static_cast<double>(at(first + p).key(slot(first + p), i)), dot);
       }
       weights[p] = dot;
     }
@@ -271,7 +272,7 @@ class Reference {
     for (index_t i = 0; i < y.extent(0); ++i) {
       double sum = 0;
       for (std::size_t p = 0; p < weights.size(); ++p) {
-        sum = std::fma(weights[p], static_cast<double>(at(p).value(slot(p), i)), sum);
+        sum = std::fma(weights[p], static_cast<double>(at(first + p).value(slot(first + p), i)), sum);
       }
       y(i) = static_cast<float>(sum / total);
     }

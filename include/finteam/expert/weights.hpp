@@ -114,6 +114,7 @@ template <Backend B, class Matrix>
     w.qkv_proj = matrix();
     w.o_proj = matrix();
   }
+  w.window = config.window;
   return w;
 }
 

@@ -1,4 +1,4 @@
-// config.json and generation_config.json of the Llama family (2, 3, 3.1, 3.2) and of merged checkpoints (Mixtral,
+// config.json and generation_config.json of Llama (2, 3, 3.1, 3.2), of Mistral and of merged checkpoints (Mixtral,
 // mergoo), as transformers 4 and 5 write them. Not here: other families, rope's frequencies (layer/rope.hpp), tensors.
 #pragma once
 
@@ -47,7 +47,7 @@ inline constexpr std::array<std::string_view, 3> feed_forward_linears{"gate_proj
 /// (Mixtral) or in single linear layers (mergoo).
 struct Config {
   std::string where;       ///< what errors call it: "micro/config.json"
-  std::string model_type;  ///< "llama" or "mixtral"
+  std::string model_type;  ///< "llama", "mistral" or "mixtral"
   index_t v = 0;           ///< vocabulary
   index_t d = 0;           ///< model width
   index_t layers = 0;
@@ -60,6 +60,7 @@ struct Config {
   std::vector<std::string> router_layers{};    ///< linear layers with routers of their own; none: feed-forward layers
   std::vector<index_t> router_layers_index{};  ///< the blocks where they have them
   index_t max_positions = 0;
+  index_t window = 0;  ///< positions that a row of attention sees, its own the last; 0: all before it
   double rms_norm_eps = 0;
   bool tie_word_embeddings = false;  ///< the output matrix is the input embedding
   RopeConfig rope;
@@ -186,9 +187,13 @@ inline void read_experts(const JsonView& json, Config& c) {
   }
   c.experts = static_cast<index_t>(json.at("num_local_experts").as_int(1, 4096));
   c.experts_per_token = static_cast<index_t>(json.at("num_experts_per_tok").as_int(1, c.experts));
-  if (!json.find("num_key_value_heads")) {
-    throw Error(Code::not_found, c.where, "key \"num_key_value_heads\", whose default Mixtral has at 8", "none");
-  }
+}
+
+/// Mistral's window: null is none, and a config without the key means 4,096.
+inline void read_window(const JsonView& json, Config& c) {
+  const auto window = json.find("sliding_window");
+  if (window) c.window = static_cast<index_t>(window->as_int(1, config_max_positions));
+  if (!window && !json.json().contains("sliding_window")) c.window = 4096;
 }
 
 /// What mergoo's config says besides Llama's: routers for linear layers, by name, in some blocks. No names, or no
@@ -223,23 +228,27 @@ inline void read_routed_linears(const JsonView& json, Config& c) {
 }  // namespace detail
 
 /// The Config of a config.json's text. Needed: model_type, vocab_size, hidden_size, num_hidden_layers,
-/// num_attention_heads, intermediate_size, of Mixtral num_local_experts, num_experts_per_tok and num_key_value_heads,
-/// and beside router_layers router_layers_index, num_experts and num_experts_per_tok; the rest defaults as
-/// transformers' LlamaConfig and MixtralConfig do, but no eos and no bos. Error(not_found): a key is missing.
-/// Error(malformed): a value of another type, or out of its bounds. Error(unsupported): another model_type, rope type
-/// or feature. Error(mismatch): values that contradict each other.
+/// num_attention_heads, intermediate_size, of Mistral and Mixtral num_key_value_heads, of Mixtral num_local_experts and
+/// num_experts_per_tok, and beside router_layers router_layers_index, num_experts and num_experts_per_tok; the rest
+/// defaults as transformers' LlamaConfig, MistralConfig and MixtralConfig do, but no eos and no bos. Error(not_found):
+/// a key is missing. Error(malformed): a value of another type, or out of its bounds. Error(unsupported): another
+/// model_type, rope type or feature. Error(mismatch): values that contradict each other.
 [[nodiscard]] inline Config parse_config(std::string_view text, std::string where) {
   const JsonFile file(text, std::move(where), JsonLimits{.values = 100'000, .bytes = std::size_t{1} << 24});
   const JsonView json = file.root();
   Config c;
   c.where = file.where();
   c.model_type = json.at("model_type").as_string();
-  const bool mixtral = c.model_type == "mixtral";
-  if (!mixtral && c.model_type != "llama") {
-    json.at("model_type").refuse("\"llama\" or \"mixtral\"", Code::unsupported);
+  const bool mixtral = c.model_type == "mixtral", mistral = c.model_type == "mistral";
+  if (!mixtral && !mistral && c.model_type != "llama") {
+    json.at("model_type").refuse("\"llama\", \"mistral\" or \"mixtral\"", Code::unsupported);
   }
   detail::refuse_unsupported(json);
   if (mixtral) detail::read_experts(json, c);
+  if (mistral) detail::read_window(json, c);
+  if ((mixtral || mistral) && !json.find("num_key_value_heads")) {
+    throw Error(Code::not_found, c.where, "key \"num_key_value_heads\", whose default these models have at 8", "none");
+  }
 
   const auto extent = [&](std::string_view key, std::int64_t most) {
     return static_cast<index_t>(json.at(key).as_int(1, most));
@@ -247,7 +256,7 @@ inline void read_routed_linears(const JsonView& json, Config& c) {
   c.v = extent("vocab_size", 10'000'000);
   c.d = extent("hidden_size", 1'000'000);
   c.layers = extent("num_hidden_layers", 1'000);
-  if (!mixtral && json.find("router_layers")) detail::read_routed_linears(json, c);
+  if (c.model_type == "llama" && json.find("router_layers")) detail::read_routed_linears(json, c);
   if (c.experts * c.layers > 65'536) {
     json.at(mixtral ? "num_local_experts" : "num_experts")
         .refuse("at most 65536 experts in all layers", Code::limit_exceeded);
@@ -266,7 +275,7 @@ inline void read_routed_linears(const JsonView& json, Config& c) {
   if (c.e % 2 != 0) throw Error(Code::mismatch, c.where + ": head_dim", "an even width", std::to_string(c.e));
 
   c.max_positions = static_cast<index_t>(
-      json.int_or("max_position_embeddings", mixtral ? 131'072 : 2048, 1, detail::config_max_positions));
+      json.int_or("max_position_embeddings", mixtral || mistral ? 131'072 : 2048, 1, detail::config_max_positions));
   c.rms_norm_eps = json.number_or("rms_norm_eps", mixtral ? 1e-5 : 1e-6, 0, 1);
   c.tie_word_embeddings = json.bool_or("tie_word_embeddings", false);
   c.rope = detail::read_rope_of_config(json, mixtral ? 1e6 : 1e4);

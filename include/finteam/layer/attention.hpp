@@ -1,5 +1,6 @@
 // Grouped-query self-attention over a paged cache, as a handful of calls on a backend.
-// Not here: masks. A row sees its own sequence up to its own position; nothing else knows which request it came from.
+// Not here: masks. A row sees its own sequence up to its own position, or the last of it; nothing else knows which
+// request it came from.
 #pragma once
 
 #include <finteam/layer/kv_cache.hpp>
@@ -18,6 +19,7 @@ struct AttentionWeights {
   std::vector<LinearDelta<B>> qkv_deltas{}, o_deltas{};
   /// In their stead, q_proj, k_proj, v_proj and o_proj, where one of them has a router; or none.
   std::vector<RoutedLinear<B>> linears{};
+  index_t window = 0;  ///< positions that a row sees; 0: all
 };
 
 /// Working memory of one step, for up to t rows.
@@ -77,7 +79,8 @@ void attention(B& b, const AttentionWeights<B>& w, std::span<const Site> sites, 
   }
   b.rope(s.cosine.view().rows(0, t), s.sine.view().rows(0, t), detail::heads(qkv, 0, h + g));
   b.cache_write(sites, detail::heads(qkv, h, g), detail::heads(qkv, h + g, g), cache);
-  b.attention(sites, detail::heads(qkv, 0, h), cache, 1.0F / std::sqrt(static_cast<float>(y.extent(2))), y);
+  const AttentionRule rule{.scale = 1.0F / std::sqrt(static_cast<float>(y.extent(2))), .window = w.window};
+  b.attention(sites, detail::heads(qkv, 0, h), cache, rule, y);
   if (!w.linears.empty()) return routed_linear<B>(b, w.linears.back(), detail::flat(y), router, input, x);
   linear<B>(
       b, w.o_proj, w.o_deltas, input, delta,

@@ -18,11 +18,11 @@
 namespace finteam::inline FINTEAM_ABI {
 namespace detail {
 
-/// One query: where it reads, where it writes, and how many positions it sees.
+/// One query: where it reads, where it writes, and the positions that it sees: [first, end).
 struct Query {
   const float* q = nullptr;
   float* y = nullptr;
-  index_t length = 0;
+  index_t first = 0, end = 0;
 };
 
 /// Rows queries of one sequence and one head of the cache, which share the pages that they read.
@@ -30,19 +30,21 @@ template <class Arch, CacheFormat F, std::size_t Rows>
 class AttentionTile {
  public:
   AttentionTile(const std::array<Query, Rows>& queries, index_t e, float scale) noexcept : e_(e), scale_(scale) {
-    greatest_.fill(-std::numeric_limits<float>::infinity());
+    greatest_.fill(std::numeric_limits<float>::lowest());  // finite: of a page that a row does not see, too
     for (std::size_t r = 0; r < Rows; ++r) {
       q_[r] = queries[r].q;
       y_[r] = queries[r].y;
-      seen_[r] = queries[r].length;
+      first_[r] = queries[r].first;
+      end_[r] = queries[r].end;
       std::fill(y_[r], y_[r] + e, 0.0F);
-      longest_ = std::max(longest_, seen_[r]);
     }
     prepare(0);
   }
 
   void run(const std::int32_t* pages, const CacheLayer<Host>& cache, index_t head) noexcept {
-    for (index_t start = 0; start < longest_; start += page_tokens) {
+    const index_t begin = *std::min_element(first_.begin(), first_.end()) / page_tokens * page_tokens;
+    const index_t end = *std::max_element(end_.begin(), end_.end());
+    for (index_t start = begin; start < end; start += page_tokens) {
       const KvPage page = cache.page(pages[start / page_tokens], head);
       scores(page);
       soften(page, start);
@@ -111,9 +113,11 @@ class AttentionTile {
   void soften(const KvPage& page, index_t start) noexcept {
     const V before = V::load(greatest_.data());
     for (std::size_t r = 0; r < Rows; ++r) {
-      for (index_t s = std::max<index_t>(seen_[r] - start, 0); s < page_tokens; ++s) {
-        half(s / 16, r)[s % 16] = -std::numeric_limits<float>::infinity();
-      }
+      const auto unseen = [&](index_t from, index_t to) {
+        for (index_t s = from; s < to; ++s) half(s / 16, r)[s % 16] = -std::numeric_limits<float>::infinity();
+      };
+      unseen(0, std::min(first_[r] - start, page_tokens));
+      unseen(std::max<index_t>(end_[r] - start, 0), page_tokens);
       const float most = simd::greatest(simd::max(V::load(half(0, r)), V::load(half(1, r))));
       greatest_[r] = simd::max(most, greatest_[r]);
     }
@@ -157,8 +161,8 @@ class AttentionTile {
 
   std::array<const float*, Rows> q_;
   std::array<float*, Rows> y_;
-  std::array<index_t, Rows> seen_;
-  index_t e_, longest_ = 0;
+  std::array<index_t, Rows> first_, end_;
+  index_t e_;
   float scale_;
   alignas(64) std::array<float, 16> greatest_, total_{}, keep_;
   alignas(64) std::array<float, 2 * Rows * 16> scores_;
@@ -183,9 +187,9 @@ struct QueryTiles {
 template <class Arch>
 class AttentionJob {
  public:
-  AttentionJob(std::span<const Site> sites, TensorView<const float, 3> q, const CacheLayer<Host>& cache, float scale,
-               TensorView<float, 3> y) noexcept
-      : sites_(sites), q_(q), cache_(cache), scale_(scale), y_(y), group_(q.extent(1) / cache.g()) {}
+  AttentionJob(std::span<const Site> sites, TensorView<const float, 3> q, const CacheLayer<Host>& cache,
+               const AttentionRule& rule, TensorView<float, 3> y) noexcept
+      : sites_(sites), q_(q), cache_(cache), rule_(rule), y_(y), group_(q.extent(1) / cache.g()) {}
 
   void run(const ExecutorRef& executor) const {
     // Neighbouring rows that fill a few tiles, unless threads would idle; head by head, so that one head's pages stay
@@ -194,7 +198,7 @@ class AttentionJob {
     const index_t size = std::max<index_t>(std::min(4 * most / group_, rows * cache_.g() / (8 * threads)), 1);
     const index_t parts = (rows + size - 1) / size, units = parts * cache_.g();
     index_t positions = 0;
-    for (const Site& site : sites_) positions += site.position + 1;
+    for (const Site& site : sites_) positions += site.position + 1 - rule_.first(site.position);
     // the arithmetic, or what reading the cache costs in its place
     const index_t work = positions * cache_.e * std::max<index_t>(group_ / 8, 4) / std::max<index_t>(parts, 1);
     for_chunks(executor, units, threads > 1 ? worthwhile_work / (work + 1) + 1 : units,
@@ -243,9 +247,10 @@ class AttentionJob {
     for (std::size_t r = 0; r < Rows; ++r) {
       const index_t t = (i + static_cast<index_t>(r)) / group_,
                     h = head * group_ + (i + static_cast<index_t>(r)) % group_;
-      queries[r] = {&q_(t, h, 0), &y_(t, h, 0), index_t{site(t).position} + 1};
+      const index_t position = site(t).position;
+      queries[r] = {&q_(t, h, 0), &y_(t, h, 0), rule_.first(position), position + 1};
     }
-    AttentionTile<Arch, F, Rows>(queries, cache_.e, scale_).run(site(i / group_).pages, cache_, head);
+    AttentionTile<Arch, F, Rows>(queries, cache_.e, rule_.scale).run(site(i / group_).pages, cache_, head);
   }
 
   [[nodiscard]] const Site& site(index_t t) const noexcept { return sites_[static_cast<std::size_t>(t)]; }
@@ -253,7 +258,7 @@ class AttentionJob {
   std::span<const Site> sites_;
   TensorView<const float, 3> q_;
   const CacheLayer<Host>& cache_;
-  float scale_;
+  AttentionRule rule_;
   TensorView<float, 3> y_;
   index_t group_;
 };
