@@ -68,10 +68,6 @@ class Case:
     def head_width(self):
         return self.width or self.d // self.h
 
-    @property
-    def modeling(self):
-        return importlib.import_module(f"transformers.models.{self.family}.modeling_{self.family}")
-
 
 CASES = [
     # An early Llama 2 config.json: no rope_theta (10000 by default), no head_dim. Embeddings as small as real ones.
@@ -190,18 +186,19 @@ def draw_prompts(model, case):
     return found
 
 
-def score_spread(model, case, ids):
+def score_spread(model, ids):
     """The standard deviation of the attention scores q·k/sqrt(e) that the causal mask lets through, per layer."""
-    spreads, original = [], case.modeling.eager_attention_forward
+    modeling = importlib.import_module(type(model).__module__)
+    spreads, original = [], modeling.eager_attention_forward
 
     def measuring(module, query, key, value, mask, scaling, **rest):
-        keys = case.modeling.repeat_kv(key, module.num_key_value_groups)
+        keys = modeling.repeat_kv(key, module.num_key_value_groups)
         scores = (query @ keys.transpose(2, 3) * scaling)[0]
         visible = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
         spreads.append(float(scores[:, visible].std()))
         return original(module, query, key, value, mask, scaling, **rest)
 
-    with mock.patch.object(case.modeling, "eager_attention_forward", measuring):
+    with mock.patch.object(modeling, "eager_attention_forward", measuring):
         logits_of(model, ids)
     return spreads
 
@@ -227,18 +224,20 @@ def set_frequencies(model, frequencies):
     model.model.rotary_emb.inv_freq = torch.from_numpy(np.asarray(frequencies)).to(model.dtype)
 
 
-def double_model(folder, case):
-    """The same function in float64, rope included: what the golden's own rounding is measured against."""
-    model = open_model(folder, torch.float64)
-    frequencies = torch.from_numpy(rope_frequencies(case.head_width, case.theta, case.scaling))
-
+def with_rope_in_double(model, frequencies):
     def forward(x, position_ids):
-        angles = position_ids[..., None].double() * frequencies
+        angles = position_ids[..., None].double() * torch.from_numpy(frequencies)
         angles = torch.cat((angles, angles), dim=-1)
         return angles.cos(), angles.sin()
 
     model.model.rotary_emb.forward = forward
     return model
+
+
+def double_model(folder, case):
+    """The same function in float64, rope included: what the golden's own rounding is measured against."""
+    model = open_model(folder, torch.float64)
+    return with_rope_in_double(model, rope_frequencies(case.head_width, case.theta, case.scaling))
 
 
 def tile_heads(model, case):
@@ -390,7 +389,7 @@ def make_case(case, out):
         "tolerance": TOLERANCE,
         "prompt_lengths": [len(p[0]) for p in prompts],
         "greedy_margin": min(p[2] for p in prompts),
-        "std_of_scores_per_layer": score_spread(model, case, prompts[-1][0]),
+        "std_of_scores_per_layer": score_spread(model, prompts[-1][0]),
         "std_of_logits": float(torch.cat(golden).std()),
         "float32_error": greatest_difference(double_model(folder, case), golden, prompts),
         "peculiarities": measure_mistakes(model, case, golden, prompts)}

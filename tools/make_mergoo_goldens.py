@@ -24,8 +24,9 @@ from mergoo.compose_layers import MoeLayer, convert_linear_to_moe
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from make_goldens import (LENGTHS, MARGIN, POSITIONS, TOLERANCE, as_f32, greatest_difference, greedy, hidden_of,
-                          logits_of, measure_mistakes, rope_frequencies, save_tensors, score_spread, versions, write_json)
+from make_goldens import (LENGTHS, MARGIN, TOLERANCE, as_f32, golden_tensors, greatest_difference, greedy, logits_of,
+                          measure_mistakes, rope_frequencies, save_tensors, score_spread, versions, with_rope_in_double,
+                          write_json)
 import make_goldens
 
 OUT, STEPS = Path(__file__).resolve().parent.parent / "tests" / "goldens", 32
@@ -248,15 +249,7 @@ def mistakes(case):
 
 def double_model(folder, case):
     model = open_merge(case, folder, torch.float64)
-    frequencies = torch.from_numpy(rope_frequencies(case.d // case.h, case.theta, None))
-
-    def forward(x, position_ids):
-        angles = position_ids[..., None].double() * frequencies
-        angles = torch.cat((angles, angles), dim=-1)
-        return angles.cos(), angles.sin()
-
-    model.model.rotary_emb.forward = forward
-    return model
+    return with_rope_in_double(model, rope_frequencies(case.d // case.h, case.theta, None))
 
 
 def make_case(case):
@@ -280,14 +273,8 @@ def make_case(case):
         raise SystemExit(f"{case.name}: scores or logits vary too little, or an expert sleeps: {facts}")
     if not facts["float32_error"] < TOLERANCE / 5:
         raise SystemExit(f"{case.name}: float32 alone is off by {facts['float32_error']:.1e}")
-    tensors = {}
-    for i, ((ids, text, _, last), logits) in enumerate(zip(prompts, golden)):
-        positions = list(range(len(ids))) if len(ids) < 20 else list(POSITIONS)
-        tensors |= {
-            f"prompt_{i}.ids": as_f32(ids), f"prompt_{i}.positions": as_f32(positions),
-            f"prompt_{i}.logits": as_f32(logits[positions]), f"prompt_{i}.hidden": as_f32(hidden_of(model, ids)[-1]),
-            f"prompt_{i}.routing": as_f32(routing_of(model, case, ids)[0]),
-            f"greedy_{i}.ids": as_f32(text), f"greedy_{i}.logits": as_f32(last)}
+    tensors = golden_tensors(model, prompts, golden) | {
+        f"prompt_{i}.routing": as_f32(routing_of(model, case, p[0])[0]) for i, p in enumerate(prompts)}
     save_tensors(tensors, folder / "golden.safetensors")
     write_json(folder / "golden.json", facts)
     weakest = min(missed, key=missed.get)

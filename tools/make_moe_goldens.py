@@ -21,11 +21,10 @@ import numpy as np
 import torch
 import transformers
 from transformers import MixtralConfig, MixtralForCausalLM
-from transformers.models.mixtral import modeling_mixtral
 
-from make_goldens import (LENGTHS, MARGIN, POSITIONS, TOLERANCE, as_f32, greatest_difference, greedy, hidden_of,
-                          logits_of, measure_mistakes, open_model, rope_frequencies, save_tensors, set_frequencies,
-                          versions, write_json)
+from make_goldens import (LENGTHS, MARGIN, TOLERANCE, as_f32, golden_tensors, greatest_difference, greedy, logits_of,
+                          measure_mistakes, open_model, rope_frequencies, save_tensors, score_spread, set_frequencies,
+                          versions, with_rope_in_double, write_json)
 import make_goldens
 
 OUT, STEPS = Path(__file__).resolve().parent.parent / "tests" / "goldens", 32
@@ -122,19 +121,6 @@ def draw_prompts(model, case):
     return found
 
 
-def score_spread(model, ids):
-    spreads, original = [], modeling_mixtral.eager_attention_forward
-
-    def measuring(module, query, key, value, mask, scaling, **rest):
-        scores = (query @ modeling_mixtral.repeat_kv(key, module.num_key_value_groups).transpose(2, 3) * scaling)[0]
-        spreads.append(float(scores[:, torch.ones(scores.shape[-2:], dtype=torch.bool).tril()].std()))
-        return original(module, query, key, value, mask, scaling, **rest)
-
-    with mock.patch.object(modeling_mixtral, "eager_attention_forward", measuring):
-        logits_of(model, ids)
-    return spreads
-
-
 def route(choose):
     """An edit: every router gives what choose(probabilities, top_k) does, (scores, indices)."""
     def edit(model):
@@ -225,15 +211,7 @@ def mistakes(case):
 
 def double_model(folder, case):
     model = open_eager(folder, torch.float64)
-    frequencies = torch.from_numpy(rope_frequencies(case.d // case.h, case.theta, None))
-
-    def forward(x, position_ids):
-        angles = position_ids[..., None].double() * frequencies
-        angles = torch.cat((angles, angles), dim=-1)
-        return angles.cos(), angles.sin()
-
-    model.model.rotary_emb.forward = forward
-    return model
+    return with_rope_in_double(model, rope_frequencies(case.d // case.h, case.theta, None))
 
 
 def make_case(case):
@@ -257,14 +235,8 @@ def make_case(case):
         raise SystemExit(f"{case.name}: scores or logits vary too little, or an expert sleeps: {facts}")
     if not facts["float32_error"] < TOLERANCE / 5:
         raise SystemExit(f"{case.name}: float32 alone is off by {facts['float32_error']:.1e}")
-    tensors = {}
-    for i, ((ids, text, _, last), logits) in enumerate(zip(prompts, golden)):
-        positions = list(range(len(ids))) if len(ids) < 20 else list(POSITIONS)
-        tensors |= {
-            f"prompt_{i}.ids": as_f32(ids), f"prompt_{i}.positions": as_f32(positions),
-            f"prompt_{i}.logits": as_f32(logits[positions]), f"prompt_{i}.hidden": as_f32(hidden_of(model, ids)[-1]),
-            f"prompt_{i}.routing": as_f32(routing_of(model, ids)[0]),
-            f"greedy_{i}.ids": as_f32(text), f"greedy_{i}.logits": as_f32(last)}
+    tensors = golden_tensors(model, prompts, golden) | {
+        f"prompt_{i}.routing": as_f32(routing_of(model, p[0])[0]) for i, p in enumerate(prompts)}
     save_tensors(tensors, folder / "golden.safetensors")
     write_json(folder / "golden.json", facts)
     weakest = min(missed, key=missed.get)

@@ -8,7 +8,10 @@
 #include <finteam/file/checkpoint.hpp>
 #include <finteam/file/json_view.hpp>
 
+#include <algorithm>
+#include <cstddef>
 #include <functional>
+#include <limits>
 #include <map>
 #include <string>
 #include <vector>
@@ -58,6 +61,18 @@ struct Merged {
   }
 
   [[nodiscard]] static std::string layer(finteam::index_t l) { return "model.layers." + std::to_string(l) + "."; }
+
+  /// Makes every router choose the first expert before the second, whose weights are no numbers.
+  void make_second_unread() {
+    for (auto& [name, t] : tensors) {
+      if (name.ends_with("gate.weight")) {  // equal rows: the lower expert
+        std::copy_n(t.values.begin(), t.values.size() / 2,
+                    t.values.begin() + static_cast<std::ptrdiff_t>(t.values.size() / 2));
+      }
+      if (name.find("experts.1.") == std::string::npos) continue;
+      for (float& x : t.values) x = std::numeric_limits<float>::quiet_NaN();
+    }
+  }
 
   /// The same in transformers 5's layout.
   void fuse() {
