@@ -19,6 +19,7 @@
 #include <filesystem>
 #include <functional>
 #include <initializer_list>
+#include <iterator>
 #include <limits>
 #include <map>
 #include <memory>
@@ -1435,6 +1436,26 @@ class KvPage {
 
 }  // namespace finteam::inline FINTEAM_ABI
 
+// ---- finteam/core/activation.hpp -----------------------------------------------------------------------------------
+// The gate of a gated feed-forward layer: which curve, and its constants. Not here: the curve in lanes (backend/cpu).
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// What a gated feed-forward layer makes of gate z and up u.
+struct Activation {
+  enum class Kind : std::uint8_t {
+    silu,          ///< z / (1 + exp(-z)) · u. Source: Shazeer 2020, eq. 6
+    gelu_tanh,     ///< z / 2 · (1 + tanh(√(2/π) · (z + 0.044715 z³))) · u. Source: Hendrycks & Gimpel 2016
+    clamped_silu,  ///< z / (1 + exp(-alpha · z)) · (u + 1), z ≤ limit, |u| ≤ limit. Source: transformers, gpt_oss
+  };
+  Kind kind = Kind::silu;
+  float alpha = 0, limit = 0;  ///< of clamped_silu
+
+  friend bool operator==(const Activation&, const Activation&) = default;
+};
+
+}  // namespace finteam::inline FINTEAM_ABI
+
 // ---- finteam/backend/backend.hpp -----------------------------------------------------------------------------------
 // The Backend concept: memory and the operations of a decoder, with their shapes. `Decoder<Backend>` is written once
 // over it. Not here: implementations (reference.hpp, cpu.hpp). A backend is a light object that is passed by reference.
@@ -1453,6 +1474,7 @@ enum class Write : std::uint8_t { overwrite, accumulate };
 struct Site {
   const std::int32_t* pages = nullptr;
   std::int32_t position = 0;
+  bool is_long = false;  ///< its sequence may outgrow pretraining's contexts (RopeType::longrope)
 };
 
 /// The rows of a step that take part in a product, and how much its results count there (law 1). The i-th row of the
@@ -1485,6 +1507,7 @@ struct RowScales {
             std::span<const std::int32_t> experts) noexcept
       : shared(scale), own(owns), expert(experts) {}
 
+  [[nodiscard]] bool empty() const noexcept { return shared.extent(0) == 0; }
   /// The scale of a row. [d]
   [[nodiscard]] const float* of(index_t row) const noexcept requires(std::is_same_v<Space, Host>) {
     const std::int32_t k = expert.empty() || own.extent(0) == 0 ? -1 : expert[static_cast<std::size_t>(row)];
@@ -1493,9 +1516,12 @@ struct RowScales {
 };
 
 /// How a row's scores are made, and which positions it sees.
+template <class Space = Host>
 struct AttentionRule {
   float scale = 1;
-  index_t window = 0;  ///< the last so many positions, its own among them; 0: all
+  index_t window = 0;                      ///< the last so many positions, its own among them; 0: all
+  float cap = 0;                           ///< a score s becomes cap · tanh(s / cap); 0: it stays
+  VectorView<const float, Space> sinks{};  ///< [h]: of each head, the score of a position without a value; or empty
 
   /// The first position that a row sees which stands at `position`.
   [[nodiscard]] index_t first(index_t position) const noexcept {
@@ -1536,11 +1562,19 @@ inline void require_rank(const RawTensor& raw, std::size_t rank, const char* wha
   throw Error(Code::mismatch, what, std::to_string(rank) + " extents", shape_string(raw.shape));
 }
 
-/// A file's vector [n] as float, in host memory.
-[[nodiscard]] inline Tensor<float, 1> float_vector(const RawTensor& raw, std::pmr::memory_resource* memory) {
-  require_rank(raw, 1, "vector");
-  Tensor<float, 1> v({raw.shape[0]}, memory);
-  for (index_t i = 0; i < raw.shape[0]; ++i) v.data()[i] = raw[i];
+/// A file's vectors [n_i] as float, one behind the other, plus a constant, in host memory.
+[[nodiscard]] inline Tensor<float, 1> float_vector(std::span<const RawTensor> parts, std::pmr::memory_resource* memory,
+                                                   float plus = 0) {
+  index_t n = 0;
+  for (const RawTensor& raw : parts) {
+    require_rank(raw, 1, "vector");
+    n += raw.shape[0];
+  }
+  Tensor<float, 1> v({n}, memory);
+  float* to = v.data();
+  for (const RawTensor& raw : parts) {
+    for (index_t i = 0; i < raw.shape[0]; ++i) *to++ = raw[i] + plus;
+  }
   return v;
 }
 
@@ -1565,7 +1599,7 @@ inline void copy_page(const CacheLayer<Host>& cache, std::int32_t from, std::int
 /// The operations that a decoder is made of. `Matrix` is a weight [n, k] in whatever layout the backend likes; `Input`
 /// holds the rows of one product in the form that the matrix's format wants them, and is made once for many products.
 template <class B>
-concept Backend = requires(B& b, const typename B::Matrix& w, typename B::Input& input, const RawTensor& raw,
+concept Backend = requires(B& b, const typename B::Matrix& w, typename B::Input& input,
                            std::span<const RawTensor> parts, std::span<const std::int32_t> tokens,
                            std::span<const Site> sites, MatrixView<const float, typename B::Space> x,
                            MatrixView<float, typename B::Space> y, const RowScales<typename B::Space>& scales,
@@ -1582,25 +1616,33 @@ concept Backend = requires(B& b, const typename B::Matrix& w, typename B::Input&
   { b.delta(deltas, memory) } -> std::same_as<typename B::Matrix>;
   { w.rows() } -> std::convertible_to<index_t>;
   { w.cols() } -> std::convertible_to<index_t>;
-  /// A vector (a norm's scale) from a file's tensor, as float.
-  { b.vector(raw, memory).view() } -> std::same_as<VectorView<float, typename B::Space>>;
+  /// A vector (a norm's scale, a bias) from a file's tensors [n_i], as float, one behind the other, plus a constant.
+  { b.vector(parts, memory, 1.0F).view() } -> std::same_as<VectorView<float, typename B::Space>>;
   /// An owning zeroed tensor in the backend's space: b.template tensor<float, 2>({t, d}, memory).
   { b.template tensor<float, 2>({index_t{1}, index_t{1}}, memory).view() } -> std::same_as<decltype(y)>;
   /// Room for the input of any product of up to t rows of up to k elements: b.input(t, k, memory).
   { b.input(index_t{1}, index_t{1}, memory) } -> std::same_as<typename B::Input>;
 
-  /// y[row(i),:] = w[tokens[i],:]. w [v, d], stacked, y [t, d], overwritten in the chosen rows. Tokens are in range:
-  /// the caller has checked.
+  /// y[row(i),:] = factor(i) · w[tokens[i],:]. w [v, d], stacked, y [t, d], overwritten in the chosen rows. Tokens are
+  /// in range: the caller has checked.
   b.embed(w, tokens, y, chosen);
 
   /// y = a constant.
   b.fill(0.0F, y);
   /// y = x, of the same extents.
   b.copy(x, y);
+  /// y[row(i),:] += factor(i) · bias. bias [n], y [t, n].
+  b.add_bias(scales.shared, y, chosen);
+  /// y = cap · tanh(y / cap), each element of the chosen rows. cap > 0.
+  b.soft_cap(30.0F, y, chosen);
 
   /// y[t,i] = x[t,i] · s[t,i] / sqrt(mean_i x[t,i]² + eps), s[t,:] the row's scale. x [t, d], y [t, d], overwritten; y
   /// may be x. Source: Zhang & Sennrich 2019, eq. 4.
   b.rms_norm(x, scales, 1e-5F, y);
+  /// y += that.
+  b.add_rms_norm(x, scales, 1e-5F, y);
+  /// That of every head by itself, in place, with one scale for all. scale [e], x [t, heads, e].
+  b.norm_heads(scales.shared, 1e-5F, y3);
 
   /// input = the chosen rows of x, as products with matrices of w's format read it. x [t, k]. Weights do not count.
   b.prepare(x, w, input, chosen);
@@ -1614,17 +1656,17 @@ concept Backend = requires(B& b, const typename B::Matrix& w, typename B::Input&
   /// Several of these at once.
   b.matmul(products);
 
-  /// y[t,i] = silu(gate[t,i]) · up[t,i], silu(z) = z / (1 + exp(-z)), gate[t,i] = Σ_j input[t,j] · gate_proj[i,j] +
-  /// plus[t,i], up[t,i] = Σ_j input[t,j] · up_proj[i,j] + plus[t,n+i]. w: gate_proj and up_proj [n, k], paired, plus
-  /// [t, 2n], or no rows for 0, y [t, n], overwritten. Source: Shazeer 2020, eq. 6.
-  b.matmul_swiglu(input, w, x, y);
+  /// y[t,i] = gated(gate[t,i], up[t,i]) by the activation, gate[t,i] = Σ_j input[t,j] · gate_proj[i,j] + plus[t,i],
+  /// up[t,i] = Σ_j input[t,j] · up_proj[i,j] + plus[t,n+i]. w: gate_proj and up_proj [n, k], paired, plus [t, 2n], or
+  /// no rows for 0, y [t, n], overwritten.
+  b.matmul_gated(input, w, Activation{}, x, y);
 
-  /// y[t,i] = silu(gate[t,i]) · up[t,i], of what separate products gave. gate, up, y [t, f], y overwritten; y may be
-  /// either. Rows may lie apart.
-  b.swiglu(x, x, y);
+  /// The same of what separate products gave. gate, up, y [t, f], y overwritten; y may be either. Rows may lie apart.
+  b.gated(x, x, Activation{}, y);
 
-  /// Rotates the pairs (x[i], x[i + e/2]) of every head by the angle whose cosine and sine are given.
-  /// cosine, sine [t, e/2], x [t, heads, e], in place. Source: Su et al. 2021, in the half-split order of transformers.
+  /// Rotates the pairs (x[i], x[i + r/2]), i < r/2, of every head by the angle whose cosine and sine are given; what
+  /// lies beyond r stays. cosine, sine [t, r/2], x [t, heads, e], in place, r ≤ e. Source: Su et al. 2021, in the
+  /// half-split order of transformers.
   b.rope(x, x, y3);
 
   /// Writes each row's keys and values at its site, as KvPage::write has them. k, v [t, g, e].
@@ -1636,8 +1678,12 @@ concept Backend = requires(B& b, const typename B::Matrix& w, typename B::Input&
   /// y[t,h,:] = Σ_p softmax_p(scale · q[t,h,:]·k[p,h',:]) v[p,h',:], p = first(position) … position, by the rule,
   /// h' = h / (h_count / g). q [t, h, e], y [t, h, e], overwritten. Reads keys and values as they are stored, and
   /// rounds scale · q as the inputs of a product with the keys' format are rounded.
-  b.attention(sites, x3, cache, AttentionRule{}, y3);
+  b.attention(sites, x3, cache, AttentionRule<typename B::Space>{}, y3);
 };
+
+/// A vector in a backend's space.
+template <Backend B>
+using Vector = decltype(std::declval<B&>().vector(std::span<const RawTensor>(), nullptr));
 
 }  // namespace finteam::inline FINTEAM_ABI
 
@@ -2125,10 +2171,51 @@ FINTEAM_INLINE inline V exp(const V& x) noexcept {
   return unless_nan(x, y);
 }
 
+/// tanh(x), at most 3 ulp off; NaN stays NaN. V is float or Lanes, with the same bits. An odd polynomial near 0, else
+/// 1 - 2 / (exp(2|x|) + 1). Source: the polynomial is that of Cephes' tanhf (Moshier 1992).
+template <class V>
+FINTEAM_INLINE inline V tanh(const V& x) noexcept {
+  const auto c = [](float value) { return constant<V>(value); };
+  const V negative = c(0.0F) - x, size = max(x, negative), square = x * x;
+  V p = fmadd(c(-5.70498872745e-3F), square, c(2.06390887954e-2F));
+  p = fmadd(p, square, c(-5.37397155531e-2F));
+  p = fmadd(p, square, c(1.33314422036e-1F));
+  p = fmadd(p, square, c(-3.33332819422e-1F));
+  const V small = fmadd(p, square * x, x);
+  const V large = c(1.0F) - c(2.0F) / (exp(size + size) + c(1.0F));
+  return where_less(size, c(0.625F), small, where_less(x, c(0.0F), c(0.0F) - large, large));
+}
+/// cap · tanh(x / cap)
+template <class V>
+FINTEAM_INLINE inline V soft_cap(float cap, const V& x) noexcept {
+  return constant<V>(cap) * tanh(x / constant<V>(cap));
+}
+
 /// z / (1 + exp(-z)). V is float or Lanes, with the same bits.
 template <class V>
 FINTEAM_INLINE inline V silu(const V& z) noexcept {
   return z / (constant<V>(1.0F) + exp(constant<V>(0.0F) - z));
+}
+/// z / 2 · (1 + tanh(√(2/π) · (z + 0.044715 z³)))
+template <class V>
+FINTEAM_INLINE inline V gelu_tanh(const V& z) noexcept {
+  const auto c = [](float value) { return constant<V>(value); };
+  const V inner = fmadd(z * z * z, c(0.044715F), z);
+  return z * c(0.5F) * (c(1.0F) + tanh(inner * c(0.797884561F)));
+}
+/// What the activation makes of a gate and an up. V is float or Lanes, with the same bits.
+template <class V>
+FINTEAM_INLINE inline V gated(const V& gate, const V& up, const Activation& activation) noexcept {
+  switch (activation.kind) {
+    case Activation::Kind::silu: break;
+    case Activation::Kind::gelu_tanh: return gelu_tanh(gate) * up;
+    case Activation::Kind::clamped_silu: {
+      const V limit = constant<V>(activation.limit), one = constant<V>(1.0F);
+      const V z = min(limit, gate), u = max(constant<V>(-activation.limit), min(limit, up));  // NaN stays NaN
+      return z / (one + exp(constant<V>(-activation.alpha) * z)) * (u + one);
+    }
+  }
+  return silu(gate) * up;
 }
 
 /// x[0] … x[15] folded by f, always by the same tree: i with i + 8, then i + 4, i + 2, i + 1.
@@ -2228,7 +2315,7 @@ FINTEAM_INLINE inline Lanes<Arch> load_bf16(const std::byte* p) noexcept {
 }  // namespace finteam::inline FINTEAM_ABI
 
 // ---- finteam/backend/cpu/elementwise.hpp ---------------------------------------------------------------------------
-// The ops that go over rows element by element: RMS norm, SwiGLU, rotary positions.
+// The ops that go over rows element by element: RMS norm, biases, gates and caps, rotary positions.
 // Vector lanes and scalar tails run the same operations, so an element's bits do not depend on where in a row it lies.
 
 namespace finteam::inline FINTEAM_ABI {
@@ -2263,13 +2350,45 @@ void rms_norm_row(const float* x, const float* s, float eps, index_t d, float* y
   for (; i < d; ++i) y[i] = x[i] * scale * s[i];
 }
 
-/// y[i] = silu(gate[i]) · up[i] for one row of f, the bits those that a product's epilogue gives.
+/// y[i] += x[i] · s[i] / sqrt(mean x² + eps) for one row of d.
 template <class Arch>
-void swiglu_row(const float* gate, const float* up, index_t f, float* y) noexcept {
+void add_rms_norm_row(const float* x, const float* s, float eps, index_t d, float* y) noexcept {
+  using V = simd::Lanes<Arch>;
+  const float scale = rms_norm_scale<Arch>(x, eps, d);
+  index_t i = 0;
+  for (; i + 16 <= d; i += 16) {
+    simd::fmadd(V::load(x + i) * V::broadcast(scale), V::load(s + i), V::load(y + i)).store(y + i);
+  }
+  for (; i < d; ++i) y[i] = simd::fmadd(x[i] * scale, s[i], y[i]);
+}
+
+/// y[i] += factor · bias[i] for one row of n.
+template <class Arch>
+void add_bias_row(const float* bias, float factor, index_t n, float* y) noexcept {
   using V = simd::Lanes<Arch>;
   index_t i = 0;
-  for (; i + 16 <= f; i += 16) (simd::silu(V::load(gate + i)) * V::load(up + i)).store(y + i);
-  for (; i < f; ++i) y[i] = simd::silu(gate[i]) * up[i];
+  for (; i + 16 <= n; i += 16) {
+    simd::fmadd(V::broadcast(factor), V::load(bias + i), V::load(y + i)).store(y + i);
+  }
+  for (; i < n; ++i) y[i] = simd::fmadd(factor, bias[i], y[i]);
+}
+
+/// y[i] = cap · tanh(y[i] / cap) for one row of n.
+template <class Arch>
+void soft_cap_row(float cap, index_t n, float* y) noexcept {
+  using V = simd::Lanes<Arch>;
+  index_t i = 0;
+  for (; i + 16 <= n; i += 16) simd::soft_cap(cap, V::load(y + i)).store(y + i);
+  for (; i < n; ++i) y[i] = simd::soft_cap(cap, y[i]);
+}
+
+/// y[i] = gated(gate[i], up[i]) for one row of f, the bits those that a product's epilogue gives.
+template <class Arch>
+void gated_row(const float* gate, const float* up, const Activation& activation, index_t f, float* y) noexcept {
+  using V = simd::Lanes<Arch>;
+  index_t i = 0;
+  for (; i + 16 <= f; i += 16) simd::gated(V::load(gate + i), V::load(up + i), activation).store(y + i);
+  for (; i < f; ++i) y[i] = simd::gated(gate[i], up[i], activation);
 }
 
 /// (a, b) = (a·c - b·s, b·c + a·s), the subtraction and the addition fused with the second product.
@@ -2280,7 +2399,7 @@ FINTEAM_INLINE inline void rotate(V& a, V& b, const V& c, const V& s) noexcept {
   b = simd::fmadd(first, s, b * c);
 }
 
-/// One head of width 2 · half, in place.
+/// The first 2 · half elements of one head, in place.
 template <class Arch>
 void rope_head(const float* cosine, const float* sine, index_t half, float* x) noexcept {
   using V = simd::Lanes<Arch>;
@@ -3408,15 +3527,20 @@ struct Query {
   const float* q = nullptr;
   float* y = nullptr;
   index_t first = 0, end = 0;
+  /// The softmax before the first page: of nothing (finite: of a page that a row does not see, too), or of a sink.
+  float greatest = std::numeric_limits<float>::lowest(), total = 0;
 };
 
 /// Rows queries of one sequence and one head of the cache, which share the pages that they read.
 template <class Arch, CacheFormat F, std::size_t Rows>
 class AttentionTile {
  public:
-  AttentionTile(const std::array<Query, Rows>& queries, index_t e, float scale) noexcept : e_(e), scale_(scale) {
-    greatest_.fill(std::numeric_limits<float>::lowest());  // finite: of a page that a row does not see, too
+  AttentionTile(const std::array<Query, Rows>& queries, index_t e, const AttentionRule<>& rule) noexcept
+      : e_(e), scale_(rule.scale), cap_(rule.cap) {
+    greatest_.fill(0);
     for (std::size_t r = 0; r < Rows; ++r) {
+      greatest_[r] = queries[r].greatest;
+      total_[r] = queries[r].total;
       q_[r] = queries[r].q;
       y_[r] = queries[r].y;
       first_[r] = queries[r].first;
@@ -3497,6 +3621,11 @@ class AttentionTile {
   /// Scores become weights; greatest scores and totals move on. One loop after another, so that rows overlap in each.
   void soften(const KvPage& page, index_t start) noexcept {
     const V before = V::load(greatest_.data());
+    if (cap_ != 0) {
+      for (std::size_t i = 0; i < scores_.size(); i += 16) {
+        simd::soft_cap(cap_, V::load(&scores_[i])).store(&scores_[i]);
+      }
+    }
     for (std::size_t r = 0; r < Rows; ++r) {
       const auto unseen = [&](index_t from, index_t to) {
         for (index_t s = from; s < to; ++s) half(s / 16, r)[s % 16] = -std::numeric_limits<float>::infinity();
@@ -3548,7 +3677,7 @@ class AttentionTile {
   std::array<float*, Rows> y_;
   std::array<index_t, Rows> first_, end_;
   index_t e_;
-  float scale_;
+  float scale_, cap_;
   alignas(64) std::array<float, 16> greatest_, total_{}, keep_;
   alignas(64) std::array<float, 2 * Rows * 16> scores_;
   PageWeights<Arch, F, Rows> weights_;
@@ -3573,7 +3702,7 @@ template <class Arch>
 class AttentionJob {
  public:
   AttentionJob(std::span<const Site> sites, TensorView<const float, 3> q, const CacheLayer<Host>& cache,
-               const AttentionRule& rule, TensorView<float, 3> y) noexcept
+               const AttentionRule<>& rule, TensorView<float, 3> y) noexcept
       : sites_(sites), q_(q), cache_(cache), rule_(rule), y_(y), group_(q.extent(1) / cache.g()) {}
 
   void run(const ExecutorRef& executor) const {
@@ -3634,8 +3763,11 @@ class AttentionJob {
                     h = head * group_ + (i + static_cast<index_t>(r)) % group_;
       const index_t position = site(t).position;
       queries[r] = {&q_(t, h, 0), &y_(t, h, 0), rule_.first(position), position + 1};
+      if (rule_.sinks.size() == 0) continue;
+      queries[r].greatest = rule_.sinks(h);
+      queries[r].total = 1;
     }
-    AttentionTile<Arch, F, Rows>(queries, cache_.e, rule_.scale).run(site(i / group_).pages, cache_, head);
+    AttentionTile<Arch, F, Rows>(queries, cache_.e, rule_).run(site(i / group_).pages, cache_, head);
   }
 
   [[nodiscard]] const Site& site(index_t t) const noexcept { return sites_[static_cast<std::size_t>(t)]; }
@@ -3643,7 +3775,7 @@ class AttentionJob {
   std::span<const Site> sites_;
   TensorView<const float, 3> q_;
   const CacheLayer<Host>& cache_;
-  AttentionRule rule_;
+  AttentionRule<> rule_;
   TensorView<float, 3> y_;
   index_t group_;
 };
@@ -3665,9 +3797,10 @@ class MatmulJob {
   template <class B>
   explicit MatmulJob(const Product<B>& p) noexcept
       : x_(*p.input), w_(*p.w), write_(p.write), chosen_(p.chosen), y_(p.y), first_(p.first) {}
-  /// Paired: y = silu(plus + gate) · (plus + up).
-  MatmulJob(const CpuInput<Arch>& x, const PackedMatrix& w, MatrixView<const float> plus, MatrixView<float> y) noexcept
-      : x_(x), w_(w), plus_(plus), y_(y) {}
+  /// Paired: y = gated(plus + gate, plus + up).
+  MatmulJob(const CpuInput<Arch>& x, const PackedMatrix& w, const Activation& activation, MatrixView<const float> plus,
+            MatrixView<float> y) noexcept
+      : x_(x), w_(w), activation_(activation), plus_(plus), y_(y) {}
 
   /// Pairs of panels: what is handed to a thread at least.
   [[nodiscard]] index_t pairs() const noexcept { return (w_.panels() + 1) / 2; }
@@ -3776,7 +3909,7 @@ class MatmulJob {
       g = g + get(&plus_(t, first), count);
       u = u + get(&plus_(t, n + first), count);
     }
-    put(simd::silu(g) * u, &y_(t, first), count);
+    put(simd::gated(g, u, activation_), &y_(t, first), count);
   }
 
   [[nodiscard]] static V get(const float* at, index_t count) noexcept {
@@ -3794,6 +3927,7 @@ class MatmulJob {
   const PackedMatrix& w_;
   Write write_ = Write::overwrite;
   Chosen chosen_{};
+  Activation activation_{};
   MatrixView<const float> plus_{};
   MatrixView<float> y_;
   index_t first_ = 0;  // of a row of x
@@ -3826,7 +3960,8 @@ inline void unpack_rows(const ExecutorRef& executor, const PackedMatrix& w, std:
     for (index_t t = first; t < last; ++t) {
       const index_t i = tokens[static_cast<std::size_t>(t)];
       float* to = &y(chosen.row(t), 0);
-      for (index_t j = 0; j < w.cols(); ++j) to[j] = w.element(i, j);
+      const float factor = chosen.factor(t);
+      for (index_t j = 0; j < w.cols(); ++j) to[j] = factor * w.element(i, j);
     }
   });
 }
@@ -3881,9 +4016,10 @@ class BasicCpu {
     return Input(rows, k, memory);
   }
 
-  /// A vector [n] as float. Throws Error(mismatch) unless raw is [n].
-  [[nodiscard]] Tensor<float, 1> vector(const RawTensor& raw, std::pmr::memory_resource* memory) const {
-    return detail::float_vector(raw, memory);
+  /// A vector [Σ n_i] as float, plus a constant. Throws Error(mismatch) unless each part is [n_i].
+  [[nodiscard]] Tensor<float, 1> vector(std::span<const RawTensor> parts, std::pmr::memory_resource* memory,
+                                        float plus = 0) const {
+    return detail::float_vector(parts, memory, plus);
   }
 
   /// An owning tensor of zeros.
@@ -3892,7 +4028,7 @@ class BasicCpu {
     return Tensor<T, Rank>(extents, memory);
   }
 
-  /// y[row(i),:] = w[tokens[i],:]
+  /// y[row(i),:] = factor(i) · w[tokens[i],:]
   void embed(const PackedMatrix& w, std::span<const std::int32_t> tokens, MatrixView<float> y,
              const Chosen& chosen = {}) const {
     detail::unpack_rows(executor_, w, tokens, y, chosen);
@@ -3901,10 +4037,36 @@ class BasicCpu {
   void fill(float value, MatrixView<float> y) const { detail::fill(value, y); }
   void copy(MatrixView<const float> x, MatrixView<float> y) const { detail::copy(x, y); }
 
+  /// y[row(i),:] += factor(i) · bias
+  void add_bias(VectorView<const float> bias, MatrixView<float> y, const Chosen& chosen = {}) const {
+    for_rows(chosen.count(y.extent(0)), 2 * y.extent(1), [&](index_t i) {
+      detail::add_bias_row<Arch>(bias.data(), chosen.factor(i), y.extent(1), &y(chosen.row(i), 0));
+    });
+  }
+  /// y = cap · tanh(y / cap)
+  void soft_cap(float cap, MatrixView<float> y, const Chosen& chosen = {}) const {
+    for_rows(chosen.count(y.extent(0)), 32 * y.extent(1),
+             [&](index_t t) { detail::soft_cap_row<Arch>(cap, y.extent(1), &y(chosen.row(t), 0)); });
+  }
+
   /// y[t,i] = x[t,i] · s[i] / sqrt(mean_i x[t,i]² + eps)
   void rms_norm(MatrixView<const float> x, const RowScales<Host>& s, float eps, MatrixView<float> y) const {
     for_rows(x.extent(0), 2 * x.extent(1),
              [&](index_t t) { detail::rms_norm_row<Arch>(&x(t, 0), s.of(t), eps, x.extent(1), &y(t, 0)); });
+  }
+
+  /// y += that
+  void add_rms_norm(MatrixView<const float> x, const RowScales<Host>& s, float eps, MatrixView<float> y) const {
+    for_rows(x.extent(0), 2 * x.extent(1),
+             [&](index_t t) { detail::add_rms_norm_row<Arch>(&x(t, 0), s.of(t), eps, x.extent(1), &y(t, 0)); });
+  }
+  /// x[t,h,:] = that of each head
+  void norm_heads(VectorView<const float> scale, float eps, TensorView<float, 3> x) const {
+    for_rows(x.extent(0), 2 * x.extent(1) * x.extent(2), [&](index_t t) {
+      for (index_t h = 0; h < x.extent(1); ++h) {
+        detail::rms_norm_row<Arch>(&x(t, h, 0), scale.data(), eps, x.extent(2), &x(t, h, 0));
+      }
+    });
   }
 
   /// input = x[row(t),:], as products with w's format read it.
@@ -3940,25 +4102,26 @@ class BasicCpu {
     detail::run_products(executor_, products, [](const Product<BasicCpu>& p) { return detail::MatmulJob<Arch>(p); });
   }
 
-  /// y[t,i] = silu(plus[t,i] + Σ_j input[t,j] · gate[i,j]) · (plus[t,n+i] + Σ_j input[t,j] · up[i,j])
-  void matmul_swiglu(const Input& input, const PackedMatrix& w, MatrixView<const float> plus,
-                     MatrixView<float> y) const {
-    const detail::MatmulJob<Arch> job(input, w, plus, y);
+  /// y[t,i] = gated(plus[t,i] + Σ_j input[t,j] · gate[i,j], plus[t,n+i] + Σ_j input[t,j] · up[i,j])
+  void matmul_gated(const Input& input, const PackedMatrix& w, const Activation& activation,
+                    MatrixView<const float> plus, MatrixView<float> y) const {
+    const detail::MatmulJob<Arch> job(input, w, activation, plus, y);
     detail::run_products(
         executor_, std::span(&job, 1), [](const auto& j) -> const auto& { return j; });
   }
 
-  /// y[t,i] = silu(gate[t,i]) · up[t,i]
-  void swiglu(MatrixView<const float> gate, MatrixView<const float> up, MatrixView<float> y) const {
+  /// y[t,i] = gated(gate[t,i], up[t,i])
+  void gated(MatrixView<const float> gate, MatrixView<const float> up, const Activation& activation,
+             MatrixView<float> y) const {
     for_rows(y.extent(0), 16 * y.extent(1),
-             [&](index_t t) { detail::swiglu_row<Arch>(&gate(t, 0), &up(t, 0), y.extent(1), &y(t, 0)); });
+             [&](index_t t) { detail::gated_row<Arch>(&gate(t, 0), &up(t, 0), activation, y.extent(1), &y(t, 0)); });
   }
 
-  /// The pair (a, b) = (x[i], x[i + e/2]) of every head becomes (a·cos - b·sin, b·cos + a·sin).
+  /// The pair (a, b) = (x[i], x[i + r/2]) of every head becomes (a·cos - b·sin, b·cos + a·sin).
   void rope(MatrixView<const float> cosine, MatrixView<const float> sine, TensorView<float, 3> x) const {
     for_rows(x.extent(0), 4 * x.extent(1) * x.extent(2), [&](index_t t) {
       for (index_t h = 0; h < x.extent(1); ++h) {
-        detail::rope_head<Arch>(&cosine(t, 0), &sine(t, 0), x.extent(2) / 2, &x(t, h, 0));
+        detail::rope_head<Arch>(&cosine(t, 0), &sine(t, 0), cosine.extent(1), &x(t, h, 0));
       }
     });
   }
@@ -3982,7 +4145,7 @@ class BasicCpu {
 
   /// y[t,h,:] = Σ_p softmax_p(scale · q[t,h,:]·k[p,h',:]) v[p,h',:]
   void attention(std::span<const Site> sites, TensorView<const float, 3> q, CacheLayer<Host> cache,
-                 const AttentionRule& rule, TensorView<float, 3> y) const {
+                 const AttentionRule<>& rule, TensorView<float, 3> y) const {
     detail::AttentionJob<Arch>(sites, q, cache, rule, y).run(executor_);
   }
 
@@ -4076,9 +4239,10 @@ class Reference {
 
   [[nodiscard]] Input input(index_t, index_t, std::pmr::memory_resource*) const { return {}; }
 
-  /// Throws Error(mismatch) unless raw is [n].
-  [[nodiscard]] Tensor<float, 1> vector(const RawTensor& raw, std::pmr::memory_resource* memory) const {
-    return detail::float_vector(raw, memory);
+  /// Throws Error(mismatch) unless each part is [n].
+  [[nodiscard]] Tensor<float, 1> vector(std::span<const RawTensor> parts, std::pmr::memory_resource* memory,
+                                        float plus = 0) const {
+    return detail::float_vector(parts, memory, plus);
   }
 
   /// An owning tensor of zeros.
@@ -4087,30 +4251,53 @@ class Reference {
     return Tensor<T, Rank>(extents, memory);
   }
 
-  /// y[row(t),:] = w[tokens[t],:]
+  /// y[row(t),:] = factor(t) · w[tokens[t],:]
   void embed(const Matrix& w, std::span<const std::int32_t> tokens, MatrixView<float> y,
              const Chosen& chosen = {}) const {
     for (std::size_t t = 0; t < tokens.size(); ++t) {
-      for (index_t i = 0; i < y.extent(1); ++i) y(chosen.row(static_cast<index_t>(t)), i) = w(tokens[t], i);
+      const auto row = static_cast<index_t>(t);
+      for (index_t i = 0; i < y.extent(1); ++i) y(chosen.row(row), i) = chosen.factor(row) * w(tokens[t], i);
     }
   }
 
   void fill(float value, MatrixView<float> y) const { detail::fill(value, y); }
   void copy(MatrixView<const float> x, MatrixView<float> y) const { detail::copy(x, y); }
 
+  /// y[row(i),:] += factor(i) · bias
+  void add_bias(VectorView<const float> bias, MatrixView<float> y, const Chosen& chosen = {}) const {
+    const FpEnvironment environment;
+    for (index_t i = 0; i < chosen.count(y.extent(0)); ++i) {
+      for (index_t j = 0; j < y.extent(1); ++j) {
+        float& to = y(chosen.row(i), j);
+        to = static_cast<float>(static_cast<double>(to) +
+                                static_cast<double>(chosen.factor(i)) * static_cast<double>(bias(j)));
+      }
+    }
+  }
+  /// y = cap · tanh(y / cap)
+  void soft_cap(float cap, MatrixView<float> y, const Chosen& chosen = {}) const {
+    const FpEnvironment environment;
+    for (index_t t = 0; t < chosen.count(y.extent(0)); ++t) {
+      for (index_t i = 0; i < y.extent(1); ++i) {
+        float& to = y(chosen.row(t), i);
+        to = static_cast<float>(capped(static_cast<double>(to), cap));
+      }
+    }
+  }
+
   /// y[t,i] = x[t,i] · s[i] / sqrt(mean_i x[t,i]² + eps)
   void rms_norm(MatrixView<const float> x, const RowScales<Host>& s, float eps, MatrixView<float> y) const {
-    const FpEnvironment environment;
+    norm(x, s, eps, Write::overwrite, y);
+  }
+  /// y += that
+  void add_rms_norm(MatrixView<const float> x, const RowScales<Host>& s, float eps, MatrixView<float> y) const {
+    norm(x, s, eps, Write::accumulate, y);
+  }
+  /// x[t,h,:] = that of each head
+  void norm_heads(VectorView<const float> scale, float eps, TensorView<float, 3> x) const {
     for (index_t t = 0; t < x.extent(0); ++t) {
-      double squares = 0;
-      for (index_t i = 0; i < x.extent(1); ++i) {
-        const double v = x(t, i);
-        squares = std::fma(v, v, squares);
-      }
-      const double scale = 1 / std::sqrt(squares / static_cast<double>(x.extent(1)) + static_cast<double>(eps));
-      for (index_t i = 0; i < x.extent(1); ++i) {
-        y(t, i) = static_cast<float>(static_cast<double>(x(t, i)) * scale * static_cast<double>(s.of(t)[i]));
-      }
+      const MatrixView<float> heads(&x(t, 0, 0), {x.extent(1), x.extent(2)}, {x.stride(1), 1});
+      rms_norm(heads, scale, eps, heads);
     }
   }
 
@@ -4145,34 +4332,35 @@ class Reference {
     for (const Product<Reference>& p : products) multiply(p);
   }
 
-  /// y[t,i] = silu(plus[t,i] + Σ_j input[t,j] · gate[i,j]) · (plus[t,n+i] + Σ_j input[t,j] · up[i,j])
-  void matmul_swiglu(const Input& input, const Matrix& w, MatrixView<const float> plus, MatrixView<float> y) const {
+  /// y[t,i] = gated(plus[t,i] + Σ_j input[t,j] · gate[i,j], plus[t,n+i] + Σ_j input[t,j] · up[i,j])
+  void matmul_gated(const Input& input, const Matrix& w, const Activation& activation, MatrixView<const float> plus,
+                    MatrixView<float> y) const {
     const FpEnvironment environment;
     const auto more = [&](index_t t, index_t i) { return plus.size() == 0 ? 0.0 : static_cast<double>(plus(t, i)); };
     for (index_t t = 0; t < input.rows(); ++t) {
       for (index_t i = 0; i < w.n; ++i) {
         const double gate = product(input, w, t, i) + more(t, i);
         const double up = product(input, w, t, w.n + i) + more(t, w.n + i);
-        y(t, i) = static_cast<float>(gate / (1 + std::exp(-gate)) * up);
+        y(t, i) = static_cast<float>(gated(gate, up, activation));
       }
     }
   }
 
-  /// y[t,i] = silu(gate[t,i]) · up[t,i]
-  void swiglu(MatrixView<const float> gate, MatrixView<const float> up, MatrixView<float> y) const {
+  /// y[t,i] = gated(gate[t,i], up[t,i])
+  void gated(MatrixView<const float> gate, MatrixView<const float> up, const Activation& activation,
+             MatrixView<float> y) const {
     const FpEnvironment environment;
     for (index_t t = 0; t < y.extent(0); ++t) {
       for (index_t i = 0; i < y.extent(1); ++i) {
-        const double z = static_cast<double>(gate(t, i));
-        y(t, i) = static_cast<float>(z / (1 + std::exp(-z)) * static_cast<double>(up(t, i)));
+        y(t, i) = static_cast<float>(gated(static_cast<double>(gate(t, i)), static_cast<double>(up(t, i)), activation));
       }
     }
   }
 
-  /// The pair (a, b) = (x[i], x[i + e/2]) of every head becomes (a·cos - b·sin, b·cos + a·sin).
+  /// The pair (a, b) = (x[i], x[i + r/2]) of every head becomes (a·cos - b·sin, b·cos + a·sin).
   void rope(MatrixView<const float> cosine, MatrixView<const float> sine, TensorView<float, 3> x) const {
     const FpEnvironment environment;
-    const index_t half = x.extent(2) / 2;
+    const index_t half = cosine.extent(1);
     for (index_t t = 0; t < x.extent(0); ++t) {
       for (index_t h = 0; h < x.extent(1); ++h) {
         for (index_t i = 0; i < half; ++i) {
@@ -4203,17 +4391,53 @@ class Reference {
 
   /// y[t,h,:] = Σ_p softmax_p(scale · q[t,h,:]·k[p,h',:]) v[p,h',:]
   void attention(std::span<const Site> sites, TensorView<const float, 3> q, CacheLayer<Host> cache,
-                 const AttentionRule& rule, TensorView<float, 3> y) const {
+                 const AttentionRule<>& rule, TensorView<float, 3> y) const {
     const FpEnvironment environment;
     for (index_t t = 0; t < q.extent(0); ++t) {
       for (index_t h = 0; h < q.extent(1); ++h) {
         attend(sites[static_cast<std::size_t>(t)], q.row(t).row(h), cache, h * cache.g() / q.extent(1), rule,
-               y.row(t).row(h));
+               rule.sinks.size() == 0 ? nullptr : &rule.sinks(h), y.row(t).row(h));
       }
     }
   }
 
  private:
+  /// y (+)= rms_norm(x)
+  static void norm(MatrixView<const float> x, const RowScales<Host>& s, float eps, Write write, MatrixView<float> y) {
+    const FpEnvironment environment;
+    for (index_t t = 0; t < x.extent(0); ++t) {
+      double squares = 0;
+      for (index_t i = 0; i < x.extent(1); ++i) {
+        const double v = x(t, i);
+        squares = std::fma(v, v, squares);
+      }
+      const double scale = 1 / std::sqrt(squares / static_cast<double>(x.extent(1)) + static_cast<double>(eps));
+      for (index_t i = 0; i < x.extent(1); ++i) {
+        const double before = write == Write::overwrite ? 0 : static_cast<double>(y(t, i));
+        y(t, i) = static_cast<float>(before + static_cast<double>(x(t, i)) * scale * static_cast<double>(s.of(t)[i]));
+      }
+    }
+  }
+  static double capped(double x, float cap) noexcept {
+    return static_cast<double>(cap) * std::tanh(x / static_cast<double>(cap));
+  }
+  /// Activation's formulas.
+  static double gated(double gate, double up, const Activation& activation) noexcept {
+    switch (activation.kind) {
+      case Activation::Kind::silu: break;
+      case Activation::Kind::gelu_tanh: {
+        constexpr double share = std::numbers::sqrt2 * std::numbers::inv_sqrtpi;
+        return gate / 2 * (1 + std::tanh(share * (gate + 0.044715 * gate * gate * gate))) * up;
+      }
+      case Activation::Kind::clamped_silu: {
+        const double limit = static_cast<double>(activation.limit), z = gate > limit ? limit : gate;
+        const double u = up > limit ? limit : up < -limit ? -limit : up;
+        return z / (1 + std::exp(static_cast<double>(-activation.alpha) * z)) * (u + 1);
+      }
+    }
+    return gate / (1 + std::exp(-gate)) * up;
+  }
+
   /// f over the groups of 32 of every row of k.
   template <class F>
   static void each_group(std::span<float> values, index_t k, F&& f) {
@@ -4258,7 +4482,7 @@ class Reference {
   }
 
   static void attend(const Site& site, VectorView<const float> q, CacheLayer<Host> cache, index_t g,
-                     const AttentionRule& rule, VectorView<float> y) {
+                     const AttentionRule<>& rule, const float* sink, VectorView<float> y) {
     const auto first = static_cast<std::size_t>(rule.first(site.position));
     std::vector<double> weights(static_cast<std::size_t>(site.position) + 1 - first);
     std::vector<float> scaled;
@@ -4272,10 +4496,11 @@ class Reference {
         const double element = scaled[static_cast<std::size_t>(i)];
         dot = std::fma(element, static_cast<double>(at(first + p).key(slot(first + p), i)), dot);
       }
-      weights[p] = dot;
+      weights[p] = rule.cap == 0 ? dot : capped(dot, rule.cap);
     }
-    const double greatest = *std::max_element(weights.begin(), weights.end());
-    double total = 0;
+    double greatest = *std::max_element(weights.begin(), weights.end());
+    if (sink != nullptr) greatest = std::max(greatest, static_cast<double>(*sink));
+    double total = sink != nullptr ? std::exp(static_cast<double>(*sink) - greatest) : 0;
     for (double& weight : weights) total += weight = std::exp(weight - greatest);
     for (index_t i = 0; i < y.extent(0); ++i) {
       double sum = 0;
@@ -5092,41 +5317,336 @@ class JsonFile {
 
 }  // namespace finteam::inline FINTEAM_ABI
 
-// ---- finteam/file/config.hpp ---------------------------------------------------------------------------------------
-// config.json and generation_config.json of Llama (2, 3, 3.1, 3.2), of Mistral and of merged checkpoints (Mixtral,
-// mergoo), as transformers 4 and 5 write them. Not here: other families, rope's frequencies (layer/rope.hpp), tensors.
+// ---- finteam/file/quantization.hpp ---------------------------------------------------------------------------------
+// What a config.json's quantization_config says of how linear layers are stored. Not here: their numbers
+// (stored_rows.hpp), and what activations meet them: these stay float, whatever the config says of them.
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// How a checkpoint stores its linear layers; those that it excepts are stored as ever.
+struct Quantization {
+  enum class Method : std::uint8_t {
+    none,
+    fp8,         ///< F8_E4M3, a scale for the tensor, for each row, or for each block
+    mxfp4,       ///< experts only: FP4 (E2M1), a power of two for every 32 inputs
+    gptq,        ///< 4 bits, a scale and a zero point for every group of inputs, which may be out of order
+    awq,         ///< the same, groups in order, eight outputs to a word in an order of its own
+    compressed,  ///< compressed-tensors: 4 bits in order (pack-quantized), or F8_E4M3 (float-quantized)
+  };
+  Method method = Method::none;
+  index_t group = 0;               ///< inputs that share a scale in 4 bits; 0: all of a row
+  std::array<index_t, 2> block{};  ///< rows and inputs that share a scale in fp8; 0: the tensor, or each row
+  bool zero_plus_one = false;      ///< gptq: stored zero points are one too small
+
+  friend bool operator==(const Quantization&, const Quantization&) = default;
+};
+
+namespace detail {
+
+/// Throws Error(unsupported) unless `key` is absent or that number.
+inline void must_be_number(const JsonView& json, std::string_view key, double only) {
+  if (const auto x = json.find(key); x && x->as_number() != only) x->refuse(Json(only).dump(), Code::unsupported);
+}
+
+/// The inputs of a group: a number, -1 for all of a row.
+[[nodiscard]] inline index_t read_group(const JsonView& size) {
+  const auto group = static_cast<index_t>(size.as_int(-1, 1 << 20));
+  if (group == 0) size.refuse("-1, or at least 1");
+  return group < 0 ? 0 : group;
+}
+
+inline void read_fp8(const JsonView& json, Quantization& q) {
+  q.method = Quantization::Method::fp8;
+  const auto block = json.find("weight_block_size");
+  if (!block) return;
+  if (block->size() != 2) block->refuse("two numbers");
+  for (std::size_t i = 0; i < 2; ++i) q.block[i] = static_cast<index_t>((*block)[i].as_int(1, 1 << 20));
+}
+
+inline void read_gptq(const JsonView& json, Quantization& q) {
+  q.method = Quantization::Method::gptq;
+  must_be_number(json, "bits", 4);
+  q.group = read_group(json.at("group_size"));
+  const std::string format = json.string_or("checkpoint_format", "gptq");
+  if (format != "gptq" && format != "gptq_v2") {
+    json.at("checkpoint_format").refuse("\"gptq\" or \"gptq_v2\"", Code::unsupported);
+  }
+  q.zero_plus_one = format == "gptq";
+}
+
+inline void read_awq(const JsonView& json, Quantization& q) {
+  q.method = Quantization::Method::awq;
+  must_be_number(json, "bits", 4);
+  q.group = read_group(json.at("group_size"));
+  if (json.string_or("version", "gemm") != "gemm") json.at("version").refuse("\"gemm\"", Code::unsupported);
+}
+
+/// One group of layers, all with the same weights; what it says of activations is passed over.
+inline void read_compressed(const JsonView& json, Quantization& q) {
+  q.method = Quantization::Method::compressed;
+  const std::string format = json.at("format").as_string();
+  if (format != "pack-quantized" && format != "float-quantized") {
+    json.at("format").refuse("\"pack-quantized\" or \"float-quantized\"", Code::unsupported);
+  }
+  const JsonView groups = json.at("config_groups");
+  if (groups.json().size() != 1) groups.refuse("one group", Code::unsupported);
+  groups.each_member([&](std::string_view, const JsonView& group) {
+    const JsonView weights = group.at("weights");
+    const bool packed = format == "pack-quantized";
+    must_be_number(weights, "num_bits", packed ? 4 : 8);
+    const std::string kind = weights.string_or("type", packed ? "int" : "float");
+    if (kind != (packed ? "int" : "float"))
+      weights.at("type").refuse(packed ? "\"int\"" : "\"float\"", Code::unsupported);
+    if (const auto size = weights.find("group_size")) q.group = read_group(*size);
+    if (const auto order = weights.find("actorder"); order && order->json() != Json(false)) {
+      if (!order->is_string() || order->as_string() != "static") order->refuse("null", Code::unsupported);
+    }
+  });
+}
+
+}  // namespace detail
+
+/// Reads a quantization_config. Throws Error(unsupported) for a method that this build does not have, by its name.
+[[nodiscard]] inline Quantization read_quantization(const JsonView& json) {
+  Quantization q;
+  const JsonView method = json.at("quant_method");
+  const std::string& name = method.as_string();
+  if (name == "fp8") {
+    detail::read_fp8(json, q);
+  } else if (name == "mxfp4") {
+    q.method = Quantization::Method::mxfp4;
+  } else if (name == "gptq") {
+    detail::read_gptq(json, q);
+  } else if (name == "awq") {
+    detail::read_awq(json, q);
+  } else if (name == "compressed-tensors") {
+    detail::read_compressed(json, q);
+  } else {
+    method.refuse("fp8, mxfp4, gptq, awq or compressed-tensors", Code::unsupported);
+  }
+  return q;
+}
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/file/rope_config.hpp ----------------------------------------------------------------------------------
+// What a config.json says of rotary position embedding, in transformers 4's words (rope_theta, rope_scaling) and 5's
+// (rope_parameters). Not here: the frequencies that follow (layer/rope.hpp).
 
 namespace finteam::inline FINTEAM_ABI {
 
 /// How the angles of rope are scaled for contexts longer than those of pretraining.
 enum class RopeType : std::uint8_t {
-  none,    ///< transformers: "default"
-  linear,  ///< every frequency / factor
-  llama3,  ///< low frequencies / factor, high ones as they are, smooth between
+  none,      ///< transformers: "default"
+  linear,    ///< every frequency / factor
+  llama3,    ///< low frequencies / factor, high ones as they are, smooth between
+  yarn,      ///< the same between two numbers of rotations, on a ramp over the frequencies' indices
+  longrope,  ///< frequency i / short_factor[i], or / long_factor[i] in a sequence that may outgrow pretraining's
 };
 
-/// Rotary position embedding: frequency i of e/2 is theta^(-2i/e), then scaled by type.
-/// Fields after theta are 0 where the type has no use for them.
+/// Rotary position embedding: frequency i of share · e/2 is theta^(-2i/(share · e)), then scaled by type.
+/// Fields after share are 0, or what changes nothing, where the type has no use for them.
 struct RopeConfig {
   RopeType type = RopeType::none;
   double theta = 10'000;
+  double share = 1;  ///< of each head, its first elements, that is rotated
   double factor = 0;
   double low_freq_factor = 0;
   double high_freq_factor = 0;
   index_t original_max_positions = 0;
+  double attention_factor = 1;  ///< of every cosine and sine
+  double beta_fast = 0, beta_slow = 0;
+  bool truncate = false;                              ///< the ramp begins and ends at whole indices
+  std::vector<double> short_factor{}, long_factor{};  ///< [share · e/2]
+
+  /// Elements of a head of width e that are rotated.
+  [[nodiscard]] index_t width(index_t e) const noexcept { return static_cast<index_t>(static_cast<double>(e) * share); }
+  /// Whether a sequence of up to so many tokens has other angles than a short one.
+  [[nodiscard]] bool is_long(index_t tokens) const noexcept {
+    return type == RopeType::longrope && tokens > original_max_positions;
+  }
 
   friend bool operator==(const RopeConfig&, const RopeConfig&) = default;
 };
+
+namespace detail {
+
+inline constexpr std::int64_t config_max_positions = std::int64_t{1} << 30;
+
+/// What a config says of positions outside of its rope.
+struct RopeContext {
+  double theta = 10'000;  ///< if nothing names it
+  index_t max_positions = 0;
+  std::optional<index_t> original_max_positions{};
+  bool phi3 = false;  ///< "su" and "yarn" are old names of longrope, and heads may rotate in part
+};
+
+[[nodiscard]] inline index_t read_original_positions(const JsonView& json, const RopeContext& context) {
+  const std::string_view key = "original_max_position_embeddings";
+  if (context.original_max_positions) return *context.original_max_positions;
+  return static_cast<index_t>(json.at(key).as_int(1, config_max_positions));
+}
+
+inline void read_llama3(const JsonView& json, RopeConfig& rope) {
+  rope.low_freq_factor = json.at("low_freq_factor").as_number(1e-6, 1e6);
+  const JsonView high = json.at("high_freq_factor");
+  rope.high_freq_factor = high.as_number(1e-6, 1e6);
+  if (rope.high_freq_factor <= rope.low_freq_factor) high.refuse("more than low_freq_factor", Code::mismatch);
+}
+
+/// The cosines' factor: as stated, or 0.1 · mscale · ln(factor) + 1. Source: Peng et al. 2023 (YaRN), eq. 22;
+/// transformers, _compute_yarn_parameters.
+inline void read_yarn(const JsonView& json, RopeConfig& rope) {
+  rope.beta_fast = json.number_or("beta_fast", 32, 1e-6, 1e6);
+  rope.beta_slow = json.number_or("beta_slow", 1, 1e-6, 1e6);
+  rope.truncate = json.bool_or("truncate", true);
+  const double mscale = json.number_or("mscale", 0, 0, 100), all = json.number_or("mscale_all_dim", 0, 0, 100);
+  const auto of = [&](double m) { return rope.factor <= 1 ? 1.0 : 0.1 * m * std::log(rope.factor) + 1; };
+  rope.attention_factor = mscale != 0 && all != 0 ? of(mscale) / of(all) : of(1);
+}
+
+/// The cosines' factor: as stated, or √(1 + ln(factor) / ln(original length)), the factor that of the lengths unless
+/// stated. Source: Ding et al. 2024 (LongRoPE); transformers, _compute_longrope_parameters.
+inline void read_longrope(const JsonView& json, const RopeContext& context, RopeConfig& rope) {
+  const auto factors = [&](std::string_view key, std::vector<double>& to) {
+    const JsonView list = json.at(key);
+    if (list.size() > 65'536) list.refuse("at most 65536 factors", Code::limit_exceeded);
+    list.each([&](const JsonView& x) { to.push_back(x.as_number(1e-6, 1e6)); });
+  };
+  factors("short_factor", rope.short_factor);
+  factors("long_factor", rope.long_factor);
+  const double original = static_cast<double>(rope.original_max_positions);
+  rope.factor = json.number_or("factor", static_cast<double>(context.max_positions) / original, 1e-6, 1e6);
+  rope.attention_factor = rope.factor <= 1 ? 1.0 : std::sqrt(1 + std::log(rope.factor) / std::log(original));
+}
+
+/// The type, by its newer or its older key; they must agree.
+[[nodiscard]] inline RopeType read_rope_type(const JsonView& json, const RopeContext& context) {
+  const auto newer = json.find("rope_type"), older = json.find("type");
+  if (newer && older && newer->as_string() != older->as_string()) {
+    older->refuse(in_quotes(newer->as_string()) + " as rope_type says", Code::mismatch);
+  }
+  const std::string type = newer ? newer->as_string() : older ? older->as_string() : "default";
+  if (type == "longrope" || (context.phi3 && (type == "su" || type == "yarn"))) return RopeType::longrope;
+  if (type == "default") return RopeType::none;
+  if (type == "linear") return RopeType::linear;
+  if (type == "llama3") return RopeType::llama3;
+  if (type == "yarn") return RopeType::yarn;
+  (newer ? *newer : *older).refuse("default, linear, llama3, yarn or longrope", Code::unsupported);
+}
+
+/// What part of each head is rotated, if the object says.
+[[nodiscard]] inline std::optional<double> read_share(const JsonView& json, const RopeContext& context) {
+  const auto share = json.find("partial_rotary_factor");
+  if (!share) return std::nullopt;
+  if (!context.phi3 && share->as_number() != 1.0) share->refuse("1 (a rotation of whole heads)", Code::unsupported);
+  return share->as_number(1e-6, 1);
+}
+
+/// {rope_type, factor, …}: transformers 4's rope_scaling or 5's rope_parameters. theta is left alone.
+[[nodiscard]] inline RopeConfig read_rope(const JsonView& json, const RopeContext& context) {
+  constexpr std::array known{"rope_type",        "type",
+                             "rope_theta",       "partial_rotary_factor",
+                             "factor",           "low_freq_factor",
+                             "high_freq_factor", "original_max_position_embeddings",
+                             "attention_factor", "beta_fast",
+                             "beta_slow",        "truncate",
+                             "mscale",           "mscale_all_dim",
+                             "short_factor",     "long_factor"};
+  json.each_member([&](std::string_view key, const JsonView& value) {
+    if (std::ranges::find(known, key) == known.end() && !value.is_null()) {
+      value.refuse("a key of rope that is known", Code::unsupported);
+    }
+  });
+  RopeConfig rope;
+  rope.type = read_rope_type(json, context);
+  rope.share = read_share(json, context).value_or(1);
+  if (rope.type == RopeType::none) return rope;
+  if (rope.type != RopeType::longrope) rope.factor = json.at("factor").as_number(1, 1e6);
+  if (rope.type == RopeType::linear) return rope;
+  rope.original_max_positions = read_original_positions(json, context);
+  if (rope.type == RopeType::llama3) read_llama3(json, rope);
+  if (rope.type == RopeType::yarn) read_yarn(json, rope);
+  if (rope.type == RopeType::longrope) read_longrope(json, context, rope);
+  if (rope.type != RopeType::llama3) {
+    rope.attention_factor = json.number_or("attention_factor", rope.attention_factor, 1e-6, 1e6);
+  }
+  return rope;
+}
+
+/// The rope of a config in either transformers' words; where both are there they must agree.
+[[nodiscard]] inline RopeConfig read_rope_of_config(const JsonView& json, const RopeContext& context) {
+  constexpr double least = 1e-3, most = 1e12;
+  const auto theta = json.find("rope_theta"), scaling = json.find("rope_scaling"),
+             parameters = json.find("rope_parameters");
+  RopeConfig rope = parameters ? read_rope(*parameters, context)
+                    : scaling  ? read_rope(*scaling, context)
+                               : RopeConfig{};
+  if (parameters && scaling && read_rope(*scaling, context) != rope) {
+    scaling->refuse("the same as rope_parameters", Code::mismatch);
+  }
+  std::optional<double> value;
+  const auto merge = [&](const std::optional<JsonView>& x) {
+    if (!x) return;
+    const double stated = x->as_number(least, most);
+    if (value && *value != stated) x->refuse("rope_theta as elsewhere, " + Json(*value).dump(), Code::mismatch);
+    value = stated;
+  };
+  merge(theta);
+  if (scaling) merge(scaling->find("rope_theta"));
+  if (parameters) merge(parameters->find("rope_theta"));
+  rope.theta = value.value_or(context.theta);
+  if (const auto stated = read_share(json, context)) {
+    const bool inside = (parameters && parameters->find("partial_rotary_factor")) ||
+                        (scaling && scaling->find("partial_rotary_factor"));
+    if (inside && *stated != rope.share) {
+      json.at("partial_rotary_factor").refuse(Json(rope.share).dump() + ", as elsewhere", Code::mismatch);
+    }
+    rope.share = *stated;
+  }
+  return rope;
+}
+
+/// Throws Error(mismatch) unless what is rotated of heads of width e is an even number of elements, for which there are
+/// as many factors as they need.
+inline void check_rope(const RopeConfig& rope, index_t e, const std::string& where) {
+  const index_t width = rope.width(e);
+  if (width < 2 || width % 2 != 0) {
+    throw Error(Code::mismatch, where + ": partial_rotary_factor", "an even number of elements of a head",
+                std::to_string(width) + " of " + std::to_string(e));
+  }
+  for (const auto* factors : {&rope.short_factor, &rope.long_factor}) {
+    if (rope.type != RopeType::longrope || static_cast<index_t>(factors->size()) == width / 2) continue;
+    throw Error(Code::mismatch, where + (factors == &rope.short_factor ? ": short_factor" : ": long_factor"),
+                std::to_string(width / 2) + " factors", std::to_string(factors->size()));
+  }
+}
+
+}  // namespace detail
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/file/config_type.hpp ----------------------------------------------------------------------------------
+// The shape and the constants of a decoder, as the rooms to the right read them. Not here: config.json (config.hpp),
+// the families (family.hpp), rope's frequencies (layer/rope.hpp), tensors.
+
+namespace finteam::inline FINTEAM_ABI {
 
 /// The linear layers of a block that can have a router each (mergoo), by the checkpoint's words.
 inline constexpr std::array<std::string_view, 4> attention_linears{"q_proj", "k_proj", "v_proj", "o_proj"};
 inline constexpr std::array<std::string_view, 3> feed_forward_linears{"gate_proj", "up_proj", "down_proj"};
 
-/// The shape and the constants of a Llama decoder, or of one that holds several experts in its feed-forward layers
-/// (Mixtral) or in single linear layers (mergoo).
+/// Where a block's norms stand: before attention and feed-forward (Llama), behind each, before it is added to the
+/// residual stream (OLMo-2), or both (Gemma).
+enum class NormPlace : std::uint8_t { before, behind, around };
+
+/// Whether queries and keys are normed before they are rotated: not, each head by itself, or all heads as one vector.
+enum class HeadNorm : std::uint8_t { none, each, all };
+
+/// The shape and the constants of a decoder: Llama's, and the named differences of the families that are like it; or of
+/// one that holds several experts in its feed-forward layers (Mixtral) or in single linear layers (mergoo).
 struct Config {
   std::string where;       ///< what errors call it: "micro/config.json"
-  std::string model_type;  ///< "llama", "mistral" or "mixtral"
+  std::string model_type;  ///< "llama", "mistral", …: a name in detail::families
   index_t v = 0;           ///< vocabulary
   index_t d = 0;           ///< model width
   index_t layers = 0;
@@ -5138,14 +5658,37 @@ struct Config {
   index_t experts_per_token = 0;               ///< of them, that each router chooses; 0: no router, and one expert
   std::vector<std::string> router_layers{};    ///< linear layers with routers of their own; none: feed-forward layers
   std::vector<index_t> router_layers_index{};  ///< the blocks where they have them
+  bool experts_renormalise = true;             ///< the weights of a row's experts sum to 1
   index_t max_positions = 0;
-  index_t window = 0;  ///< positions that a row of attention sees, its own the last; 0: all before it
+  index_t window = 0;            ///< positions that a row of attention sees, its own the last; 0: all before it
+  std::vector<bool> sees_all{};  ///< by layer: those without that window; empty: none
   double rms_norm_eps = 0;
-  bool tie_word_embeddings = false;  ///< the output matrix is the input embedding
+  NormPlace norms = NormPlace::before;
+  bool norms_add_one = false;  ///< norms scale by 1 + w (Gemma)
+  HeadNorm head_norm = HeadNorm::none;
+  bool qkv_bias = false, o_bias = false, mlp_bias = false, router_bias = false;
+  bool sinks = false;              ///< attention has a logit for nothing, by head
+  bool fused_projections = false;  ///< files hold qkv_proj and gate_up_proj (Phi-3)
+  Activation activation{};
+  double embedding_scale = 1;           ///< of the input embedding
+  double score_scale = 0;               ///< of attention's scores; 0: 1/√e
+  double score_cap = 0, logit_cap = 0;  ///< x becomes cap · tanh(x / cap); 0: as it is
+  bool tie_word_embeddings = false;     ///< the output matrix is the input embedding
   RopeConfig rope;
-  std::optional<std::int32_t> bos;  ///< none if the files name none
-  std::vector<std::int32_t> eos;    ///< any of them ends a text; empty if the files name none
+  std::optional<RopeConfig> window_rope{};  ///< of the layers with a window, where it is another
+  std::vector<bool> rotates{};              ///< by layer: those with rope; empty: all
+  Quantization quantization{};              ///< how linear layers are stored
+  std::optional<std::int32_t> bos;          ///< none if the files name none
+  std::vector<std::int32_t> eos;            ///< any of them ends a text; empty if the files name none
 
+  /// Whether rows of block l see the window only.
+  [[nodiscard]] bool has_window(index_t l) const noexcept {
+    return window > 0 && (sees_all.empty() || !sees_all[static_cast<std::size_t>(l)]);
+  }
+  /// Whether block l has rope.
+  [[nodiscard]] bool has_rope(index_t l) const noexcept {
+    return rotates.empty() || rotates[static_cast<std::size_t>(l)];
+  }
   /// Whether there are routers: one for each feed-forward layer, or for some linear layers.
   [[nodiscard]] bool is_routed() const noexcept { return experts_per_token > 0; }
   /// Whether each feed-forward layer has one.
@@ -5166,113 +5709,55 @@ struct Config {
   }
 };
 
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/file/family_differences.hpp ---------------------------------------------------------------------------
+// The families of decoders: what a config.json of each model_type means where it says nothing, the keys that it may
+// have, and its few differences from Llama. Not here: the keys that all have (config.hpp), tensor names (expert/).
+// Source: transformers 5.23, models/*/configuration_*.py and modeling_*.py.
+
+namespace finteam::inline FINTEAM_ABI {
 namespace detail {
 
-inline constexpr std::int64_t config_max_positions = std::int64_t{1} << 30;
-
-/// {rope_type, factor, …}: transformers 4's rope_scaling or 5's rope_parameters. theta is left alone.
-[[nodiscard]] inline RopeConfig read_rope(const JsonView& json) {
-  RopeConfig rope;
-  const auto newer = json.find("rope_type");
-  const auto older = json.find("type");
-  if (newer && older && newer->as_string() != older->as_string()) {
-    older->refuse(in_quotes(newer->as_string()) + " as rope_type says", Code::mismatch);
+/// "layer_types", if it is there: which layers have the window. Else by(l): whether layer l has it.
+template <class By>
+void read_layer_types(const JsonView& json, Config& c, By&& by) {
+  if (const auto types = json.find("layer_types")) {
+    if (static_cast<index_t>(types->size()) != c.layers) {
+      types->refuse("a type for each of " + std::to_string(c.layers) + " layers", Code::mismatch);
+    }
+    types->each([&](const JsonView& type) {
+      const bool full = type.as_string() == "full_attention";
+      if (!full && type.as_string() != "sliding_attention") {
+        type.refuse("full_attention or sliding_attention", Code::unsupported);
+      }
+      c.sees_all.push_back(full);
+    });
+  } else {
+    for (index_t l = 0; l < c.layers; ++l) c.sees_all.push_back(!by(l));
   }
-  const std::string type = newer ? newer->as_string() : older ? older->as_string() : "default";
-  if (const auto part = json.find("partial_rotary_factor"); part && part->as_number() != 1.0) {
-    part->refuse("1 (a rotation of whole heads)", Code::unsupported);
+  const bool none = std::ranges::find(c.sees_all, false) == c.sees_all.end();
+  if (!none && c.window == 0) {
+    throw Error(Code::mismatch, json.where() + ": sliding_window", "a window for sliding layers", "none");
   }
-  if (type == "default") return rope;
-  if (type != "linear" && type != "llama3") {
-    (newer ? *newer : *older).refuse("default, linear or llama3", Code::unsupported);
-  }
-  rope.factor = json.at("factor").as_number(1, 1e6);
-  if (type == "linear") {
-    rope.type = RopeType::linear;
-    return rope;
-  }
-  rope.type = RopeType::llama3;
-  rope.low_freq_factor = json.at("low_freq_factor").as_number(1e-6, 1e6);
-  const JsonView high = json.at("high_freq_factor");
-  rope.high_freq_factor = high.as_number(1e-6, 1e6);
-  if (rope.high_freq_factor <= rope.low_freq_factor) high.refuse("more than low_freq_factor", Code::mismatch);
-  rope.original_max_positions =
-      static_cast<index_t>(json.at("original_max_position_embeddings").as_int(1, config_max_positions));
-  return rope;
 }
 
-/// The rope of a config in either transformers' words; where both are there they must agree. theta: if nothing names
-/// it.
-[[nodiscard]] inline RopeConfig read_rope_of_config(const JsonView& json, double default_theta) {
-  constexpr double least = 1e-3, most = 1e12;
-  const auto theta = json.find("rope_theta");
-  const auto scaling = json.find("rope_scaling");
-  const auto parameters = json.find("rope_parameters");
-  RopeConfig rope = parameters ? read_rope(*parameters) : scaling ? read_rope(*scaling) : RopeConfig{};
-  if (parameters && scaling && read_rope(*scaling) != rope) {
-    scaling->refuse("the same as rope_parameters", Code::mismatch);
-  }
-  std::optional<double> value;
-  const auto merge = [&](const std::optional<JsonView>& x) {
-    if (!x) return;
-    const double stated = x->as_number(least, most);
-    if (value && *value != stated) x->refuse("rope_theta as elsewhere, " + Json(*value).dump(), Code::mismatch);
-    value = stated;
-  };
-  merge(theta);
-  if (scaling) merge(scaling->find("rope_theta"));
-  if (parameters) merge(parameters->find("rope_theta"));
-  rope.theta = value.value_or(default_theta);
-  return rope;
-}
-
-/// Appends the token ids of an integer or a list of them, each once; ids must lie in [0, v).
-inline void read_token_ids(const JsonView& json, index_t v, std::vector<std::int32_t>& ids) {
-  const auto add = [&](const JsonView& id) {
-    const auto x = static_cast<std::int32_t>(id.as_int(0, v - 1));
-    if (std::ranges::find(ids, x) == ids.end()) ids.push_back(x);
-  };
-  if (!json.is_array()) return add(json);
-  if (json.size() > 256) json.refuse("at most 256 ids", Code::limit_exceeded);
-  json.each(add);
-}
-
-/// Features that change the arithmetic and that this build does not have.
-inline void refuse_unsupported(const JsonView& json) {
-  const auto is = [&](std::string_view key, std::string_view only) {
-    if (const auto x = json.find(key); x && x->as_string() != only) x->refuse(in_quotes(only), Code::unsupported);
-  };
-  const auto off = [&](std::string_view key) {
-    if (const auto x = json.find(key); x && x->as_bool()) x->refuse("false", Code::unsupported);
-  };
-  is("hidden_act", "silu");
-  off("attention_bias");
-  off("mlp_bias");
-  if (const auto part = json.find("partial_rotary_factor"); part && part->as_number() != 1.0) {
-    part->refuse("1 (a rotation of whole heads)", Code::unsupported);
-  }
-  if (const auto x = json.find("quantization_config")) x->refuse("weights that are not quantised", Code::unsupported);
-}
-
-/// What Mixtral's config says besides Llama's. Refused: windows of attention, and keys of other families that mix
-/// experts by other rules. Jitter and the auxiliary loss are training's.
-inline void read_experts(const JsonView& json, Config& c) {
-  for (const std::string_view key :
-       {"sliding_window", "norm_topk_prob", "routed_scaling_factor", "scoring_func", "topk_method", "n_group",
-        "topk_group", "n_shared_experts", "num_shared_experts", "shared_expert_intermediate_size",
-        "shared_intermediate_size", "moe_intermediate_size", "first_k_dense_replace", "moe_layer_freq",
-        "decoder_sparse_step", "mlp_only_layers", "router_bias", "use_routing_bias", "expert_capacity"}) {
-    if (const auto x = json.find(key)) x->refuse("null", Code::unsupported);
-  }
-  c.experts = static_cast<index_t>(json.at("num_local_experts").as_int(1, 4096));
-  c.experts_per_token = static_cast<index_t>(json.at("num_experts_per_tok").as_int(1, c.experts));
-}
-
-/// Mistral's window: null is none, and a config without the key means 4,096.
-inline void read_window(const JsonView& json, Config& c) {
+/// The window that a key states; null, or absent where `otherwise` is 0: none.
+inline void read_window(const JsonView& json, Config& c, index_t otherwise) {
+  const bool there = json.json().contains("sliding_window");
   const auto window = json.find("sliding_window");
-  if (window) c.window = static_cast<index_t>(window->as_int(1, config_max_positions));
-  if (!window && !json.json().contains("sliding_window")) c.window = 4096;
+  c.window = window ? static_cast<index_t>(window->as_int(1, config_max_positions)) : there ? 0 : otherwise;
+}
+
+/// Biases of all four projections of attention.
+inline void read_attention_bias(const JsonView& json, Config& c, bool otherwise = false) {
+  c.qkv_bias = c.o_bias = json.bool_or("attention_bias", otherwise);
+}
+
+/// How many experts, and how many of them for a token.
+inline void read_expert_counts(const JsonView& json, Config& c, std::string_view experts) {
+  c.experts = static_cast<index_t>(json.at(experts).as_int(1, 4096));
+  c.experts_per_token = static_cast<index_t>(json.at("num_experts_per_tok").as_int(1, c.experts));
 }
 
 /// What mergoo's config says besides Llama's: routers for linear layers, by name, in some blocks. No names, or no
@@ -5304,60 +5789,400 @@ inline void read_routed_linears(const JsonView& json, Config& c) {
   c.experts_per_token = top_k;
 }
 
+inline void read_llama(const JsonView& json, Config& c) {
+  read_attention_bias(json, c);
+  c.mlp_bias = json.bool_or("mlp_bias", false);
+  if (json.find("router_layers")) read_routed_linears(json, c);
+}
+
+/// A config without the key means 4,096.
+inline void read_mistral(const JsonView& json, Config& c) { read_window(json, c, 4096); }
+
+inline void read_mixtral(const JsonView& json, Config& c) {
+  read_window(json, c, 0);
+  read_expert_counts(json, c, "num_local_experts");
+  if (!json.bool_or("norm_topk_prob", true)) json.at("norm_topk_prob").refuse("true", Code::unsupported);
+}
+
+inline void read_phi3(const JsonView& json, Config& c) {
+  read_window(json, c, 0);
+  c.fused_projections = true;
+}
+
+/// Qwen 2, 2.5, 3: windows from max_window_layers on, if they are used.
+inline void read_qwen_window(const JsonView& json, Config& c) {
+  if (!json.bool_or("use_sliding_window", false)) return;
+  read_window(json, c, 4096);
+  const index_t first = static_cast<index_t>(json.int_or("max_window_layers", 28, 0, 10'000));
+  read_layer_types(json, c, [&](index_t l) { return c.window > 0 && l >= first; });
+}
+
+inline void read_qwen2(const JsonView& json, Config& c) {
+  read_qwen_window(json, c);
+  c.qkv_bias = true;
+}
+
+inline void read_qwen3(const JsonView& json, Config& c) {
+  read_qwen_window(json, c);
+  read_attention_bias(json, c);
+  c.head_norm = HeadNorm::each;
+}
+
+/// Every layer has experts, or it is refused.
+inline void read_qwen3_moe(const JsonView& json, Config& c) {
+  if (json.bool_or("use_sliding_window", false)) read_window(json, c, 4096);
+  read_attention_bias(json, c);
+  c.head_norm = HeadNorm::each;
+  read_expert_counts(json, c, json.find("num_experts") ? "num_experts" : "num_local_experts");
+  c.experts_renormalise = json.bool_or("norm_topk_prob", false);
+  c.f = static_cast<index_t>(json.at("moe_intermediate_size").as_int(1, 10'000'000));
+  if (json.int_or("decoder_sparse_step", 1, 1, 1'000'000) != 1) {
+    json.at("decoder_sparse_step").refuse("1: experts in every layer", Code::unsupported);
+  }
+  if (const auto dense = json.find("mlp_only_layers"); dense && dense->size() != 0) {
+    dense->refuse("no layers: experts in every layer", Code::unsupported);
+  }
+}
+
+/// Gemma 2 and 3: what both have.
+inline void read_gemma(const JsonView& json, Config& c, double score_cap, double logit_cap) {
+  read_window(json, c, 4096);
+  read_attention_bias(json, c);
+  c.norms = NormPlace::around;
+  c.norms_add_one = true;
+  c.embedding_scale = std::sqrt(static_cast<double>(c.d));
+  c.score_scale = 1 / std::sqrt(json.number_or("query_pre_attn_scalar", 256, 1e-6, 1e9));
+  const auto cap = [&](std::string_view key, double otherwise) {
+    if (!json.json().contains(key)) return otherwise;
+    const auto value = json.find(key);
+    return value ? value->as_number(1e-6, 1e9) : 0.0;
+  };
+  c.score_cap = cap("attn_logit_softcapping", score_cap);
+  c.logit_cap = cap("final_logit_softcapping", logit_cap);
+  if (json.bool_or("use_bidirectional_attention", false)) {
+    json.at("use_bidirectional_attention").refuse("false", Code::unsupported);
+  }
+}
+
+inline void read_gemma2(const JsonView& json, Config& c) {
+  read_gemma(json, c, 50, 30);
+  read_layer_types(json, c, [](index_t l) { return l % 2 == 0; });
+}
+
+inline void read_gemma3(const JsonView& json, Config& c) {
+  read_gemma(json, c, 0, 0);
+  c.head_norm = HeadNorm::each;
+  const std::string_view pattern =
+      json.json().contains("_sliding_window_pattern") ? "_sliding_window_pattern" : "sliding_window_pattern";
+  const index_t every = static_cast<index_t>(json.int_or(pattern, 6, 1, 1000));
+  read_layer_types(json, c, [&](index_t l) { return (l + 1) % every != 0; });
+}
+
+inline void read_smollm3(const JsonView& json, Config& c) {
+  read_attention_bias(json, c);
+  c.mlp_bias = json.bool_or("mlp_bias", false);
+  const index_t every = static_cast<index_t>(json.int_or("no_rope_layer_interval", 4, 1, 1000));
+  const auto list = json.find("no_rope_layers");  // 1 where a layer has it, in spite of the name
+  if (list && static_cast<index_t>(list->size()) != c.layers) {
+    list->refuse("a number for each of " + std::to_string(c.layers) + " layers", Code::mismatch);
+  }
+  for (index_t l = 0; l < c.layers; ++l) {
+    c.rotates.push_back(list ? (*list)[static_cast<std::size_t>(l)].as_int(0, 1) != 0 : (l + 1) % every != 0);
+  }
+  if (!json.bool_or("use_sliding_window", false)) return;
+  read_window(json, c, 0);
+  read_layer_types(json, c, [&](index_t l) { return c.window > 0 && !c.has_rope(l); });
+}
+
+/// gpt-oss: experts in every layer, whose gate and up rows alternate, with biases everywhere.
+inline void read_gpt_oss(const JsonView& json, Config& c) {
+  read_window(json, c, 128);
+  read_layer_types(json, c, [](index_t l) { return l % 2 == 0; });
+  read_attention_bias(json, c, true);
+  c.mlp_bias = c.router_bias = c.sinks = true;
+  read_expert_counts(json, c, "num_local_experts");
+  c.activation = {Activation::Kind::clamped_silu, static_cast<float>(json.number_or("swiglu_alpha", 1.702, 1e-6, 1e6)),
+                  static_cast<float>(json.number_or("swiglu_limit", 7, 1e-6, 1e6))};
+  if (json.string_or("hidden_act", "silu") != "silu") json.at("hidden_act").refuse("\"silu\"", Code::unsupported);
+  if (!json.find("rope_scaling") && !json.find("rope_parameters")) {
+    throw Error(Code::not_found, c.where, "key \"rope_scaling\" or \"rope_parameters\"", "neither");
+  }
+}
+
+inline void read_olmo2(const JsonView& json, Config& c) {
+  read_attention_bias(json, c);
+  c.norms = NormPlace::behind;
+  c.head_norm = HeadNorm::all;
+}
+
 }  // namespace detail
+}  // namespace finteam::inline FINTEAM_ABI
 
-/// The Config of a config.json's text. Needed: model_type, vocab_size, hidden_size, num_hidden_layers,
-/// num_attention_heads, intermediate_size, of Mistral and Mixtral num_key_value_heads, of Mixtral num_local_experts and
-/// num_experts_per_tok, and beside router_layers router_layers_index, num_experts and num_experts_per_tok; the rest
-/// defaults as transformers' LlamaConfig, MistralConfig and MixtralConfig do, but no eos and no bos. Error(not_found):
-/// a key is missing. Error(malformed): a value of another type, or out of its bounds. Error(unsupported): another
-/// model_type, rope type or feature. Error(mismatch): values that contradict each other.
-[[nodiscard]] inline Config parse_config(std::string_view text, std::string where) {
-  const JsonFile file(text, std::move(where), JsonLimits{.values = 100'000, .bytes = std::size_t{1} << 24});
-  const JsonView json = file.root();
-  Config c;
-  c.where = file.where();
-  c.model_type = json.at("model_type").as_string();
-  const bool mixtral = c.model_type == "mixtral", mistral = c.model_type == "mistral";
-  if (!mixtral && !mistral && c.model_type != "llama") {
-    json.at("model_type").refuse("\"llama\", \"mistral\" or \"mixtral\"", Code::unsupported);
-  }
-  detail::refuse_unsupported(json);
-  if (mixtral) detail::read_experts(json, c);
-  if (mistral) detail::read_window(json, c);
-  if ((mixtral || mistral) && !json.find("num_key_value_heads")) {
-    throw Error(Code::not_found, c.where, "key \"num_key_value_heads\", whose default these models have at 8", "none");
-  }
+// ---- finteam/file/family.hpp ---------------------------------------------------------------------------------------
+// The families of decoders: what a config.json of each model_type means where it says nothing, and the keys that it may
+// have. Not here: what its own keys mean (family_differences.hpp), tensor names (expert/weight_table.hpp).
+// Source: transformers 5.23, models/*/configuration_*.py.
 
+namespace finteam::inline FINTEAM_ABI {
+namespace detail {
+
+/// A model_type. What a config.json of it means by keys that are not there, and which keys it may have.
+struct Family {
+  std::string_view model_type;
+  void (*read)(const JsonView& json, Config& c);  ///< what is its own; sizes but e and g are there already
+  std::string_view keys;                          ///< of its own, with blanks between
+  double theta = 1e4, eps = 1e-6;
+  index_t max_positions = 32'768;
+  bool needs_key_heads = false;  ///< num_key_value_heads; else as many as heads
+  index_t head_dim = 0;          ///< 0: d / h
+  bool tied = false;
+  std::string_view activation_key = "hidden_act", activation = "silu";
+};
+
+inline constexpr std::array families{
+    Family{.model_type = "llama",
+           .read = read_llama,
+           .keys = "attention_bias mlp_bias router_layers router_layers_index num_experts num_experts_per_tok",
+           .max_positions = 2048},
+    Family{.model_type = "mistral",
+           .read = read_mistral,
+           .keys = "sliding_window",
+           .max_positions = 131'072,
+           .needs_key_heads = true},
+    Family{.model_type = "mixtral",
+           .read = read_mixtral,
+           .keys = "sliding_window num_local_experts num_experts_per_tok norm_topk_prob",
+           .theta = 1e6,
+           .eps = 1e-5,
+           .max_positions = 131'072,
+           .needs_key_heads = true},
+    Family{.model_type = "phi3",
+           .read = read_phi3,
+           .keys = "sliding_window original_max_position_embeddings partial_rotary_factor",
+           .eps = 1e-5,
+           .max_positions = 4096},
+    Family{.model_type = "qwen2",
+           .read = read_qwen2,
+           .keys = "use_sliding_window sliding_window max_window_layers layer_types",
+           .needs_key_heads = true},
+    Family{.model_type = "qwen3",
+           .read = read_qwen3,
+           .keys = "attention_bias use_sliding_window sliding_window max_window_layers layer_types",
+           .needs_key_heads = true,
+           .head_dim = 128},
+    Family{.model_type = "qwen3_moe",
+           .read = read_qwen3_moe,
+           .keys = "attention_bias use_sliding_window sliding_window max_window_layers num_experts num_local_experts "
+                   "num_experts_per_tok norm_topk_prob moe_intermediate_size decoder_sparse_step mlp_only_layers",
+           .needs_key_heads = true},
+    Family{.model_type = "gemma2",
+           .read = read_gemma2,
+           .keys = "attention_bias sliding_window layer_types query_pre_attn_scalar attn_logit_softcapping "
+                   "final_logit_softcapping use_bidirectional_attention hidden_act",
+           .max_positions = 8192,
+           .needs_key_heads = true,
+           .head_dim = 256,
+           .tied = true,
+           .activation_key = "hidden_activation",
+           .activation = "gelu_pytorch_tanh"},
+    Family{.model_type = "gemma3_text",
+           .read = read_gemma3,
+           .keys = "attention_bias sliding_window layer_types query_pre_attn_scalar attn_logit_softcapping "
+                   "final_logit_softcapping use_bidirectional_attention hidden_act sliding_window_pattern "
+                   "rope_local_base_freq",
+           .theta = 1e6,
+           .max_positions = 131'072,
+           .needs_key_heads = true,
+           .head_dim = 256,
+           .tied = true,
+           .activation_key = "hidden_activation",
+           .activation = "gelu_pytorch_tanh"},
+    Family{.model_type = "smollm3",
+           .read = read_smollm3,
+           .keys = "attention_bias mlp_bias no_rope_layers no_rope_layer_interval use_sliding_window sliding_window "
+                   "layer_types max_window_layers",
+           .theta = 2e6,
+           .needs_key_heads = true,
+           .tied = true},
+    Family{.model_type = "gpt_oss",
+           .read = read_gpt_oss,
+           .keys = "attention_bias sliding_window layer_types num_local_experts num_experts_per_tok experts_per_token "
+                   "swiglu_alpha swiglu_limit initial_context_length",
+           .theta = 1.5e5,
+           .eps = 1e-5,
+           .max_positions = 131'072,
+           .needs_key_heads = true,
+           .head_dim = 64},
+    Family{.model_type = "olmo2", .read = read_olmo2, .keys = "attention_bias", .eps = 1e-5, .max_positions = 2048},
+};
+
+[[nodiscard]] inline const Family& family_of(const JsonView& model_type) {
+  const std::string& name = model_type.as_string();
+  std::string known;
+  for (const Family& family : families) {
+    if (family.model_type == name) return family;
+    known += (known.empty() ? "" : ", ") + in_quotes(family.model_type);
+  }
+  model_type.refuse("one of " + known, Code::unsupported);
+}
+
+[[nodiscard]] inline Activation read_activation(const JsonView& json, const Family& family) {
+  const auto key = json.find(family.activation_key);
+  const std::string_view name = key ? std::string_view(key->as_string()) : family.activation;
+  if (name == "silu") return {};
+  if (name == "gelu_pytorch_tanh") return {.kind = Activation::Kind::gelu_tanh};
+  key->refuse("\"silu\" or \"gelu_pytorch_tanh\"", Code::unsupported);
+}
+
+/// Keys that every family has or may have: what the decoder reads, and what only training, generation or tools do.
+inline constexpr std::string_view common_keys =
+    "model_type vocab_size hidden_size num_hidden_layers num_attention_heads num_key_value_heads head_dim "
+    "intermediate_size max_position_embeddings rms_norm_eps tie_word_embeddings rope_theta rope_scaling "
+    "rope_parameters quantization_config bos_token_id eos_token_id pad_token_id unk_token_id sep_token_id cls_token_id "
+    "decoder_start_token_id architectures auto_map transformers_version torch_dtype dtype use_cache initializer_range "
+    "attention_dropout hidden_dropout resid_pdrop embd_pdrop pretraining_tp output_router_logits router_aux_loss_coef "
+    "router_jitter_noise id2label label2id num_labels return_dict output_attentions output_hidden_states torchscript "
+    "is_decoder chunk_size_feed_forward gradient_checkpointing task_specific_params problem_type tokenizer_class "
+    "max_length min_length do_sample temperature top_k top_p typical_p repetition_penalty length_penalty "
+    "no_repeat_ngram_size encoder_no_repeat_ngram_size num_beams num_beam_groups diversity_penalty early_stopping "
+    "num_return_sequences cache_implementation is_llama_config transformers.js_config unsloth_fixed unsloth_version "
+    "model_max_length finetuning_task prefix";
+
+/// Whether a list of words has this one.
+[[nodiscard]] constexpr bool has_word(std::string_view words, std::string_view word) noexcept {
+  for (std::size_t at = words.find(word); at != std::string_view::npos; at = words.find(word, at + 1)) {
+    const std::size_t end = at + word.size();
+    if ((at == 0 || words[at - 1] == ' ') && (end == words.size() || words[end] == ' ')) return true;
+  }
+  return false;
+}
+
+/// Throws Error(unsupported) for a key that is on no list and may change the mathematics: one whose value is not null,
+/// false, zero or empty.
+inline void refuse_unknown_keys(const JsonView& json, const Family& family) {
+  json.each_member([&](std::string_view key, const JsonView& value) {
+    const Json& x = value.json();
+    const bool off = x.is_null() || x == Json("") || x == Json(false) || (x.is_number() && x == Json(0)) ||
+                     ((x.is_array() || x.is_object()) && x.empty());
+    if (off || key == family.activation_key || key.starts_with('_') || has_word(common_keys, key) ||
+        has_word(family.keys, key))
+      return;
+    value.refuse("no such key in a config of " + in_quotes(family.model_type) +
+                     ": it may change the mathematics (take it out if it does not)",
+                 Code::unsupported);
+  });
+}
+
+}  // namespace detail
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/file/config.hpp ---------------------------------------------------------------------------------------
+// Reads config.json and generation_config.json, as transformers 4 and 5 write them. Not here: what a Config holds
+// (config_type.hpp), what each family means (family.hpp), tensors.
+
+namespace finteam::inline FINTEAM_ABI {
+
+namespace detail {
+
+/// Appends the token ids of an integer or a list of them, each once; ids must lie in [0, v).
+inline void read_token_ids(const JsonView& json, index_t v, std::vector<std::int32_t>& ids) {
+  const auto add = [&](const JsonView& id) {
+    const auto x = static_cast<std::int32_t>(id.as_int(0, v - 1));
+    if (std::ranges::find(ids, x) == ids.end()) ids.push_back(x);
+  };
+  if (!json.is_array()) return add(json);
+  if (json.size() > 256) json.refuse("at most 256 ids", Code::limit_exceeded);
+  json.each(add);
+}
+
+/// v, d, layers, h and f.
+inline void read_sizes(const JsonView& json, Config& c) {
   const auto extent = [&](std::string_view key, std::int64_t most) {
     return static_cast<index_t>(json.at(key).as_int(1, most));
   };
   c.v = extent("vocab_size", 10'000'000);
   c.d = extent("hidden_size", 1'000'000);
   c.layers = extent("num_hidden_layers", 1'000);
-  if (c.model_type == "llama" && json.find("router_layers")) detail::read_routed_linears(json, c);
-  if (c.experts * c.layers > 65'536) {
-    json.at(mixtral ? "num_local_experts" : "num_experts")
-        .refuse("at most 65536 experts in all layers", Code::limit_exceeded);
-  }
   c.h = extent("num_attention_heads", 10'000);
   c.f = extent("intermediate_size", 10'000'000);
+}
+
+/// g and e.
+inline void read_heads(const JsonView& json, const Family& family, Config& c) {
+  if (family.needs_key_heads && !json.find("num_key_value_heads")) {
+    throw Error(Code::not_found, c.where, "key \"num_key_value_heads\", whose default is not the number of heads",
+                "none");
+  }
   c.g = static_cast<index_t>(json.int_or("num_key_value_heads", c.h, 1, 10'000));
   if (c.h % c.g != 0) {
     json.at("num_key_value_heads").refuse("a divisor of num_attention_heads " + std::to_string(c.h), Code::mismatch);
   }
   const auto head_dim = json.find("head_dim");
-  if (!head_dim && c.d % c.h != 0) {
+  if (!head_dim && family.head_dim == 0 && c.d % c.h != 0) {
     json.at("hidden_size").refuse("a multiple of num_attention_heads " + std::to_string(c.h), Code::mismatch);
   }
-  c.e = head_dim ? static_cast<index_t>(head_dim->as_int(1, 65'536)) : c.d / c.h;
+  c.e = head_dim               ? static_cast<index_t>(head_dim->as_int(1, 65'536))
+        : family.head_dim != 0 ? family.head_dim
+                               : c.d / c.h;
   if (c.e % 2 != 0) throw Error(Code::mismatch, c.where + ": head_dim", "an even width", std::to_string(c.e));
+}
 
+/// The ropes of all layers: one, or in Gemma 3 one for those with a window and one for the others, as two keys or as an
+/// object for each type of layer say.
+inline void read_ropes(const JsonView& json, const Family& family, Config& c) {
+  RopeContext context{.theta = family.theta, .max_positions = c.max_positions, .phi3 = c.fused_projections};
+  if (const auto original = json.find("original_max_position_embeddings")) {
+    context.original_max_positions = static_cast<index_t>(original->as_int(2, config_max_positions));
+  }
+  const auto both = json.find("rope_parameters");
+  if (c.model_type != "gemma3_text") {
+    c.rope = read_rope_of_config(json, context);
+  } else if (both && (both->find("full_attention") || both->find("sliding_attention"))) {
+    const auto one = [&](std::string_view type, double theta) {
+      const auto parameters = both->find(type);
+      RopeConfig rope = parameters ? read_rope(*parameters, context) : RopeConfig{};
+      rope.theta = parameters ? parameters->number_or("rope_theta", theta, 1e-3, 1e12) : theta;
+      return rope;
+    };
+    c.rope = one("full_attention", family.theta);
+    c.window_rope = one("sliding_attention", 1e4);
+  } else {
+    c.rope = read_rope_of_config(json, context);
+    c.window_rope = RopeConfig{.theta = json.number_or("rope_local_base_freq", 1e4, 1e-3, 1e12)};
+  }
+  check_rope(c.rope, c.e, c.where);
+  if (c.window_rope) check_rope(*c.window_rope, c.e, c.where);
+}
+
+}  // namespace detail
+
+/// The Config of a config.json's text. Needed: model_type, vocab_size, hidden_size, num_hidden_layers,
+/// num_attention_heads, intermediate_size, and of some families num_key_value_heads or the numbers of experts; the rest
+/// defaults as transformers' configuration of the model_type does, but no eos and no bos. Error(not_found): a key is
+/// missing. Error(malformed): a value of another type, or out of its bounds. Error(unsupported): another model_type,
+/// rope type or feature, or a key that is not known. Error(mismatch): values that contradict each other.
+[[nodiscard]] inline Config parse_config(std::string_view text, std::string where) {
+  const JsonFile file(text, std::move(where), JsonLimits{.values = 100'000, .bytes = std::size_t{1} << 24});
+  const JsonView json = file.root();
+  const detail::Family& family = detail::family_of(json.at("model_type"));
+  Config c;
+  c.where = file.where();
+  c.model_type = family.model_type;
+  if (const auto x = json.find("quantization_config")) c.quantization = read_quantization(*x);
+  detail::read_sizes(json, c);
+  family.read(json, c);
+  detail::refuse_unknown_keys(json, family);
+  if (c.experts * c.layers > 65'536) {
+    throw Error(Code::limit_exceeded, c.where, "at most 65536 experts in all layers",
+                std::to_string(c.experts) + " in each of " + std::to_string(c.layers));
+  }
+  detail::read_heads(json, family, c);
+  if (c.activation == Activation{}) c.activation = detail::read_activation(json, family);
   c.max_positions = static_cast<index_t>(
-      json.int_or("max_position_embeddings", mixtral || mistral ? 131'072 : 2048, 1, detail::config_max_positions));
-  c.rms_norm_eps = json.number_or("rms_norm_eps", mixtral ? 1e-5 : 1e-6, 0, 1);
-  c.tie_word_embeddings = json.bool_or("tie_word_embeddings", false);
-  c.rope = detail::read_rope_of_config(json, mixtral ? 1e6 : 1e4);
+      json.int_or("max_position_embeddings", family.max_positions, 1, detail::config_max_positions));
+  c.rms_norm_eps = json.number_or("rms_norm_eps", family.eps, 0, 1);
+  c.tie_word_embeddings = json.bool_or("tie_word_embeddings", family.tied);
+  detail::read_ropes(json, family, c);
   if (const auto bos = json.find("bos_token_id")) c.bos = static_cast<std::int32_t>(bos->as_int(0, c.v - 1));
   if (const auto eos = json.find("eos_token_id")) detail::read_token_ids(*eos, c.v, c.eos);
   return c;
@@ -5395,19 +6220,24 @@ inline void merge_generation_config(std::string_view text, std::string where, Co
 
 namespace finteam::inline FINTEAM_ABI {
 
-/// Tensor names of a family; those of a layer stand behind `layer` + its number + ".".
+/// Tensor names of all families; those of a layer stand behind `layer` + its number + ".". A bias is named as its
+/// weight, with "bias" at the end.
 struct TensorNames {
   std::string_view embed_tokens, norm, lm_head, layer;
   std::string_view input_norm, q_proj, k_proj, v_proj, o_proj, post_attention_norm, gate_proj, up_proj, down_proj;
+  std::string_view q_norm, k_norm, sinks;                     ///< of attention's heads
+  std::string_view before_feed_forward, behind_feed_forward;  ///< norms of blocks that have more than two, or others
+  std::string_view qkv_proj, gate_up_proj;                    ///< where projections are fused
 };
 
 /// How a merged checkpoint's files hold the router and the experts of a feed-forward layer.
 enum class ExpertLayout : std::uint8_t {
   separate,  ///< tensors for each expert: transformers 4, mergekit, and what transformers 5 saves unless told otherwise
   fused,     ///< one for all: gate_up_proj [experts, 2f, d], gate_proj before up_proj, and down_proj [experts, d, f]
+  alternating,  ///< one for all, transposed or in MXFP4, gate and up rows in turn: gpt-oss
 };
 
-/// Llama 2, 3, 3.1, 3.2. Source: transformers, modeling_llama.py.
+/// Source: transformers, modeling_llama.py; behind it, what other families have besides.
 inline constexpr TensorNames llama_names{
     .embed_tokens = "model.embed_tokens.weight",
     .norm = "model.norm.weight",
@@ -5422,23 +6252,37 @@ inline constexpr TensorNames llama_names{
     .gate_proj = "mlp.gate_proj.weight",
     .up_proj = "mlp.up_proj.weight",
     .down_proj = "mlp.down_proj.weight",
+    .q_norm = "self_attn.q_norm.weight",
+    .k_norm = "self_attn.k_norm.weight",
+    .sinks = "self_attn.sinks",
+    .before_feed_forward = "pre_feedforward_layernorm.weight",
+    .behind_feed_forward = "post_feedforward_layernorm.weight",
+    .qkv_proj = "self_attn.qkv_proj.weight",
+    .gate_up_proj = "mlp.gate_up_proj.weight",
 };
 
-/// Names behind a layer's in a merged checkpoint: of the router, and what the experts' tensors begin with.
+/// Names behind a layer's where feed-forward layers have experts: of the router, what the experts' tensors begin with,
+/// and where each has its own, what they end with.
 struct ExpertNames {
   std::string_view router, experts;
+  std::string_view gate = ".gate_proj.weight", up = ".up_proj.weight", down = ".down_proj.weight";
 };
-/// Mixtral's. Source: transformers 5.23, modeling_mixtral.py and conversion_mapping.py.
-[[nodiscard]] constexpr ExpertNames mixtral_names(ExpertLayout layout) noexcept {
-  return layout == ExpertLayout::separate ? ExpertNames{"block_sparse_moe.gate.weight", "block_sparse_moe.experts."}
-                                          : ExpertNames{"mlp.gate.weight", "mlp.experts."};
+/// Mixtral's, Qwen3-MoE's and gpt-oss's. Source: transformers 5.23, modeling_mixtral.py and conversion_mapping.py.
+[[nodiscard]] inline ExpertNames expert_names(const Config& c, ExpertLayout layout) noexcept {
+  if (c.model_type == "mixtral" && layout == ExpertLayout::separate) {
+    return {"block_sparse_moe.gate.weight", "block_sparse_moe.experts.", ".w1.weight", ".w3.weight", ".w2.weight"};
+  }
+  return {layout == ExpertLayout::alternating ? "mlp.router.weight" : "mlp.gate.weight", "mlp.experts."};
 }
 
 /// One weight of a decoder: a vector [n], or a matrix of tensors [n_i, k] that one product reads together.
 struct WeightEntry {
-  /// Where a tensor [experts, rows, k] holds more than the part: n of the rows of one expert, from `first` on.
+  /// Where a tensor [experts, rows, k], or without experts [rows, k], of a vector [experts, rows], holds more than the
+  /// part: n of the rows of one expert, from `first` on.
   struct Slice {
     index_t experts, rows, expert, first;
+    index_t step = 1;         ///< from one of these rows to the next
+    bool transposed = false;  ///< or the tensor is [experts, k, rows], or in MXFP4
   };
   struct Part {
     std::string name;
@@ -5450,31 +6294,52 @@ struct WeightEntry {
   Join join = Join::stacked;
   std::optional<index_t> expert{};  ///< of a feed-forward or linear layer that has several
   bool is_router = false;           ///< kept as it is stored whatever the options say: its errors choose experts
+  bool is_norm = false;             ///< a vector [d] that experts on this base may have of their own
+  float plus = 0;                   ///< added to every element of a vector
 };
 
 namespace detail {
 
-/// A layer's router and experts. at(part): the name of a tensor of the layer.
+/// The bias of a weight.
+[[nodiscard]] inline std::string bias_of(std::string_view weight) {
+  return std::string(weight.substr(0, weight.rfind("weight"))) + "bias";
+}
+
+/// The gate, up and down matrices of expert e of a layer, and their biases. at(part): the name of a tensor of the
+/// layer.
+template <class At>
+void add_expert(const Config& c, const ExpertNames& names, ExpertLayout layout, index_t e, At&& at,
+                std::vector<WeightEntry>& table) {
+  using Slice = WeightEntry::Slice;
+  std::vector<WeightEntry::Part> gate_up, down;
+  const std::string stem = at(names.experts), both = stem + "gate_up_proj", single = stem + "down_proj";
+  if (layout == ExpertLayout::separate) {
+    const auto of = [&](std::string_view end) { return stem + std::to_string(e) + std::string(end); };
+    gate_up = {{of(names.gate), c.f}, {of(names.up), c.f}};
+    down = {{of(names.down), c.d}};
+  } else if (layout == ExpertLayout::fused) {
+    gate_up = {{both, c.f, Slice{c.experts, 2 * c.f, e, 0}}, {both, c.f, Slice{c.experts, 2 * c.f, e, c.f}}};
+    down = {{single, c.d, Slice{c.experts, c.d, e, 0}}};
+  } else {
+    gate_up = {{both, c.f, Slice{c.experts, 2 * c.f, e, 0, 2, true}},
+               {both, c.f, Slice{c.experts, 2 * c.f, e, 1, 2, true}}};
+    down = {{single, c.d, Slice{c.experts, c.d, e, 0, 1, true}}};
+  }
+  table.push_back({.parts = std::move(gate_up), .k = c.d, .join = Join::paired, .expert = e});
+  table.push_back({.parts = std::move(down), .k = c.f, .expert = e});
+  if (!c.mlp_bias) return;
+  table.push_back({.parts = {{both + "_bias", c.f, Slice{c.experts, 2 * c.f, e, 0, 2}},
+                             {both + "_bias", c.f, Slice{c.experts, 2 * c.f, e, 1, 2}}}});
+  table.push_back({.parts = {{single + "_bias", c.d, Slice{c.experts, c.d, e, 0}}}});
+}
+
+/// A layer's router and experts.
 template <class At>
 void add_experts(const Config& c, ExpertLayout layout, At&& at, std::vector<WeightEntry>& table) {
-  const ExpertNames names = mixtral_names(layout);
+  const ExpertNames names = expert_names(c, layout);
   table.push_back({.parts = {{at(names.router), c.experts}}, .k = c.d, .is_router = true});
-  for (index_t expert = 0; expert < c.experts; ++expert) {
-    std::vector<WeightEntry::Part> gate_up, down;
-    if (layout == ExpertLayout::separate) {
-      const std::string prefix = std::string(names.experts) + std::to_string(expert);
-      gate_up = {{at(prefix + ".w1.weight"), c.f}, {at(prefix + ".w3.weight"), c.f}};
-      down = {{at(prefix + ".w2.weight"), c.d}};
-    } else {
-      const std::string both = at(std::string(names.experts) + "gate_up_proj");
-      using Slice = WeightEntry::Slice;
-      gate_up = {{both, c.f, Slice{c.experts, 2 * c.f, expert, 0}},
-                 {both, c.f, Slice{c.experts, 2 * c.f, expert, c.f}}};
-      down = {{at(std::string(names.experts) + "down_proj"), c.d, Slice{c.experts, c.d, expert, 0}}};
-    }
-    table.push_back({.parts = std::move(gate_up), .k = c.d, .join = Join::paired, .expert = expert});
-    table.push_back({.parts = std::move(down), .k = c.f, .expert = expert});
-  }
+  if (c.router_bias) table.push_back({.parts = {{at(bias_of(names.router)), c.experts}}});
+  for (index_t e = 0; e < c.experts; ++e) add_expert(c, names, layout, e, at, table);
 }
 
 /// Linear layer `linear` [n, k] of block l, whose tensor a plain model names `name`; or its router and its experts.
@@ -5493,34 +6358,68 @@ void add_linear(const Config& c, index_t l, std::string_view linear, std::string
   }
 }
 
-/// The linear layers of block l's attention.
+/// The norm of a block, or of its heads. n: its width.
+[[nodiscard]] inline WeightEntry norm_entry(const Config& c, std::string name, index_t n) {
+  return {.parts = {{std::move(name), n}}, .is_norm = n == c.d, .plus = c.norms_add_one ? 1.0F : 0.0F};
+}
+
+/// What is left of block l's attention but its norms.
 template <class At>
 void add_attention(const Config& c, index_t l, At&& at, std::vector<WeightEntry>& table) {
   const TensorNames& names = llama_names;
   const index_t queries = c.h * c.e, keys = c.g * c.e;
-  if (c.routers(l, attention_linears) == 0) {
-    table.push_back({{{at(names.q_proj), queries}, {at(names.k_proj), keys}, {at(names.v_proj), keys}}, c.d});
+  if (c.routers(l, attention_linears) != 0) {
+    add_linear(c, l, attention_linears[0], names.q_proj, {queries, c.d}, at, table);
+    add_linear(c, l, attention_linears[1], names.k_proj, {keys, c.d}, at, table);
+    add_linear(c, l, attention_linears[2], names.v_proj, {keys, c.d}, at, table);
+    add_linear(c, l, attention_linears[3], names.o_proj, {c.d, queries}, at, table);
+  } else {
+    if (c.fused_projections) {
+      table.push_back({{{at(names.qkv_proj), queries + 2 * keys}}, c.d});
+    } else {
+      table.push_back({{{at(names.q_proj), queries}, {at(names.k_proj), keys}, {at(names.v_proj), keys}}, c.d});
+    }
     table.push_back({{{at(names.o_proj), c.d}}, queries});
-    return;
   }
-  add_linear(c, l, attention_linears[0], names.q_proj, {queries, c.d}, at, table);
-  add_linear(c, l, attention_linears[1], names.k_proj, {keys, c.d}, at, table);
-  add_linear(c, l, attention_linears[2], names.v_proj, {keys, c.d}, at, table);
-  add_linear(c, l, attention_linears[3], names.o_proj, {c.d, queries}, at, table);
+  if (c.qkv_bias) {
+    table.push_back(
+        {{{at(bias_of(names.q_proj)), queries}, {at(bias_of(names.k_proj)), keys}, {at(bias_of(names.v_proj)), keys}}});
+  }
+  if (c.o_bias) table.push_back({{{at(bias_of(names.o_proj)), c.d}}});
+  if (c.head_norm != HeadNorm::none) {
+    const bool each = c.head_norm == HeadNorm::each;
+    for (const auto& [name, n] : {std::pair{names.q_norm, queries}, std::pair{names.k_norm, keys}}) {
+      table.push_back(norm_entry(c, at(name), each ? c.e : n));
+      table.back().is_norm = false;
+    }
+  }
+  if (c.sinks) table.push_back({{{at(names.sinks), c.h}}});
 }
 
-/// Those of its feed-forward layer.
+/// What is left of its feed-forward layer, without experts.
 template <class At>
 void add_feed_forward(const Config& c, index_t l, At&& at, std::vector<WeightEntry>& table) {
   const TensorNames& names = llama_names;
-  if (c.routers(l, feed_forward_linears) == 0) {
-    table.push_back({{{at(names.gate_proj), c.f}, {at(names.up_proj), c.f}}, c.d, Join::paired});
-    table.push_back({{{at(names.down_proj), c.d}}, c.f});
+  if (c.routers(l, feed_forward_linears) != 0) {
+    add_linear(c, l, feed_forward_linears[0], names.gate_proj, {c.f, c.d}, at, table);
+    add_linear(c, l, feed_forward_linears[1], names.up_proj, {c.f, c.d}, at, table);
+    add_linear(c, l, feed_forward_linears[2], names.down_proj, {c.d, c.f}, at, table);
     return;
   }
-  add_linear(c, l, feed_forward_linears[0], names.gate_proj, {c.f, c.d}, at, table);
-  add_linear(c, l, feed_forward_linears[1], names.up_proj, {c.f, c.d}, at, table);
-  add_linear(c, l, feed_forward_linears[2], names.down_proj, {c.d, c.f}, at, table);
+  if (c.fused_projections) {
+    using Slice = WeightEntry::Slice;
+    table.push_back({{{at(names.gate_up_proj), c.f, Slice{0, 2 * c.f, 0, 0}},
+                      {at(names.gate_up_proj), c.f, Slice{0, 2 * c.f, 0, c.f}}},
+                     c.d,
+                     Join::paired});
+  } else {
+    table.push_back({{{at(names.gate_proj), c.f}, {at(names.up_proj), c.f}}, c.d, Join::paired});
+  }
+  table.push_back({{{at(names.down_proj), c.d}}, c.f});
+  if (c.mlp_bias) {
+    table.push_back({{{at(bias_of(names.gate_proj)), c.f}, {at(bias_of(names.up_proj)), c.f}}});
+    table.push_back({{{at(bias_of(names.down_proj)), c.d}}});
+  }
 }
 
 }  // namespace detail
@@ -5535,16 +6434,20 @@ void add_feed_forward(const Config& c, index_t l, At&& at, std::vector<WeightEnt
     const auto at = [&](std::string_view part) {
       return std::string(names.layer) + std::to_string(l) + "." + std::string(part);
     };
-    table.push_back({{{at(names.input_norm), c.d}}});
+    const auto norm = [&](std::string_view name) { table.push_back(detail::norm_entry(c, at(name), c.d)); };
+    if (c.norms != NormPlace::behind) norm(names.input_norm);
     detail::add_attention(c, l, at, table);
-    table.push_back({{{at(names.post_attention_norm), c.d}}});
+    // Between the two layers stands the norm before feed-forward, unless Gemma's and OLMo's, behind attention.
+    norm(names.post_attention_norm);
+    if (c.norms == NormPlace::around) norm(names.before_feed_forward);
     if (c.routes_feed_forward()) {
       detail::add_experts(c, layout, at, table);
     } else {
       detail::add_feed_forward(c, l, at, table);
     }
+    if (c.norms != NormPlace::before) norm(names.behind_feed_forward);
   }
-  table.push_back({{{std::string(names.norm), c.d}}});
+  table.push_back(detail::norm_entry(c, std::string(names.norm), c.d));
   if (!c.tie_word_embeddings) table.push_back({{{std::string(names.lm_head), c.v}}, c.d});
   return table;
 }
@@ -5689,6 +6592,13 @@ inline void check_tiling(std::vector<HeaderEntry>& entries, std::uint64_t bytes,
 // Source: the format's description and reference reader, github.com/huggingface/safetensors; stricter where it is lax.
 
 namespace finteam::inline FINTEAM_ABI {
+/// A tensor as a file stores it, of whatever type ("U8", "I32"), which may be none that is read as numbers.
+struct StoredTensor {
+  std::string_view type;
+  std::span<const std::byte> bytes;
+  std::span<const index_t> shape;
+};
+
 /// A checked safetensors file, or bytes of one. Immutable; moves, and what it gave out stays good when it does.
 class Safetensors {
  public:
@@ -5754,6 +6664,14 @@ class Safetensors {
     const auto& [stored, raw] = found->second;
     if (stored->name != type || !std::ranges::equal(raw.shape, shape)) return std::nullopt;
     return std::span(raw.data, static_cast<std::size_t>(raw.size()) * stored->bytes);
+  }
+
+  /// The tensor `name` as it is stored, whatever its type, or nothing if there is none.
+  [[nodiscard]] std::optional<StoredTensor> stored(std::string_view name) const {
+    const auto found = tensors_.find(name);
+    if (found == tensors_.end()) return std::nullopt;
+    const auto& [type, raw] = found->second;
+    return StoredTensor{type->name, {raw.data, static_cast<std::size_t>(raw.size()) * type->bytes}, raw.shape};
   }
 
   /// Whether there is a tensor of that name, of whatever type.
@@ -5886,6 +6804,12 @@ class Checkpoint {
     return tensor(name, std::span<const index_t>(shape.begin(), shape.size()));
   }
 
+  /// The tensor `name` as it is stored, whatever its type, or nothing if there is none.
+  [[nodiscard]] std::optional<StoredTensor> stored(std::string_view name) const {
+    const auto found = shard_of_.find(name);
+    return found != shard_of_.end() ? shards_[found->second].stored(name) : std::nullopt;
+  }
+
   /// Whether there is a tensor of that name, of whatever type.
   [[nodiscard]] bool contains(std::string_view name) const { return shard_of_.contains(name); }
 
@@ -5907,12 +6831,10 @@ class Checkpoint {
   /// The files, in the order in which they were opened.
   [[nodiscard]] std::span<const Safetensors> shards() const noexcept { return shards_; }
 
-  /// Takes the pages of a tensor out of this process's memory; they come back when they are touched. Errors as find.
+  /// Takes the pages of a tensor out of this process's memory; they come back when they are touched.
   void release(std::string_view name) const {
-    const RawTensor* const raw = find(name);
-    if (raw == nullptr) return;
-    shards_[shard_of_.find(name)->second].file().release(
-        {raw->data, static_cast<std::size_t>(raw->size()) * bytes_of(raw->dtype)});
+    const auto found = shard_of_.find(name);
+    if (found != shard_of_.end()) shards_[found->second].file().release(shards_[found->second].stored(name)->bytes);
   }
 
   /// The same for all tensors: those of a neighbour may have come along with a tensor's.
@@ -5968,6 +6890,266 @@ class Checkpoint {
 
 }  // namespace finteam::inline FINTEAM_ABI
 
+// ---- finteam/file/stored_int4.hpp ----------------------------------------------------------------------------------
+// Matrices of four-bit integers as GPTQ, AWQ and compressed-tensors store them, read row by row as floats.
+// Not here: which of them a checkpoint has (stored_rows.hpp).
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// The rows of a matrix, or of several of the same shape one behind the other. Reads the checkpoint's bytes: it must
+/// outlive this.
+struct StoredRows {
+  /// to[j] = element first + j of a row, j < count; first a multiple of 32. May run on several threads at once.
+  std::function<void(index_t row, index_t first, index_t count, float* to)> read;
+  DType dtype = DType::f32;          ///< a type that has every number exactly
+  std::vector<std::string> tensors;  ///< where they lie
+};
+
+namespace detail {
+
+/// The tensor of that name, type and shape. Throws Error(not_found), Error(mismatch).
+[[nodiscard]] inline const std::byte* stored_bytes(const Checkpoint& checkpoint, const std::string& name,
+                                                   std::string_view type, std::span<const index_t> shape) {
+  const auto stored = checkpoint.stored(name);
+  if (!stored) throw Error(Code::not_found, checkpoint.where(name), "a tensor", "none of that name");
+  if (stored->type != type || !std::ranges::equal(stored->shape, shape)) {
+    throw Error(Code::mismatch, checkpoint.where(name), std::string(type) + " " + shape_string(shape),
+                std::string(stored->type) + " " + shape_string(stored->shape));
+  }
+  return stored->bytes.data();
+}
+
+/// Word i of an I32 tensor, which need not be aligned.
+[[nodiscard]] inline std::uint32_t word(const std::byte* words, index_t i) noexcept {
+  std::uint32_t w;
+  std::memcpy(&w, words + 4 * i, 4);
+  return w;
+}
+/// Four bits of a word.
+[[nodiscard]] constexpr std::uint32_t nibble(std::uint32_t w, index_t i) noexcept {
+  return (w >> (4 * static_cast<unsigned>(i))) & 15U;
+}
+
+[[nodiscard]] constexpr index_t ceil_div(index_t a, index_t b) noexcept { return (a + b - 1) / b; }
+
+/// "model.layers.0.mlp.up_proj." of "model.layers.0.mlp.up_proj.weight".
+[[nodiscard]] inline std::string stem_of(std::string_view weight) {
+  return std::string(weight.substr(0, weight.rfind("weight")));
+}
+
+/// w[i,j] = scales[g,i] · (q[j,i] - zero[g,i]): qweight I32 [k/8, n], eight inputs a word, qzeros I32 [k/group, n/8],
+/// scales [k/group, n], g = g_idx[j] if there is one (I32 [k]), else j / group. Source: transformers and GPTQModel,
+/// checkpoint formats gptq and gptq_v2.
+[[nodiscard]] inline StoredRows gptq_rows(const Checkpoint& checkpoint, const Quantization& q, const std::string& stem,
+                                          index_t n, index_t k) {
+  const index_t group = q.group > 0 ? q.group : k, groups = ceil_div(k, group);
+  const std::array<std::string, 4> names{stem + "qweight", stem + "qzeros", stem + "scales", stem + "g_idx"};
+  if (n % 8 != 0 || k % 8 != 0) {
+    throw Error(Code::mismatch, checkpoint.where(names[0]), "multiples of 8 rows and inputs",
+                shape_string(std::array{n, k}));
+  }
+  const std::byte* const weight = stored_bytes(checkpoint, names[0], "I32", std::array{k / 8, n});
+  const std::byte* const zeros = stored_bytes(checkpoint, names[1], "I32", std::array{groups, n / 8});
+  const RawTensor scales = checkpoint.tensor(names[2], {groups, n});
+  StoredRows rows{.read = {}, .tensors = {names[0], names[1], names[2]}};
+  std::vector<std::int32_t> group_of(static_cast<std::size_t>(k));
+  const bool ordered = checkpoint.contains(names[3]);
+  const std::byte* const order = ordered ? stored_bytes(checkpoint, names[3], "I32", std::array{k}) : nullptr;
+  for (index_t j = 0; j < k; ++j) {
+    const index_t g = ordered ? static_cast<std::int32_t>(word(order, j)) : j / group;
+    if (g < 0 || g >= groups) {
+      throw Error(Code::malformed, checkpoint.where(names[3]), "groups from 0 to " + std::to_string(groups - 1),
+                  std::to_string(g));
+    }
+    group_of[static_cast<std::size_t>(j)] = static_cast<std::int32_t>(g);
+  }
+  if (ordered) rows.tensors.push_back(names[3]);
+  rows.read = [=, one = q.zero_plus_one ? 1 : 0, group_of = std::move(group_of)](index_t i, index_t first,
+                                                                                 index_t count, float* to) {
+    for (index_t j = first; j < first + count; ++j) {
+      const index_t g = group_of[static_cast<std::size_t>(j)];
+      const auto value = static_cast<std::int32_t>(nibble(word(weight, j / 8 * n + i), j % 8));
+      const auto zero = static_cast<std::int32_t>(nibble(word(zeros, g * (n / 8) + i / 8), i % 8)) + one;
+      *to++ = scales[g * n + i] * static_cast<float>(value - zero);
+    }
+  };
+  return rows;
+}
+
+/// w[i,j] = scales[g,i] · (q[j,i] - zero[g,i]), g = j / group: qweight I32 [k, n/8], qzeros I32 [k/group, n/8], of
+/// whose words the four bits i hold output order[i], scales [k/group, n]. Source: AutoAWQ, awq/modules/linear/gemm.py.
+[[nodiscard]] inline StoredRows awq_rows(const Checkpoint& checkpoint, const Quantization& q, const std::string& stem,
+                                         index_t n, index_t k) {
+  const index_t group = q.group > 0 ? q.group : k, groups = ceil_div(k, group);
+  const std::array<std::string, 3> names{stem + "qweight", stem + "qzeros", stem + "scales"};
+  if (n % 8 != 0) throw Error(Code::mismatch, checkpoint.where(names[0]), "a multiple of 8 rows", std::to_string(n));
+  const std::byte* const weight = stored_bytes(checkpoint, names[0], "I32", std::array{k, n / 8});
+  const std::byte* const zeros = stored_bytes(checkpoint, names[1], "I32", std::array{groups, n / 8});
+  const RawTensor scales = checkpoint.tensor(names[2], {groups, n});
+  const auto read = [=](index_t i, index_t first, index_t count, float* to) {
+    constexpr std::array<index_t, 8> place{0, 4, 1, 5, 2, 6, 3, 7};  // of output i % 8 in its word
+    const index_t at = place[static_cast<std::size_t>(i % 8)];
+    for (index_t j = first; j < first + count; ++j) {
+      const auto value = static_cast<std::int32_t>(nibble(word(weight, j * (n / 8) + i / 8), at));
+      const auto zero = static_cast<std::int32_t>(nibble(word(zeros, j / group * (n / 8) + i / 8), at));
+      *to++ = scales[j / group * n + i] * static_cast<float>(value - zero);
+    }
+  };
+  return {read, DType::f32, {names[0], names[1], names[2]}};
+}
+
+/// w[i,j] = weight_scale[i,g] · (q[i,j] - 8 - zero[i,g]), g = j / group: weight_packed I32 [n, k/8], and zero 0 unless
+/// there is a weight_zero_point I32 [n/8, k/group], eight rows a word, 8 more than it means. Source:
+/// compressed-tensors, compressors/pack_quantized.
+[[nodiscard]] inline StoredRows packed_rows(const Checkpoint& checkpoint, const Quantization& q,
+                                            const std::string& stem, index_t n, index_t k) {
+  const index_t group = q.group > 0 ? q.group : k, groups = ceil_div(k, group), words = ceil_div(k, 8);
+  const std::string packed = stem + "weight_packed", scale = stem + "weight_scale", zero = stem + "weight_zero_point",
+                    shape = stem + "weight_shape", order = stem + "weight_g_idx";
+  if (checkpoint.contains(order)) {
+    throw Error(Code::unsupported, checkpoint.where(order), "groups in order", "an order of their own");
+  }
+  const std::byte* const weight = stored_bytes(checkpoint, packed, "I32", std::array{n, words});
+  const RawTensor scales = checkpoint.tensor(scale, {n, groups});
+  const bool shifted = checkpoint.contains(zero);
+  const std::byte* const zeros =
+      shifted ? stored_bytes(checkpoint, zero, "I32", std::array{ceil_div(n, 8), groups}) : nullptr;
+  StoredRows rows{.read = {}, .tensors = {packed, scale}};
+  if (shifted) rows.tensors.push_back(zero);
+  if (checkpoint.contains(shape)) rows.tensors.push_back(shape);
+  rows.read = [=](index_t i, index_t first, index_t count, float* to) {
+    for (index_t j = first; j < first + count; ++j) {
+      const index_t g = j / group;
+      const auto value = static_cast<std::int32_t>(nibble(word(weight, i * words + j / 8), j % 8));
+      const auto offset =
+          shifted ? static_cast<std::int32_t>(nibble(word(zeros, i / 8 * groups + g), i % 8)) : std::int32_t{8};
+      *to++ = scales[i * groups + g] * static_cast<float>(value - offset);
+    }
+  };
+  return rows;
+}
+
+}  // namespace detail
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/file/stored_rows.hpp ----------------------------------------------------------------------------------
+// Matrices that a checkpoint stores in a way of its own, read row by row as floats: FP8 with scales, MXFP4, four bits
+// (stored_int4.hpp), and matrices that lie transposed. Every number comes out as its format defines it.
+// Not here: what a config.json says of them (quantization.hpp), what becomes of them in memory (expert/weights.hpp).
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// FP8 (E4M3, no infinities) as float, exactly. Source: Micikevicius et al. 2022, table 1.
+[[nodiscard]] constexpr float e4m3_to_float(std::uint8_t bits) noexcept {
+  const unsigned exponent = (bits >> 3) & 15U, mantissa = bits & 7U;
+  const float sign = (bits & 0x80U) != 0 ? -1.0F : 1.0F;
+  if (exponent == 0) return sign * static_cast<float>(mantissa) * 0x1p-9F;
+  if (exponent == 15 && mantissa == 7) return std::numeric_limits<float>::quiet_NaN();
+  return sign * std::bit_cast<float>(((exponent + 120U) << 23) | (mantissa << 20));
+}
+
+namespace detail {
+
+/// weight F8_E4M3 [n, k] times weight_scale_inv [n/b, k/b'], or weight_scale of the tensor or of each row.
+/// Source: transformers, integrations/finegrained_fp8.py; compressed-tensors, float-quantized.
+[[nodiscard]] inline StoredRows fp8_rows(const Checkpoint& checkpoint, const Quantization& q, const std::string& name,
+                                         index_t n, index_t k) {
+  const std::byte* const weight = stored_bytes(checkpoint, name, "F8_E4M3", std::array{n, k});
+  const std::string blocks = stem_of(name) + "weight_scale_inv", single = stem_of(name) + "weight_scale";
+  const bool in_blocks = checkpoint.contains(blocks);
+  const std::string& scale_name = in_blocks ? blocks : single;
+  const RawTensor scale = checkpoint.tensor(scale_name);
+  const index_t high = q.block[0] > 0 ? q.block[0] : n, wide = q.block[1] > 0 ? q.block[1] : k;
+  const std::array by_block{ceil_div(n, high), ceil_div(k, wide)};
+  const bool by_row = !in_blocks && n > 1 && scale.size() == n && scale.shape[0] == n;
+  const bool fits =
+      in_blocks && q.block[0] > 0 ? std::ranges::equal(scale.shape, by_block) : by_row || scale.size() == 1;
+  if (!fits) {
+    throw Error(Code::mismatch, checkpoint.where(scale_name),
+                in_blocks ? shape_string(by_block) : "[1] or [" + std::to_string(n) + ", 1]",
+                shape_string(scale.shape));
+  }
+  const auto read = [=](index_t row, index_t first, index_t count, float* to) {
+    for (index_t j = first; j < first + count; ++j) {
+      const index_t at = by_row ? row : scale.size() == 1 ? 0 : row / high * by_block[1] + j / wide;
+      *to++ = e4m3_to_float(static_cast<std::uint8_t>(weight[row * k + j])) * scale[at];
+    }
+  };
+  return {read, DType::f32, {name, scale_name}};
+}
+
+/// name_blocks U8 [experts, n, k/32, 16], two numbers a byte, the lower half first, name_scales U8 [experts, n, k/32],
+/// powers of two. Source: OCP Microscaling Formats 1.0, 5.3.3 and 6.3; transformers, integrations/mxfp4.py.
+[[nodiscard]] inline StoredRows mxfp4_rows(const Checkpoint& checkpoint, const std::string& name,
+                                           std::array<index_t, 3> shape) {
+  const auto [experts, n, k] = shape;
+  const std::string blocks_name = name + "_blocks", scales_name = name + "_scales";
+  const std::byte* const blocks =
+      stored_bytes(checkpoint, blocks_name, "U8", std::array{experts, n, k / 32, index_t{16}});
+  const std::byte* const scales = stored_bytes(checkpoint, scales_name, "U8", std::array{experts, n, k / 32});
+  if (k % 32 != 0)
+    throw Error(Code::mismatch, checkpoint.where(blocks_name), "a multiple of 32 inputs", std::to_string(k));
+  const auto read = [=, k = k](index_t row, index_t first, index_t count, float* to) {
+    constexpr std::array<float, 8> sizes{0, 0.5F, 1, 1.5F, 2, 3, 4, 6};
+    const auto value = [&](std::uint32_t bits) { return (bits & 8U) != 0 ? -sizes[bits & 7U] : sizes[bits]; };
+    for (index_t j = first; j < first + count; j += 32) {
+      const int power = static_cast<int>(scales[(row * k + j) / 32]);
+      const float scale = power == 255 ? std::numeric_limits<float>::quiet_NaN() : std::ldexp(1.0F, power - 127);
+      for (index_t i = 0; i < 16; ++i) {
+        const auto both = static_cast<std::uint32_t>(blocks[(row * k + j) / 2 + i]);
+        *to++ = scale * value(both & 15U);
+        *to++ = scale * value(both >> 4);
+      }
+    }
+  };
+  return {read, DType::bf16, {blocks_name, scales_name}};
+}
+
+/// name [experts, k, n], its rows the columns. Errors as Checkpoint::tensor.
+[[nodiscard]] inline StoredRows transposed_rows(const Checkpoint& checkpoint, const std::string& name,
+                                                std::array<index_t, 3> shape) {
+  const auto [experts, n, k] = shape;
+  const RawTensor raw = checkpoint.tensor(name, {experts, k, n});
+  const auto read = [=, n = n, k = k](index_t row, index_t first, index_t count, float* to) {
+    for (index_t j = first; j < first + count; ++j) *to++ = raw[(row / n * k + j) * n + row % n];
+  };
+  return {read, raw.dtype == DType::bf16 ? DType::bf16 : DType::f32, {name}};
+}
+
+}  // namespace detail
+
+/// The matrix of a linear layer [n, k] in the storage that the checkpoint has for it, or nothing if it is stored as
+/// plain numbers, or not at all. Throws Error that names the tensor: mismatch for other shapes or types, not_found for
+/// scales that are missing.
+[[nodiscard]] inline std::optional<StoredRows> stored_rows(const Checkpoint& checkpoint, const Quantization& q,
+                                                           const std::string& name, index_t n, index_t k) {
+  using Method = Quantization::Method;
+  const auto there = [&](std::string_view end) {
+    return checkpoint.contains(detail::stem_of(name) + std::string(end));
+  };
+  const auto stored = checkpoint.stored(name);
+  const bool fp8 = q.method == Method::fp8 || q.method == Method::compressed;
+  if (fp8 && stored && stored->type == "F8_E4M3") return detail::fp8_rows(checkpoint, q, name, n, k);
+  if (stored) return std::nullopt;
+  if (q.method == Method::gptq && there("qweight")) {
+    return detail::gptq_rows(checkpoint, q, detail::stem_of(name), n, k);
+  }
+  if (q.method == Method::awq && there("qweight")) return detail::awq_rows(checkpoint, q, detail::stem_of(name), n, k);
+  if (q.method == Method::compressed && there("weight_packed")) {
+    return detail::packed_rows(checkpoint, q, detail::stem_of(name), n, k);
+  }
+  return std::nullopt;
+}
+
+/// Those of the experts of a layer, [experts, n, k], which lie in one tensor, transposed, or in MXFP4.
+[[nodiscard]] inline StoredRows stored_expert_rows(const Checkpoint& checkpoint, const Quantization& q,
+                                                   const std::string& name, std::array<index_t, 3> shape) {
+  const bool mxfp4 = q.method == Quantization::Method::mxfp4 && !checkpoint.contains(name);
+  return mxfp4 ? detail::mxfp4_rows(checkpoint, name, shape) : detail::transposed_rows(checkpoint, name, shape);
+}
+
+}  // namespace finteam::inline FINTEAM_ABI
+
 // ---- finteam/expert/source_weights.hpp -----------------------------------------------------------------------------
 // The weights of the table in a checkpoint: where each lies, and what the options make of it. One list for loading, for
 // the cache of packed weights and for plans. Not here: arithmetic, memory.
@@ -5977,9 +7159,12 @@ namespace finteam::inline FINTEAM_ABI {
 /// A weight of the table in a checkpoint, and what it is kept as.
 struct SourceWeight {
   WeightEntry entry;
-  std::vector<RawTensor> tensors{};  ///< one for each part, of the right shape
+  std::vector<RawTensor> tensors{};  ///< one for each part, of the right shape; without data where `rows` has it
   Weights weights = Weights::stored;
-  std::shared_ptr<const std::array<index_t, 2>> slice_shape{};  ///< what slices' tensors point to
+  std::vector<decltype(StoredRows::read)> rows{};                 ///< by part: what reads it, or nothing
+  std::vector<std::string> files{};                               ///< the tensors that all of it lies in
+  std::uint64_t source_bytes = 0;                                 ///< of it in the checkpoint
+  std::shared_ptr<std::vector<std::array<index_t, 2>>> shapes{};  ///< by part: what `tensors` point to
 
   [[nodiscard]] bool is_vector() const noexcept { return entry.k == 0; }
   /// "model.norm.weight"; the names of several parts with + between them, of slices with [expert, first row].
@@ -5998,13 +7183,13 @@ struct SourceWeight {
   }
   /// Bytes in memory: of panels, or of floats.
   [[nodiscard]] std::uint64_t bytes() const {
-    return is_vector() ? 4 * static_cast<std::uint64_t>(tensors.front().size()) : panels().bytes();
+    return is_vector() ? 4 * static_cast<std::uint64_t>(elements()) : panels().bytes();
   }
-  /// Bytes in the checkpoint.
-  [[nodiscard]] std::uint64_t source_bytes() const noexcept {
-    std::uint64_t sum = 0;
-    for (const RawTensor& t : tensors) sum += static_cast<std::uint64_t>(t.size()) * bytes_of(t.dtype);
-    return sum;
+  /// Of a vector.
+  [[nodiscard]] index_t elements() const noexcept {
+    index_t n = 0;
+    for (const auto& part : entry.parts) n += part.n;
+    return n;
   }
 };
 
@@ -6068,11 +7253,16 @@ inline void refuse_idle_choices(const OpenOptions& options, const Config& config
 }
 
 /// The layout of a merged checkpoint's files. Throws Error(mismatch) if they hold tensors of both.
-[[nodiscard]] inline ExpertLayout expert_layout(const Checkpoint& checkpoint) {
+[[nodiscard]] inline ExpertLayout expert_layout(const Checkpoint& checkpoint, const Config& config) {
+  if (config.model_type == "gpt_oss") return ExpertLayout::alternating;
+  const bool mixtral = config.model_type == "mixtral";
   std::string_view separate, fused;
   for (const std::string_view name : checkpoint.names()) {
-    if (name.find(".block_sparse_moe.") != std::string_view::npos) separate = name;
-    if (name.find(".mlp.experts.") != std::string_view::npos || name.ends_with(".mlp.gate.weight")) fused = name;
+    const auto has = [&](std::string_view part) { return name.find(part) != std::string_view::npos; };
+    if (has(".block_sparse_moe.")) separate = name;
+    if (has(".mlp.experts."))
+      (has(".mlp.experts.gate_up_proj") || has(".mlp.experts.down_proj") ? fused : separate) = name;
+    if (mixtral && name.ends_with(".mlp.gate.weight")) fused = name;
   }
   if (!separate.empty() && !fused.empty()) {
     throw Error(Code::mismatch, checkpoint.where(fused), "one layout of experts, that of " + printable(separate),
@@ -6099,17 +7289,83 @@ inline void require_linear_routers(const Checkpoint& checkpoint, const Config& c
   }
 }
 
-/// The tensor of a part, or its slice of a tensor, whose shape is then slice_shape. Errors as Checkpoint::tensor.
-[[nodiscard]] inline RawTensor find_part(const Checkpoint& checkpoint, const WeightEntry::Part& part, index_t k,
-                                         std::span<const index_t> slice_shape) {
-  if (k == 0) return checkpoint.tensor(part.name, {part.n});
-  if (!part.slice) return checkpoint.tensor(part.name, {part.n, k});
-  const WeightEntry::Slice& s = *part.slice;
-  RawTensor raw = checkpoint.tensor(part.name, {s.experts, s.rows, k});
-  raw.data += (s.expert * s.rows + s.first) * k * static_cast<index_t>(bytes_of(raw.dtype));
-  raw.shape = slice_shape;
-  return raw;
-}
+/// Finds the parts of a weight, one after the other.
+class PartFinder {
+ public:
+  PartFinder(const Checkpoint& checkpoint, const Quantization& quantization, SourceWeight& weight)
+      : checkpoint_(checkpoint), quantization_(quantization), w_(weight) {
+    w_.shapes = std::make_shared<std::vector<std::array<index_t, 2>>>();
+    w_.shapes->reserve(w_.entry.parts.size());
+  }
+
+  /// Errors as Checkpoint::tensor and stored_rows.
+  void find(const WeightEntry::Part& part) {
+    const index_t k = w_.entry.k;
+    w_.shapes->push_back({part.n, k});
+    const std::span<const index_t> shape(w_.shapes->back().data(), k == 0 ? 1 : 2);
+    if (part.slice) return find_slice(part, *part.slice, shape);
+    if (k != 0) {
+      if (auto stored = stored_rows(checkpoint_, quantization_, part.name, part.n, k)) {
+        return keep(
+            std::move(*stored), shape, [](index_t row) { return row; }, part.n);
+      }
+    }
+    keep(checkpoint_.tensor(part.name, shape), part.name);
+  }
+
+ private:
+  void find_slice(const WeightEntry::Part& part, const WeightEntry::Slice& s, std::span<const index_t> shape) {
+    const index_t k = w_.entry.k, first = s.expert * s.rows + s.first;
+    const auto row = [first, step = s.step](index_t i) { return first + i * step; };
+    if (s.transposed) {
+      return keep(stored_expert_rows(checkpoint_, quantization_, part.name, {s.experts, s.rows, k}), shape, row,
+                  s.experts * s.rows);
+    }
+    if (s.experts == 0) {
+      if (auto stored = stored_rows(checkpoint_, quantization_, part.name, s.rows, k)) {
+        return keep(std::move(*stored), shape, row, s.rows);
+      }
+    }
+    std::vector<index_t> all;
+    if (s.experts != 0) all.push_back(s.experts);
+    all.push_back(s.rows);
+    if (k != 0) all.push_back(k);
+    RawTensor raw = checkpoint_.tensor(part.name, std::span<const index_t>(all));
+    if (s.step != 1) {  // of a vector
+      const auto read = [raw](index_t i, index_t, index_t, float* to) { *to = raw[i]; };
+      const DType dtype = raw.dtype == DType::bf16 ? DType::bf16 : DType::f32;
+      return keep({.read = read, .dtype = dtype, .tensors = {part.name}}, shape, row, s.experts * s.rows);
+    }
+    raw.data += first * std::max<index_t>(k, 1) * static_cast<index_t>(bytes_of(raw.dtype));
+    raw.shape = shape;
+    keep(raw, part.name);
+  }
+
+  void keep(RawTensor raw, const std::string& name) {
+    raw.shape = std::span<const index_t>(w_.shapes->back().data(), w_.entry.k == 0 ? 1 : 2);
+    w_.source_bytes += static_cast<std::uint64_t>(raw.size()) * bytes_of(raw.dtype);
+    w_.tensors.push_back(raw);
+    w_.rows.emplace_back();
+    w_.files.push_back(name);
+  }
+  /// Row i of the part is row_of(i) of so many.
+  template <class RowOf>
+  void keep(StoredRows stored, std::span<const index_t> shape, RowOf&& row_of, index_t rows) {
+    for (const std::string& name : stored.tensors) {
+      const auto part = static_cast<std::uint64_t>(shape[0]);
+      w_.source_bytes += checkpoint_.stored(name)->bytes.size() * part / static_cast<std::uint64_t>(rows);
+    }
+    w_.tensors.push_back({nullptr, stored.dtype, shape});
+    w_.rows.emplace_back([read = std::move(stored.read), row_of](index_t i, index_t first, index_t count, float* to) {
+      read(row_of(i), first, count, to);
+    });
+    std::ranges::move(stored.tensors, std::back_inserter(w_.files));
+  }
+
+  const Checkpoint& checkpoint_;
+  const Quantization& quantization_;
+  SourceWeight& w_;
+};
 
 }  // namespace detail
 
@@ -6122,14 +7378,13 @@ inline void require_linear_routers(const Checkpoint& checkpoint, const Config& c
   std::vector<SourceWeight> weights;
   std::vector<std::string> used;
   detail::require_linear_routers(checkpoint, config);
-  const ExpertLayout layout = config.routes_feed_forward() ? detail::expert_layout(checkpoint) : ExpertLayout::separate;
+  const ExpertLayout layout =
+      config.routes_feed_forward() ? detail::expert_layout(checkpoint, config) : ExpertLayout::separate;
   for (WeightEntry& entry : weight_table(config, layout)) {
     SourceWeight w{.entry = std::move(entry)};
-    w.slice_shape = std::make_shared<const std::array<index_t, 2>>(std::array{w.entry.parts.front().n, w.entry.k});
-    for (const auto& part : w.entry.parts) {
-      w.tensors.push_back(detail::find_part(checkpoint, part, w.entry.k, *w.slice_shape));
-      used.push_back(part.name);
-    }
+    detail::PartFinder finder(checkpoint, config.quantization, w);
+    for (const auto& part : w.entry.parts) finder.find(part);
+    used.insert(used.end(), w.files.begin(), w.files.end());
     if (!w.is_vector() && !w.entry.is_router) w.weights = detail::choose(options, config, w.entry);
     weights.push_back(std::move(w));
   }
@@ -6143,6 +7398,66 @@ inline void require_linear_routers(const Checkpoint& checkpoint, const Config& c
 }
 
 }  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/expert/decoded_parts.hpp ------------------------------------------------------------------------------
+// The parts of a weight as plain tensors, decoded where a checkpoint stores them in another way. Holds one weight at a
+// time in memory. Not here: the storage formats (file/stored_rows.hpp).
+
+namespace finteam::inline FINTEAM_ABI::detail {
+
+/// Plain tensors of a weight's parts; what it decodes, it decodes on the backend's executor, if it has one.
+class DecodedParts {
+ public:
+  template <class B>
+  DecodedParts(const B& backend, const SourceWeight& w) : tensors_(w.tensors) {
+    for (std::size_t i = 0; i < tensors_.size(); ++i) {
+      if (!w.rows[i]) continue;
+      RawTensor& raw = tensors_[i];
+      const index_t k = std::max<index_t>(w.entry.k, 1), n = raw.size() / k;
+      std::byte* const to = buffers_.emplace_back(static_cast<std::size_t>(n * k) * bytes_of(raw.dtype)).data();
+      raw.data = to;
+      const auto rows = [&, to](index_t first, index_t last) {
+        std::array<float, piece> some;
+        for (index_t r = first; r < last; ++r) {
+          for (index_t j = 0; j < k; j += piece) {
+            const index_t count = std::min(piece, k - j);
+            w.rows[i](r, j, count, some.data());
+            store({some.data(), static_cast<std::size_t>(count)}, raw.dtype,
+                  to + static_cast<std::size_t>(r * k + j) * bytes_of(raw.dtype));
+          }
+        }
+      };
+      if constexpr (requires { backend.executor(); }) {
+        constexpr index_t numbers = 1 << 16;  // that are worth a thread
+        for_chunks(backend.executor(), n, numbers / k + 1, rows);
+      } else {
+        rows(0, n);
+      }
+    }
+  }
+
+  [[nodiscard]] std::span<const RawTensor> tensors() const noexcept { return tensors_; }
+
+ private:
+  static constexpr index_t piece = 256;
+
+  static void store(std::span<const float> row, DType dtype, std::byte* to) noexcept {
+    if (dtype == DType::f32) {
+      std::memcpy(to, row.data(), row.size_bytes());
+      return;
+    }
+    for (const float x : row) {  // exact: the type has every number
+      const bf16 y = to_bf16(x);
+      std::memcpy(to, &y.bits, 2);
+      to += 2;
+    }
+  }
+
+  std::vector<RawTensor> tensors_;
+  std::vector<Buffer> buffers_;
+};
+
+}  // namespace finteam::inline FINTEAM_ABI::detail
 
 // ---- finteam/file/file_writer.hpp ----------------------------------------------------------------------------------
 // Writes a file that others see only when it is whole.
@@ -6371,7 +7686,7 @@ class PackedFile {
 
  private:
   [[nodiscard]] static TensorEntry entry_of(const SourceWeight& w) {
-    if (w.is_vector()) return {w.name(), "F32", {w.entry.parts.front().n}};
+    if (w.is_vector()) return {w.name(), "F32", {w.elements()}};
     const PackedMatrix panels = w.panels();
     return {w.name(), "U8", {panels.panels(), panels.panel_bytes()}};
   }
@@ -6434,7 +7749,7 @@ class PackedFile {
       if (!aligned) return std::nullopt;
       const std::uint64_t sum = hash_on(backend_.executor(), *bytes, file->file());
       if (std::memcmp(&sum, checksums->data() + 8 * i, 8) != 0) return std::nullopt;
-      progress.add(order_[i]->source_bytes());
+      progress.add(order_[i]->source_bytes);
     }
     return file;
   }
@@ -6452,15 +7767,16 @@ class PackedFile {
       file.write(bytes);
     };
     for (const SourceWeight* w : order_) {
+      const DecodedParts parts(backend_, *w);
       if (w->is_vector()) {
-        const auto vector = float_vector(w->tensors.front(), std::pmr::get_default_resource());
+        const auto vector = float_vector(parts.tensors(), std::pmr::get_default_resource());
         put(std::as_bytes(vector.view().span()));
       } else {
-        const PackedMatrix m = backend_.matrix(w->tensors, w->entry.join, w->weights, options_.memory);
+        const PackedMatrix m = backend_.matrix(parts.tensors(), w->entry.join, w->weights, options_.memory);
         put({m.panel(0), m.bytes()});
       }
-      for (const auto& part : w->entry.parts) checkpoint_.release(part.name);
-      progress.add(w->source_bytes());
+      for (const std::string& name : w->files) checkpoint_.release(name);
+      progress.add(w->source_bytes);
     }
     checkpoint_.release();
     file.write(std::as_bytes(std::span(checksums)));
@@ -6514,6 +7830,7 @@ class KvCache {
     references_.assign(static_cast<std::size_t>(limits.pages), 0);
     tables_.assign(static_cast<std::size_t>(limits.sequences * pages_per_sequence_), 0);
     lengths_.assign(static_cast<std::size_t>(limits.sequences), closed);
+    is_long_.assign(static_cast<std::size_t>(limits.sequences), false);
     free_.reserve(static_cast<std::size_t>(limits.pages));
     for (index_t p = limits.pages; p-- > 0;) free_.push_back(static_cast<std::int32_t>(p));
   }
@@ -6521,20 +7838,22 @@ class KvCache {
   /// Pages that n tokens fill.
   [[nodiscard]] static constexpr index_t pages_for(index_t n) noexcept { return (n + page_tokens - 1) / page_tokens; }
 
-  /// A new, empty sequence. Throws Error(limit_exceeded) when all are in use.
-  [[nodiscard]] std::int32_t open() {
+  /// A new, empty sequence; is_long: its sites say so, for as long as it and its forks live.
+  /// Throws Error(limit_exceeded) when all are in use.
+  [[nodiscard]] std::int32_t open(bool is_long = false) {
     const auto slot = std::find(lengths_.begin(), lengths_.end(), closed);
     if (slot == lengths_.end()) {
       throw Error(Code::limit_exceeded, "cache", "at most " + std::to_string(limits_.sequences) + " sequences",
                   "one more");
     }
     *slot = 0;
+    is_long_[static_cast<std::size_t>(slot - lengths_.begin())] = is_long;
     return static_cast<std::int32_t>(slot - lengths_.begin());
   }
 
   /// A new sequence with the same tokens: full pages are shared, the last partial page is copied.
   [[nodiscard]] std::int32_t fork(B& backend, std::int32_t from) {
-    const std::int32_t to = open();
+    const std::int32_t to = open(is_long(from));
     const index_t n = length(from), full = n / page_tokens;
     for (index_t i = 0; i < full; ++i) {
       table(to)[i] = table(from)[i];
@@ -6600,9 +7919,13 @@ class KvCache {
   [[nodiscard]] index_t length(std::int32_t sequence) const noexcept {
     return lengths_[static_cast<std::size_t>(sequence)];
   }
+  /// What it was opened as.
+  [[nodiscard]] bool is_long(std::int32_t sequence) const noexcept {
+    return is_long_[static_cast<std::size_t>(sequence)];
+  }
   /// Where position p of the sequence lies.
   [[nodiscard]] Site site(std::int32_t sequence, std::int32_t position) const noexcept {
-    return {tables_.data() + sequence * pages_per_sequence_, position};
+    return {tables_.data() + sequence * pages_per_sequence_, position, is_long(sequence)};
   }
   /// Keys and values of layer l, all pages.
   [[nodiscard]] CacheLayer<typename B::Space> layer(index_t l) noexcept {
@@ -6643,7 +7966,46 @@ class KvCache {
   std::vector<std::int32_t> references_;  // by page
   std::vector<std::int32_t> tables_;      // [sequences, pages_per_sequence]
   std::vector<index_t> lengths_;          // by sequence; `closed` if free
+  std::vector<bool> is_long_;             // by sequence
   std::vector<std::int32_t> free_;        // a stack of pages
+};
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/layer/residual.hpp ------------------------------------------------------------------------------------
+// How attention and feed-forward join the residual stream, with a norm before them, behind them, or both.
+// Not here: the layers themselves.
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// x += behind(f(before(x))), each of the two an RMS norm, or nothing where it has no scale. Source: Xiong et al. 2020
+/// (before); Team OLMo 2025, 2 OLMo 2 Furious (behind); Gemma Team 2024, Gemma 2 (both).
+template <Backend B>
+struct Residual {
+  using Space = typename B::Space;
+  RowScales<Space> before, behind;
+  float eps = 0;
+  MatrixView<float, Space> x;      ///< [t, d]
+  MatrixView<float, Space> own{};  ///< [t, d], where there is a norm behind
+
+  /// input = the chosen rows of before(x), as products with w read them.
+  void prepare(B& b, const typename B::Matrix& w, typename B::Input& input, const Chosen& chosen = {}) const {
+    if (before.empty()) return b.prepare(x, w, input, chosen);
+    b.prepare_normed(x, before, eps, w, input, chosen);
+  }
+  /// y = before(x). [t, d]
+  void norm(B& b, MatrixView<float, Space> y) const { before.empty() ? b.copy(x, y) : b.rms_norm(x, before, eps, y); }
+
+  /// Where f's results are to be added.
+  [[nodiscard]] MatrixView<float, Space> begin(B& b) const {
+    if (behind.empty()) return x;
+    b.fill(0.0F, own);
+    return own;
+  }
+  /// After that.
+  void finish(B& b) const {
+    if (!behind.empty()) b.add_rms_norm(own, behind, eps, x);
+  }
 };
 
 }  // namespace finteam::inline FINTEAM_ABI
@@ -6708,7 +8070,6 @@ struct DeltaScratch {
   std::vector<typename B::Input> inputs;  ///< of the widest k: one of up to t rows, and for the others few_rows
   std::vector<Product<B>> products;       ///< that run side by side, room for those of all experts
   Tensor<2> inner;                        ///< [t, most Σ r]
-  Tensor<2> plus;                         ///< [t, 2f]: what is added before SwiGLU
 };
 
 namespace detail {
@@ -6915,22 +8276,25 @@ struct RoutedLinear {
   index_t top_k = 0;                         ///< experts that it chooses for a row
 };
 
-/// Sorts rows by the experts that router · x[t,:] chooses: softmax, the top_k largest (ties: the lower index) divided
-/// by their sum, which is the softmax of the top_k largest. x [t, k]. Source: Jiang et al. 2024 (Mixtral), eq. 1;
-/// transformers, MixtralTopKRouter; mergoo, compose_layers.py, MoeLayer.
+/// Sorts rows by the experts that router · x[t,:] + bias chooses: softmax, the rule's top_k largest (ties: the lower
+/// index), if it renormalises divided by their sum, which is then the softmax of the top_k largest. x [t, k], bias
+/// [experts], or empty. Source: Jiang et al. 2024 (Mixtral), eq. 1; transformers, MixtralTopKRouter and
+/// Qwen3MoeTopKRouter; mergoo, compose_layers.py, MoeLayer.
 template <Backend B>
-void choose_experts(B& b, const typename B::Matrix& router, index_t top_k, MatrixView<const float, typename B::Space> x,
-                    RouterScratch<B>& s, typename B::Input& input) {
+void choose_experts(B& b, const typename B::Matrix& router, VectorView<const float, typename B::Space> bias,
+                    const GateRule& rule, MatrixView<const float, typename B::Space> x, RouterScratch<B>& s,
+                    typename B::Input& input) {
   const auto logits = s.logits.view().rows(0, x.extent(0));
   b.prepare(x, router, input);
   b.matmul(input, router, Write::overwrite, logits);
+  if (bias.extent(0) != 0) b.add_bias(bias, logits, {});
   for (ChosenRows& expert : s.chosen) expert.clear();
   if constexpr (std::is_same_v<typename B::Space, Host>) {  // elsewhere no decoder with routers is loaded
     for (index_t t = 0; t < logits.extent(0); ++t) {
       for (std::size_t k = 0; k < s.scores.size(); ++k) {
         s.scores[k] = static_cast<double>(logits(t, static_cast<index_t>(k)));
       }
-      gate_weights({.top_k = top_k}, s.scores);
+      gate_weights(rule, s.scores);
       for (std::size_t k = 0; k < s.scores.size(); ++k) {
         const auto weight = static_cast<float>(s.scores[k]);
         float& mean = s.weights(t, static_cast<index_t>(k));
@@ -6951,7 +8315,7 @@ void routed_linear(B& b, const RoutedLinear<B>& w, MatrixView<const float, typen
     b.matmul(input, expert, Write::accumulate, y, chosen);
   };
   if (w.router.empty()) return product(w.experts.front(), {});
-  choose_experts<B>(b, w.router.front(), w.top_k, x, s, input);
+  choose_experts<B>(b, w.router.front(), {}, {.top_k = w.top_k}, x, s, input);
   for (std::size_t k = 0; k < w.experts.size(); ++k) {
     if (const Chosen chosen = s.chosen[k].chosen(); !chosen.rows.empty()) product(w.experts[k], chosen);
   }
@@ -6971,10 +8335,16 @@ namespace finteam::inline FINTEAM_ABI {
 template <Backend B>
 struct AttentionWeights {
   typename B::Matrix qkv_proj, o_proj;
+  Vector<B> qkv_bias{}, o_bias{};  ///< [(h + 2g)·e], [d], or empty
+  Vector<B> q_norm{}, k_norm{};    ///< by head_norm: none, [e] and [e], or [h·e] and [g·e]
+  Vector<B> sinks{};               ///< [h], or empty
   std::vector<LinearDelta<B>> qkv_deltas{}, o_deltas{};
   /// In their stead, q_proj, k_proj, v_proj and o_proj, where one of them has a router; or none.
   std::vector<RoutedLinear<B>> linears{};
-  index_t window = 0;  ///< positions that a row sees; 0: all
+  HeadNorm head_norm = HeadNorm::none;
+  std::optional<std::size_t> rope{};  ///< which of the step's; none: positions do not count
+  float scale = 1, cap = 0;           ///< of scores
+  index_t window = 0;                 ///< positions that a row sees; 0: all
 };
 
 /// Working memory of one step, for up to t rows.
@@ -6983,7 +8353,7 @@ struct AttentionScratch {
   template <std::size_t R>
   using Tensor = decltype(std::declval<B&>().template tensor<float, R>({}, nullptr));
   Tensor<3> qkv, y;        ///< [t, h + 2g, e], [t, h, e]
-  Tensor<2> cosine, sine;  ///< [t, e/2]
+  Tensor<3> cosine, sine;  ///< of each rope, [ropes, t, share · e/2]
 };
 
 namespace detail {
@@ -6998,14 +8368,19 @@ template <class T, class Space>
   return {x.data() + first * x.stride(1), {x.extent(0), count, x.extent(2)}, x.strides()};
 }
 
-/// qkv = q_proj, k_proj and v_proj · rms_norm(x), each by its own router, if it has one. qkv [t, (h + 2g)·e],
+/// The heads of a row as one vector: [t, heads, e] as [t, heads·e], the rows apart as they are.
+template <class T, class Space>
+[[nodiscard]] MatrixView<T, Space> side_by_side(TensorView<T, 3, Space> x) noexcept {
+  return {x.data(), {x.extent(0), x.extent(1) * x.extent(2)}, {x.stride(0), 1}};
+}
+
+/// qkv = q_proj, k_proj and v_proj · norm(x), each by its own router, if it has one. qkv [t, (h + 2g)·e],
 /// overwritten.
 template <Backend B>
 void routed_qkv(B& b, std::span<const RoutedLinear<B>> linears, RouterScratch<B>& s, typename B::Input& input,
-                const RowScales<typename B::Space>& norm, float eps, MatrixView<const float, typename B::Space> x,
-                MatrixView<float, typename B::Space> qkv) {
-  const auto n = s.n.view().rows(0, x.extent(0));
-  b.rms_norm(x, norm, eps, n);
+                const Residual<B>& residual, MatrixView<float, typename B::Space> qkv) {
+  const auto n = s.n.view().rows(0, residual.x.extent(0));
+  residual.norm(b, n);
   b.fill(0.0F, qkv);
   index_t first = 0;
   for (const RoutedLinear<B>& w : linears.first(3)) {
@@ -7014,40 +8389,70 @@ void routed_qkv(B& b, std::span<const RoutedLinear<B>> linears, RouterScratch<B>
     first += outputs;
   }
 }
+
+/// Queries and keys, normed and turned. qkv [t, h + 2g, e].
+template <Backend B>
+void norm_and_rotate(B& b, const AttentionWeights<B>& w, AttentionScratch<B>& s, index_t h, index_t g, float eps,
+                     TensorView<float, 3, typename B::Space> qkv) {
+  const auto q = heads(qkv, 0, h), k = heads(qkv, h, g);
+  const index_t t = qkv.extent(0);
+  switch (w.head_norm) {
+    case HeadNorm::none: break;
+    case HeadNorm::each:
+      b.norm_heads(w.q_norm.view(), eps, q);
+      b.norm_heads(w.k_norm.view(), eps, k);
+      break;
+    case HeadNorm::all:
+      b.rms_norm(side_by_side(q), w.q_norm.view(), eps, side_by_side(q));
+      b.rms_norm(side_by_side(k), w.k_norm.view(), eps, side_by_side(k));
+      break;
+  }
+  if (!w.rope) return;
+  const auto of = static_cast<index_t>(*w.rope);
+  b.rope(s.cosine.view().row(of).rows(0, t), s.sine.view().row(of).rows(0, t), heads(qkv, 0, h + g));
+}
 }  // namespace detail
 
-/// x[t,:] += o_proj · attention(rope(q_proj · n[t,:]), rope(k_proj · n), v_proj · n), n = rms_norm(x), writing keys and
-/// values at `sites`. x [t, d]. Source: Vaswani et al. 2017, eq. 1; grouped queries: Ainslie et al. 2023.
+/// x[t,:] += o_proj · attention(rope(q_proj · n[t,:]), rope(k_proj · n), v_proj · n), n = norm(x), as residual says it,
+/// writing keys and values at `sites`; biases and norms of heads where there are any. Source: Vaswani et al. 2017,
+/// eq. 1; grouped queries: Ainslie et al. 2023; norms of heads: Dehghani et al. 2023, 2.1; sinks: Xiao et al. 2023.
 template <Backend B>
 void attention(B& b, const AttentionWeights<B>& w, std::span<const Site> sites, CacheLayer<typename B::Space> cache,
                AttentionScratch<B>& s, typename B::Input& input, DeltaScratch<B>& delta, RouterScratch<B>& router,
-               const RowScales<typename B::Space>& norm, float eps, MatrixView<float, typename B::Space> x) {
-  const index_t t = x.extent(0), h = s.y.extent(1), g = (s.qkv.extent(1) - h) / 2;
+               const Residual<B>& residual) {
+  const index_t t = residual.x.extent(0), h = s.y.extent(1), g = (s.qkv.extent(1) - h) / 2;
   const auto qkv = s.qkv.view().rows(0, t), y = s.y.view().rows(0, t);
   if (w.linears.empty()) {
     linear<B>(
         b, w.qkv_proj, w.qkv_deltas, input, delta,
-        [&](const auto& m, auto& in, const Chosen& chosen) { b.prepare_normed(x, norm, eps, m, in, chosen); },
-        Write::overwrite, detail::flat(qkv));
+        [&](const auto& m, auto& in, const Chosen& chosen) { residual.prepare(b, m, in, chosen); }, Write::overwrite,
+        detail::flat(qkv));
   } else {
-    detail::routed_qkv<B>(b, w.linears, router, input, norm, eps, x, detail::flat(qkv));
+    detail::routed_qkv<B>(b, w.linears, router, input, residual, detail::flat(qkv));
   }
-  b.rope(s.cosine.view().rows(0, t), s.sine.view().rows(0, t), detail::heads(qkv, 0, h + g));
+  if (w.qkv_bias.size() != 0) b.add_bias(w.qkv_bias.view(), detail::flat(qkv), {});
+  detail::norm_and_rotate<B>(b, w, s, h, g, residual.eps, qkv);
   b.cache_write(sites, detail::heads(qkv, h, g), detail::heads(qkv, h + g, g), cache);
-  const AttentionRule rule{.scale = 1.0F / std::sqrt(static_cast<float>(y.extent(2))), .window = w.window};
+  const AttentionRule<typename B::Space> rule{w.scale, w.window, w.cap, w.sinks.view()};
   b.attention(sites, detail::heads(qkv, 0, h), cache, rule, y);
-  if (!w.linears.empty()) return routed_linear<B>(b, w.linears.back(), detail::flat(y), router, input, x);
-  linear<B>(
-      b, w.o_proj, w.o_deltas, input, delta,
-      [&](const auto& m, auto& in, const Chosen& chosen) { b.prepare(detail::flat(y), m, in, chosen); },
-      Write::accumulate, x);
+  const auto sum = residual.begin(b);
+  if (w.linears.empty()) {
+    linear<B>(
+        b, w.o_proj, w.o_deltas, input, delta,
+        [&](const auto& m, auto& in, const Chosen& chosen) { b.prepare(detail::flat(y), m, in, chosen); },
+        Write::accumulate, sum);
+  } else {
+    routed_linear<B>(b, w.linears.back(), detail::flat(y), router, input, sum);
+  }
+  if (w.o_bias.size() != 0) b.add_bias(w.o_bias.view(), sum, {});
+  residual.finish(b);
 }
 
 }  // namespace finteam::inline FINTEAM_ABI
 
 // ---- finteam/layer/feed_forward.hpp --------------------------------------------------------------------------------
-// The feed-forward layer: one SwiGLU, or several of which a router chooses a few for every row and sums them by weight
-// (law 1 in a feed-forward layer), or one whose linear layers have routers. Not here: routers (router.hpp).
+// The feed-forward layer: one gated unit, or several of which a router chooses a few for every row and sums them by
+// weight (law 1 in a feed-forward layer), or one whose linear layers have routers. Not here: routers (router.hpp).
 
 namespace finteam::inline FINTEAM_ABI {
 
@@ -7055,14 +8460,17 @@ namespace finteam::inline FINTEAM_ABI {
 template <Backend B>
 struct FeedForwardExpert {
   typename B::Matrix gate_up_proj, down_proj;
+  Vector<B> gate_up_bias{}, down_bias{};  ///< [2f], [d], or empty
 };
 
 /// One expert and no router, or as many experts as the router has outputs.
 template <Backend B>
 struct FeedForwardWeights {
   std::vector<FeedForwardExpert<B>> experts;
+  Activation activation{};
   std::vector<typename B::Matrix> router{};  ///< [experts, d], none or one
-  index_t top_k = 0;                         ///< experts that the router chooses for a row
+  Vector<B> router_bias{};                   ///< [experts], or empty
+  GateRule rule{};                           ///< how many experts the router chooses for a row, and their weights
   /// What experts on a shared base add to the only expert here: by expert, or empty; to gate and up as a stack [2f, d].
   std::vector<LinearDelta<B>> gate_up_deltas{}, down_deltas{};
   /// In their stead, gate_proj, up_proj and down_proj, where one of them has a router; or none.
@@ -7073,76 +8481,103 @@ struct FeedForwardWeights {
 template <Backend B>
 struct FeedForwardScratch {
   using Matrix = decltype(std::declval<B&>().template tensor<float, 2>({}, nullptr));
-  Matrix y;     ///< [t, f]
-  Matrix up{};  ///< [t, f], where linear layers have routers
+  Matrix y;       ///< [t, f]
+  Matrix up{};    ///< [t, f], where linear layers have routers
+  Matrix plus{};  ///< [t, 2f], where something is added to gate and up
 };
 
 namespace detail {
 
-/// x[t,:] += Σ_k weight[t,k] · expert_k(n[t,:]), n = rms_norm(x), over the experts that the router chooses, in rising
+/// What is added to gate and up of t rows: zero, or an expert's biases. [t, 2f]
+template <Backend B>
+[[nodiscard]] MatrixView<float, typename B::Space> begin_plus(B& b, const FeedForwardExpert<B>& expert,
+                                                              FeedForwardScratch<B>& s, index_t t) {
+  const auto plus = s.plus.view().rows(0, t);
+  b.fill(0.0F, plus);
+  if (expert.gate_up_bias.size() != 0) b.add_bias(expert.gate_up_bias.view(), plus, {});
+  return plus;
+}
+
+/// sum[t,:] += Σ_k weight[t,k] · expert_k(n[t,:]), n = norm(x), over the experts that the router chooses, in rising
 /// order for every row; the others' weights are not read.
 template <Backend B>
 void routed_feed_forward(B& b, const FeedForwardWeights<B>& w, FeedForwardScratch<B>& s, RouterScratch<B>& router,
-                         typename B::Input& input, const RowScales<typename B::Space>& norm, float eps,
-                         MatrixView<float, typename B::Space> x) {
-  const index_t t = x.extent(0);
+                         typename B::Input& input, const Residual<B>& residual,
+                         MatrixView<float, typename B::Space> sum) {
+  const index_t t = sum.extent(0);
   const auto n = router.n.view().rows(0, t);
-  b.rms_norm(x, norm, eps, n);
-  choose_experts<B>(b, w.router.front(), w.top_k, n, router, input);
+  residual.norm(b, n);
+  choose_experts<B>(b, w.router.front(), w.router_bias.view(), w.rule, n, router, input);
   for (std::size_t k = 0; k < w.experts.size(); ++k) {
+    const FeedForwardExpert<B>& expert = w.experts[k];
     const Chosen chosen = router.chosen[k].chosen();
     if (chosen.rows.empty()) continue;
     const auto y = s.y.view().rows(0, chosen.count(t));
-    b.prepare(n, w.experts[k].gate_up_proj, input, chosen);
-    b.matmul_swiglu(input, w.experts[k].gate_up_proj, {}, y);
-    b.prepare(y, w.experts[k].down_proj, input);
-    b.matmul(input, w.experts[k].down_proj, Write::accumulate, x, chosen);
+    MatrixView<float, typename B::Space> plus;
+    if (expert.gate_up_bias.size() != 0) plus = begin_plus<B>(b, expert, s, chosen.count(t));
+    b.prepare(n, expert.gate_up_proj, input, chosen);
+    b.matmul_gated(input, expert.gate_up_proj, w.activation, plus, y);
+    b.prepare(y, expert.down_proj, input);
+    b.matmul(input, expert.down_proj, Write::accumulate, sum, chosen);
+    if (expert.down_bias.size() != 0) b.add_bias(expert.down_bias.view(), sum, chosen);
   }
 }
 
-/// x[t,:] += down(silu(gate(n[t,:])) ⊙ up(n[t,:])), n = rms_norm(x), each of the three by its own router, if it has
-/// one.
+/// sum[t,:] += down(gated(gate(n[t,:]), up(n[t,:]))), n = norm(x), each of the three by its own router, if it has one.
 template <Backend B>
-void feed_forward_of_linears(B& b, std::span<const RoutedLinear<B>> linears, FeedForwardScratch<B>& s,
-                             RouterScratch<B>& router, typename B::Input& input,
-                             const RowScales<typename B::Space>& norm, float eps,
-                             MatrixView<float, typename B::Space> x) {
-  const index_t t = x.extent(0);
+void feed_forward_of_linears(B& b, const FeedForwardWeights<B>& w, FeedForwardScratch<B>& s, RouterScratch<B>& router,
+                             typename B::Input& input, const Residual<B>& residual,
+                             MatrixView<float, typename B::Space> sum) {
+  const index_t t = sum.extent(0);
   const auto n = router.n.view().rows(0, t), gate = s.y.view().rows(0, t), up = s.up.view().rows(0, t);
-  b.rms_norm(x, norm, eps, n);
+  residual.norm(b, n);
   b.fill(0.0F, gate);
-  routed_linear<B>(b, linears[0], n, router, input, gate);
+  routed_linear<B>(b, w.linears[0], n, router, input, gate);
   b.fill(0.0F, up);
-  routed_linear<B>(b, linears[1], n, router, input, up);
-  b.swiglu(gate, up, gate);
-  routed_linear<B>(b, linears[2], gate, router, input, x);
+  routed_linear<B>(b, w.linears[1], n, router, input, up);
+  b.gated(gate, up, w.activation, gate);
+  routed_linear<B>(b, w.linears[2], gate, router, input, sum);
+}
+
+/// sum[t,:] += down(gated(gate(n[t,:]), up(n[t,:]))), n = norm(x), and what experts on a shared base add to each.
+template <Backend B>
+void only_feed_forward(B& b, const FeedForwardWeights<B>& w, FeedForwardScratch<B>& s, DeltaScratch<B>& delta,
+                       typename B::Input& input, const Residual<B>& residual,
+                       MatrixView<float, typename B::Space> sum) {
+  const FeedForwardExpert<B>& only = w.experts.front();
+  const index_t t = sum.extent(0);
+  const auto y = s.y.view().rows(0, t);
+  MatrixView<float, typename B::Space> plus;
+  if (!w.gate_up_deltas.empty() || only.gate_up_bias.size() != 0) {
+    plus = begin_plus<B>(b, only, s, t);
+    add_deltas<B>(
+        b, w.gate_up_deltas, delta,
+        [&](const auto& a, auto& in, const Chosen& chosen) { residual.prepare(b, a, in, chosen); }, plus);
+  }
+  residual.prepare(b, only.gate_up_proj, input);
+  b.matmul_gated(input, only.gate_up_proj, w.activation, plus, y);
+  linear<B>(
+      b, only.down_proj, w.down_deltas, input, delta,
+      [&](const auto& m, auto& in, const Chosen& chosen) { b.prepare(y, m, in, chosen); }, Write::accumulate, sum);
+  if (only.down_bias.size() != 0) b.add_bias(only.down_bias.view(), sum, {});
 }
 
 }  // namespace detail
 
-/// x[t,:] += Σ_k weight[t,k] · down_proj_k · (silu(gate_proj_k · n[t,:]) ⊙ (up_proj_k · n[t,:])), n = rms_norm(x); one
-/// expert without a router weighs 1. x [t, d]. Source: Shazeer 2020, eq. 6.
+/// x[t,:] += Σ_k weight[t,k] · down_proj_k · gated(gate_proj_k · n[t,:], up_proj_k · n[t,:]), n = norm(x), as residual
+/// says it; one expert without a router weighs 1. Source: Shazeer 2020, eq. 6.
 template <Backend B>
 void feed_forward(B& b, const FeedForwardWeights<B>& w, FeedForwardScratch<B>& s, typename B::Input& input,
-                  DeltaScratch<B>& delta, RouterScratch<B>& router, const RowScales<typename B::Space>& norm, float eps,
-                  MatrixView<float, typename B::Space> x) {
-  if (!w.router.empty()) return detail::routed_feed_forward<B>(b, w, s, router, input, norm, eps, x);
-  if (!w.linears.empty()) return detail::feed_forward_of_linears<B>(b, w.linears, s, router, input, norm, eps, x);
-  const FeedForwardExpert<B>& only = w.experts.front();
-  const auto y = s.y.view().rows(0, x.extent(0));
-  MatrixView<float, typename B::Space> plus;
-  if (!w.gate_up_deltas.empty()) {
-    plus = delta.plus.view().rows(0, x.extent(0));
-    b.fill(0.0F, plus);
-    add_deltas<B>(
-        b, w.gate_up_deltas, delta,
-        [&](const auto& a, auto& in, const Chosen& chosen) { b.prepare_normed(x, norm, eps, a, in, chosen); }, plus);
+                  DeltaScratch<B>& delta, RouterScratch<B>& router, const Residual<B>& residual) {
+  const auto sum = residual.begin(b);
+  if (!w.router.empty()) {
+    detail::routed_feed_forward<B>(b, w, s, router, input, residual, sum);
+  } else if (!w.linears.empty()) {
+    detail::feed_forward_of_linears<B>(b, w, s, router, input, residual, sum);
+  } else {
+    detail::only_feed_forward<B>(b, w, s, delta, input, residual, sum);
   }
-  b.prepare_normed(x, norm, eps, only.gate_up_proj, input);
-  b.matmul_swiglu(input, only.gate_up_proj, plus, y);
-  linear<B>(
-      b, only.down_proj, w.down_deltas, input, delta,
-      [&](const auto& m, auto& in, const Chosen& chosen) { b.prepare(y, m, in, chosen); }, Write::accumulate, x);
+  residual.finish(b);
 }
 
 }  // namespace finteam::inline FINTEAM_ABI
@@ -7153,14 +8588,10 @@ void feed_forward(B& b, const FeedForwardWeights<B>& w, FeedForwardScratch<B>& s
 
 namespace finteam::inline FINTEAM_ABI {
 
-/// A norm's scale as float, in the backend's space. [d]
-template <Backend B>
-using Scale = decltype(std::declval<B&>().vector(std::declval<const RawTensor&>(), nullptr));
-
-/// A norm's scale, and where experts on a shared base have their own, those of all.
+/// A norm's scale, and where experts on a shared base have their own, those of all. Empty: no norm.
 template <Backend B>
 struct NormWeights {
-  Scale<B> scale;                                                             ///< [d]
+  Vector<B> scale{};                                                          ///< [d]
   decltype(std::declval<B&>().template tensor<float, 2>({}, nullptr)) own{};  ///< [experts, d], or no rows
 
   /// For rows of those experts (-1: the base).
@@ -7169,13 +8600,19 @@ struct NormWeights {
   }
 };
 
+/// The norms before a layer of a block and behind it; one of them may be empty.
+template <Backend B>
+struct LayerNorms {
+  NormWeights<B> before{}, behind{};
+};
+
 /// One block of a decoder.
 template <Backend B>
 struct BlockWeights {
-  NormWeights<B> input_norm;
-  AttentionWeights<B> attention;
-  NormWeights<B> post_attention_norm;
-  FeedForwardWeights<B> feed_forward;
+  LayerNorms<B> attention_norms{};
+  AttentionWeights<B> attention{};
+  LayerNorms<B> feed_forward_norms{};
+  FeedForwardWeights<B> feed_forward{};
   index_t routers = 0;  ///< of a merged checkpoint
 };
 
@@ -7240,9 +8677,9 @@ template <Backend B, class Matrix>
   return all;
 }
 
-/// The attention of block l.
-template <Backend B, class Matrix>
-[[nodiscard]] AttentionWeights<B> arrange_attention(const Config& config, index_t l, Matrix&& matrix) {
+/// The attention of block l, but its norms.
+template <Backend B, class Matrix, class Vector>
+[[nodiscard]] AttentionWeights<B> arrange_attention(const Config& config, index_t l, Matrix&& matrix, Vector&& vector) {
   AttentionWeights<B> w;
   if (config.routers(l, attention_linears) > 0) {
     w.linears = arrange_linears<B>(config, l, attention_linears, matrix);
@@ -7250,23 +8687,61 @@ template <Backend B, class Matrix>
     w.qkv_proj = matrix();
     w.o_proj = matrix();
   }
-  w.window = config.window;
+  if (config.qkv_bias) w.qkv_bias = vector();
+  if (config.o_bias) w.o_bias = vector();
+  w.head_norm = config.head_norm;
+  if (w.head_norm != HeadNorm::none) {
+    w.q_norm = vector();
+    w.k_norm = vector();
+  }
+  if (config.sinks) w.sinks = vector();
+  const bool windowed = config.has_window(l);
+  if (config.has_rope(l)) w.rope = windowed && config.window_rope ? 1 : 0;
+  w.scale =
+      config.score_scale > 0 ? static_cast<float>(config.score_scale) : 1.0F / std::sqrt(static_cast<float>(config.e));
+  w.cap = static_cast<float>(config.score_cap);
+  w.window = windowed ? config.window : 0;
   return w;
 }
 
-/// The feed-forward layer of block l.
-template <Backend B, class Matrix>
-[[nodiscard]] FeedForwardWeights<B> arrange_feed_forward(const Config& config, index_t l, Matrix&& matrix) {
-  FeedForwardWeights<B> w{.experts = {}, .top_k = config.experts_per_token};
+/// The feed-forward layer of block l, but its norms.
+template <Backend B, class Matrix, class Vector>
+[[nodiscard]] FeedForwardWeights<B> arrange_feed_forward(const Config& config, index_t l, Matrix&& matrix,
+                                                         Vector&& vector) {
+  FeedForwardWeights<B> w{.experts = {},
+                          .activation = config.activation,
+                          .rule = {.top_k = config.experts_per_token, .renormalise = config.experts_renormalise}};
   if (config.routers(l, feed_forward_linears) > 0) {
     w.linears = arrange_linears<B>(config, l, feed_forward_linears, matrix);
     return w;
   }
   if (config.routes_feed_forward()) w.router.push_back(matrix());
+  if (config.router_bias) w.router_bias = vector();
   const index_t experts = config.routes_feed_forward() ? config.experts : 1;
   w.experts.reserve(static_cast<std::size_t>(experts));
-  for (index_t i = 0; i < experts; ++i) w.experts.push_back({.gate_up_proj = matrix(), .down_proj = matrix()});
+  for (index_t i = 0; i < experts; ++i) {
+    FeedForwardExpert<B>& expert =
+        w.experts.emplace_back(FeedForwardExpert<B>{.gate_up_proj = matrix(), .down_proj = matrix()});
+    if (!config.mlp_bias) continue;
+    expert.gate_up_bias = vector();
+    expert.down_bias = vector();
+  }
   return w;
+}
+
+/// Block l.
+template <Backend B, class Matrix, class Vector>
+[[nodiscard]] BlockWeights<B> arrange_block(const Config& config, index_t l, Matrix&& matrix, Vector&& vector) {
+  BlockWeights<B> block;
+  const auto norm = [&](NormWeights<B>& to) { to.scale = vector(); };
+  if (config.norms != NormPlace::behind) norm(block.attention_norms.before);
+  block.attention = arrange_attention<B>(config, l, matrix, vector);
+  if (config.norms != NormPlace::before) norm(block.attention_norms.behind);
+  if (config.norms != NormPlace::behind) norm(block.feed_forward_norms.before);
+  block.feed_forward = arrange_feed_forward<B>(config, l, matrix, vector);
+  if (config.norms != NormPlace::before) norm(block.feed_forward_norms.behind);
+  block.routers = config.routers(l);
+  return block;
 }
 
 /// Puts each weight of the table in its place, in the table's order: matrix(w), vector(w).
@@ -7279,13 +8754,7 @@ template <Backend B, class Matrix, class Vector>
   DecoderWeights<B> w{
       .expert_block = {}, .embed_tokens = matrix(), .blocks = {}, .norm = {}, .own_lm_head = {}, .packed = {}};
   w.blocks.reserve(static_cast<std::size_t>(config.layers));
-  for (index_t l = 0; l < config.layers; ++l) {
-    w.blocks.push_back({.input_norm = {vector()},
-                        .attention = arrange_attention<B>(config, l, matrix),
-                        .post_attention_norm = {vector()},
-                        .feed_forward = arrange_feed_forward<B>(config, l, matrix),
-                        .routers = config.routers(l)});
-  }
+  for (index_t l = 0; l < config.layers; ++l) w.blocks.push_back(arrange_block<B>(config, l, matrix, vector));
   w.norm.scale = vector();
   if (!config.tie_word_embeddings) w.own_lm_head.push_back(matrix());
   return w;
@@ -7320,7 +8789,10 @@ template <Backend B>
       Safetensors packed = file.open_or_write([&] { detail::refuse_other_head(checkpoint, config); }, progress);
       auto loaded = detail::arrange<B>(
           weights, config, [&](const SourceWeight& w) { return w.panels(file.panels(packed, w)); },
-          [&](const SourceWeight& w) { return backend.vector(packed.tensor(w.name()), options.memory); });
+          [&](const SourceWeight& w) {
+            const RawTensor raw = packed.tensor(w.name());
+            return backend.vector({&raw, 1}, options.memory, w.entry.plus);
+          });
       loaded.packed = std::move(packed);
       progress.finish();
       return loaded;
@@ -7328,16 +8800,20 @@ template <Backend B>
   }
   detail::refuse_other_head(checkpoint, config);
   const auto done = [&](const SourceWeight& w, auto weight) {
-    for (const auto& part : w.entry.parts) checkpoint.release(part.name);
-    progress.add(w.source_bytes());
+    for (const std::string& name : w.files) checkpoint.release(name);
+    progress.add(w.source_bytes);
     return weight;
   };
   auto loaded = detail::arrange<B>(
       weights, config,
       [&](const SourceWeight& w) {
-        return done(w, backend.matrix(w.tensors, w.entry.join, w.weights, options.memory));
+        const detail::DecodedParts parts(backend, w);
+        return done(w, backend.matrix(parts.tensors(), w.entry.join, w.weights, options.memory));
       },
-      [&](const SourceWeight& w) { return done(w, backend.vector(w.tensors.front(), options.memory)); });
+      [&](const SourceWeight& w) {
+        const detail::DecodedParts parts(backend, w);
+        return done(w, backend.vector(parts.tensors(), options.memory, w.entry.plus));
+      });
   checkpoint.release();
   progress.finish();  // what was passed over counts as done
   return loaded;
@@ -7346,7 +8822,7 @@ template <Backend B>
 }  // namespace finteam::inline FINTEAM_ABI
 
 // ---- finteam/expert/block.hpp --------------------------------------------------------------------------------------
-// One block of a decoder: attention and feed-forward, each behind a norm, each added to the residual stream.
+// One block of a decoder: attention and feed-forward, each with its norms, each added to the residual stream.
 
 namespace finteam::inline FINTEAM_ABI {
 
@@ -7358,17 +8834,21 @@ struct BlockScratch {
   FeedForwardScratch<B> feed_forward;
   DeltaScratch<B> delta;
   RouterScratch<B> router;
+  decltype(std::declval<B&>().template tensor<float, 2>({}, nullptr)) own{};  ///< [t, d], where norms stand behind
 };
 
-/// x += attention(norm(x)); x += feed_forward(norm(x)). x [t, d].
+/// x += attention(x); x += feed_forward(x), each with its norms. x [t, d].
 template <Backend B>
 void block(B& b, const BlockWeights<B>& w, float eps, std::span<const Site> sites, CacheLayer<typename B::Space> cache,
            BlockScratch<B>& s, MatrixView<float, typename B::Space> x) {
   s.router.share = 1.0F / static_cast<float>(std::max<index_t>(w.routers, 1));
-  attention<B>(b, w.attention, sites, cache, s.attention, s.input, s.delta, s.router,
-               w.input_norm.of(s.delta.row_experts), eps, x);
-  feed_forward<B>(b, w.feed_forward, s.feed_forward, s.input, s.delta, s.router,
-                  w.post_attention_norm.of(s.delta.row_experts), eps, x);
+  const auto residual = [&](const LayerNorms<B>& norms) {
+    const auto experts = std::span<const std::int32_t>(s.delta.row_experts);
+    return Residual<B>{norms.before.of(experts), norms.behind.of(experts), eps, x,
+                       s.own.view().rows(0, norms.behind.scale.size() == 0 ? 0 : x.extent(0))};
+  };
+  attention<B>(b, w.attention, sites, cache, s.attention, s.input, s.delta, s.router, residual(w.attention_norms));
+  feed_forward<B>(b, w.feed_forward, s.feed_forward, s.input, s.delta, s.router, residual(w.feed_forward_norms));
 }
 
 }  // namespace finteam::inline FINTEAM_ABI
@@ -7665,11 +9145,11 @@ struct ExpertSource {
   }
 };
 
-/// The vectors of the weight table: two norms a block, and the last.
+/// The norms of the weight table that are as wide as the model: those of every block, and the last.
 [[nodiscard]] inline std::vector<std::string> norm_names(const Config& config) {
   std::vector<std::string> names;
   for (const WeightEntry& w : weight_table(config)) {
-    if (w.k == 0) names.push_back(w.parts.front().name);
+    if (w.is_norm) names.push_back(w.parts.front().name);
   }
   return names;
 }
@@ -7770,8 +9250,10 @@ template <Backend B>
 [[nodiscard]] std::vector<NormWeights<B>*> norm_places(DecoderWeights<B>& w) {
   std::vector<NormWeights<B>*> places;
   for (BlockWeights<B>& block : w.blocks) {
-    places.push_back(&block.input_norm);
-    places.push_back(&block.post_attention_norm);
+    for (auto* norm : {&block.attention_norms.before, &block.attention_norms.behind, &block.feed_forward_norms.before,
+                       &block.feed_forward_norms.behind}) {
+      if (norm->scale.size() != 0) places.push_back(norm);
+    }
   }
   places.push_back(&w.norm);
   return places;
@@ -7863,7 +9345,7 @@ void load_experts(B& backend, std::span<const ExpertSource> experts, const Confi
                      norms[i]->own.view().rows(static_cast<index_t>(k), 1));
       };
       if (has(experts[k])) {
-        const auto own = backend.vector(*experts[k].norms[i], options.memory);
+        const auto own = backend.vector({&*experts[k].norms[i], 1}, options.memory, config.norms_add_one ? 1.0F : 0.0F);
         row(own.view());
       } else {
         row(std::as_const(norms[i]->scale).view());
@@ -7895,30 +9377,89 @@ namespace detail {
 
 }  // namespace detail
 
-/// frequency[i] = theta^(-2i/e), then scaled as the config says. [e/2], radians per position.
-/// Source: Su et al. 2021, eq. 15; in float, as transformers computes it.
-[[nodiscard]] inline std::vector<float> rope_frequencies(const Config& config) {
-  const FpEnvironment environment;
-  std::vector<float> frequency(static_cast<std::size_t>(config.e / 2));
-  for (std::size_t i = 0; i < frequency.size(); ++i) {
-    const float exponent = static_cast<float>(2 * i) / static_cast<float>(config.e);
-    float f = 1.0F / static_cast<float>(std::pow(config.rope.theta, static_cast<double>(exponent)));
-    if (config.rope.type == RopeType::llama3) f = detail::llama3_frequency(f, config.rope);
-    if (config.rope.type == RopeType::linear) f /= static_cast<float>(config.rope.factor);
-    frequency[i] = f;
+namespace detail {
+
+/// YaRN's ramp: 1 where frequencies stay, 0 where they are divided by `factor`. Source: Peng et al. 2023, eq. 17 to 23;
+/// transformers, _compute_yarn_parameters.
+class YarnRamp {
+ public:
+  YarnRamp(const RopeConfig& rope, index_t width) {
+    const double n = static_cast<double>(width);
+    const auto index_of = [&](double rotations) {
+      const double context = static_cast<double>(rope.original_max_positions);
+      return n * std::log(context / (rotations * 2 * std::numbers::pi)) / (2 * std::log(rope.theta));
+    };
+    low_ = index_of(rope.beta_fast);
+    high_ = index_of(rope.beta_slow);
+    if (rope.truncate) {
+      low_ = std::floor(low_);
+      high_ = std::ceil(high_);
+    }
+    low_ = std::max(low_, 0.0);
+    high_ = std::min(high_, n - 1);
+    if (low_ == high_) high_ += 0.001;
   }
-  return frequency;
+  [[nodiscard]] float operator()(std::size_t i) const noexcept {
+    const float along = (static_cast<float>(i) - static_cast<float>(low_)) / static_cast<float>(high_ - low_);
+    return 1.0F - std::clamp(along, 0.0F, 1.0F);
+  }
+
+ private:
+  double low_ = 0, high_ = 0;
+};
+
+}  // namespace detail
+
+/// The frequencies of a rope, [share · e/2] radians per position, and what cosines and sines are multiplied by.
+struct Rope {
+  std::vector<float> frequency;
+  std::vector<float> long_frequency{};  ///< of sequences that may be long; or empty: the same
+  float attention_factor = 1;
+};
+
+/// frequency[i] = theta^(-2i/(share · e)), then scaled as the config says. e: the width of a head.
+/// Source: Su et al. 2021, eq. 15; in float, as transformers computes it.
+[[nodiscard]] inline Rope make_rope(const RopeConfig& config, index_t e) {
+  const FpEnvironment environment;
+  const index_t width = config.width(e);
+  Rope rope{.frequency = std::vector<float>(static_cast<std::size_t>(width / 2)),
+            .attention_factor = static_cast<float>(config.attention_factor)};
+  const float factor = static_cast<float>(config.factor);
+  for (std::size_t i = 0; i < rope.frequency.size(); ++i) {
+    const float exponent = static_cast<float>(2 * i) / static_cast<float>(width);
+    const float wave = static_cast<float>(std::pow(config.theta, static_cast<double>(exponent)));
+    float& f = rope.frequency[i];
+    f = 1.0F / wave;
+    switch (config.type) {
+      case RopeType::none: break;
+      case RopeType::linear: f /= factor; break;
+      case RopeType::llama3: f = detail::llama3_frequency(f, config); break;
+      case RopeType::yarn: {
+        const float stays = detail::YarnRamp(config, width)(i);
+        f = std::fma(1.0F / (factor * wave), 1.0F - stays, f * stays);
+        break;
+      }
+      case RopeType::longrope:
+        f = 1.0F / (static_cast<float>(config.short_factor[i]) * wave);
+        rope.long_frequency.push_back(1.0F / (static_cast<float>(config.long_factor[i]) * wave));
+        break;
+    }
+  }
+  return rope;
 }
 
-/// cosine[t,i] = cos(position[t] · frequency[i]), sine likewise. cosine, sine [t, e/2], overwritten.
-/// The angle is rounded to float, as transformers does; its cosine is taken in double.
-inline void rope_angles(std::span<const float> frequency, std::span<const Site> sites, MatrixView<float> cosine,
+/// cosine[t,i] = attention_factor · cos(position[t] · frequency[i]), sine likewise. cosine, sine [t, share · e/2],
+/// overwritten. The angle is rounded to float, as transformers does; its cosine is taken in double.
+inline void rope_angles(const Rope& rope, std::span<const Site> sites, MatrixView<float> cosine,
                         MatrixView<float> sine) noexcept {
+  const double factor = static_cast<double>(rope.attention_factor);
   for (std::size_t t = 0; t < sites.size(); ++t) {
+    const bool is_long = sites[t].is_long && !rope.long_frequency.empty();
+    const std::vector<float>& frequency = is_long ? rope.long_frequency : rope.frequency;
     for (std::size_t i = 0; i < frequency.size(); ++i) {
-      const float angle = static_cast<float>(sites[t].position) * frequency[i];
-      cosine(t, i) = static_cast<float>(std::cos(static_cast<double>(angle)));
-      sine(t, i) = static_cast<float>(std::sin(static_cast<double>(angle)));
+      const double angle = static_cast<double>(static_cast<float>(sites[t].position) * frequency[i]);
+      cosine(t, i) = static_cast<float>(factor * std::cos(angle));
+      sine(t, i) = static_cast<float>(factor * std::sin(angle));
     }
   }
 }
@@ -7950,20 +9491,21 @@ class StepScratch {
         block_{.input = b.input(rows, std::max({c.d, c.f, c.h * c.e}), memory),
                .attention = {.qkv = b.template tensor<float, 3>({rows, c.h + 2 * c.g, c.e}, memory),
                              .y = b.template tensor<float, 3>({rows, c.h, c.e}, memory),
-                             .cosine = b.template tensor<float, 2>({rows, c.e / 2}, memory),
-                             .sine = b.template tensor<float, 2>({rows, c.e / 2}, memory)},
+                             .cosine = b.template tensor<float, 3>({ropes(c), rows, c.rope.width(c.e) / 2}, memory),
+                             .sine = b.template tensor<float, 3>({ropes(c), rows, c.rope.width(c.e) / 2}, memory)},
                .feed_forward = {.y = b.template tensor<float, 2>({rows, c.f}, memory),
-                                .up = b.template tensor<float, 2>({c.routes_linears() ? rows : 0, c.f}, memory)},
+                                .up = b.template tensor<float, 2>({c.routes_linears() ? rows : 0, c.f}, memory),
+                                .plus = b.template tensor<float, 2>({has_plus(c, deltas) ? rows : 0, 2 * c.f}, memory)},
                .delta = {.experts = std::vector<Chosen>(static_cast<std::size_t>(deltas.experts)),
                          .row_experts = {},
                          .inputs = {},
                          .products = {},
-                         .inner = b.template tensor<float, 2>({rows, deltas.rank}, memory),
-                         .plus = b.template tensor<float, 2>({deltas.before_swiglu ? rows : 0, 2 * c.f}, memory)},
+                         .inner = b.template tensor<float, 2>({rows, deltas.rank}, memory)},
                .router = {.n = b.template tensor<float, 2>({routed_rows(c, rows), c.d}, memory),
                           .logits = b.template tensor<float, 2>({routed_rows(c, rows), c.experts}, memory),
                           .scores = std::vector<double>(static_cast<std::size_t>(c.experts)),
-                          .chosen = chosen_rows(c.is_routed() ? c.experts : 0, rows)}},
+                          .chosen = chosen_rows(c.is_routed() ? c.experts : 0, rows)},
+               .own = b.template tensor<float, 2>({has_norms_behind(c) ? rows : 0, c.d}, memory)},
         routing_({c.is_routed() ? c.layers : 0, rows, c.experts}, memory),
         routed_(chosen_rows(deltas.experts, rows)),
         own_norms_(deltas.own_norms) {
@@ -7980,12 +9522,13 @@ class StepScratch {
 
   /// Bytes that are taken from `memory` for that.
   [[nodiscard]] static std::uint64_t bytes(const Config& c, index_t rows, const DeltaShape& deltas = {}) {
-    const index_t heads = c.h + 2 * c.g + c.h, plus = deltas.rank + (deltas.before_swiglu ? 2 * c.f : 0);
+    const index_t heads = c.h + 2 * c.g + c.h, plus = deltas.rank + (has_plus(c, deltas) ? 2 * c.f : 0);
+    const index_t angles = 2 * ropes(c) * (c.rope.width(c.e) / 2), own = has_norms_behind(c) ? c.d : 0;
     const index_t routed = (c.is_routed() ? c.d + (c.layers + 1) * c.experts : 0) + (c.routes_linears() ? c.f : 0);
     return B::Input::bytes(rows, std::max({c.d, c.f, c.h * c.e})) +
            (deltas.experts == 0 ? 0
                                 : B::Input::bytes(rows + (deltas.experts - 1) * few_rows, delta_inputs(c, deltas))) +
-           4 * static_cast<std::uint64_t>(rows * (c.d + heads * c.e + c.e + c.f + plus + routed));
+           4 * static_cast<std::uint64_t>(rows * (c.d + heads * c.e + angles + c.f + plus + own + routed));
   }
 
   /// Most rows of one step.
@@ -8004,6 +9547,12 @@ class StepScratch {
     std::vector<ChosenRows> all;
     for (index_t k = 0; k < experts; ++k) all.emplace_back(rows);
     return all;
+  }
+  [[nodiscard]] static index_t ropes(const Config& c) noexcept { return c.window_rope ? 2 : 1; }
+  [[nodiscard]] static bool has_norms_behind(const Config& c) noexcept { return c.norms != NormPlace::before; }
+  /// Whether something is added to gate and up.
+  [[nodiscard]] static bool has_plus(const Config& c, const DeltaShape& deltas) noexcept {
+    return c.mlp_bias || deltas.before_swiglu;
   }
   [[nodiscard]] static index_t routed_rows(const Config& c, index_t rows) noexcept { return c.is_routed() ? rows : 0; }
 
@@ -8098,7 +9647,10 @@ class Decoder {
       s.sites_.push_back(cache.site(row.sequence, row.position));
     }
     auto& a = s.block_.attention;
-    rope_angles(frequency_, s.sites_, a.cosine.view().rows(0, t), a.sine.view().rows(0, t));
+    for (std::size_t i = 0; i < ropes_.size(); ++i) {
+      const auto of = static_cast<index_t>(i);
+      rope_angles(ropes_[i], s.sites_, a.cosine.view().row(of).rows(0, t), a.sine.view().row(of).rows(0, t));
+    }
     s.choose(rows.size(), [&](std::size_t i) { return rows[i].route; });
     embed(b, rows, s, x);
     const auto tapped = [&](std::size_t l) {
@@ -8118,7 +9670,8 @@ class Decoder {
     return std::nullopt;
   }
 
-  /// y[t,:] = embed_tokens[rows[t].token,:], by the row's route. t = rows.size() ≤ s.rows(), y [t, d], overwritten.
+  /// y[t,:] = embed_tokens[rows[t].token,:] as the first block sees it, by the row's route. t = rows.size() ≤ s.rows(),
+  /// y [t, d], overwritten.
   void embeddings(B& b, std::span<const Row> rows, StepScratch<B>& s, MatrixView<float, typename B::Space> y) const {
     s.tokens_.clear();
     for (const Row& row : rows) s.tokens_.push_back(row.token);
@@ -8146,6 +9699,7 @@ class Decoder {
     add_deltas<B>(
         b, w_.lm_head_deltas, s.block_.delta,
         [&](const auto& a, auto& in, const Chosen& chosen) { b.prepare(hidden, a, in, chosen); }, logits);
+    if (config_.logit_cap > 0) b.soft_cap(static_cast<float>(config_.logit_cap), logits, {.rows = only});
   }
 
  private:
@@ -8153,8 +9707,10 @@ class Decoder {
       : config_(config),
         deltas_(deltas),
         eps_(static_cast<float>(config.rms_norm_eps)),
-        frequency_(rope_frequencies(config)),
-        w_(std::move(weights)) {}
+        ropes_({make_rope(config.rope, config.e)}),
+        w_(std::move(weights)) {
+    if (config.window_rope) ropes_.push_back(make_rope(*config.window_rope, config.e));
+  }
 
   /// head(matrix, rows) for the rows of each expert with a head of its own, and for the others with the base's.
   template <class Head>
@@ -8177,22 +9733,23 @@ class Decoder {
     if (!s.base_rows_.empty()) head(w_.lm_head(), {.rows = s.base_rows_});
   }
 
-  /// x[t,:] = embed_tokens[token,:], the base's or the row's expert's own.
+  /// x[t,:] = embedding_scale · embed_tokens[token,:], the base's or the row's expert's own.
   void embed(B& b, std::span<const Row> rows, StepScratch<B>& s, MatrixView<float, typename B::Space> x) const {
-    b.embed(w_.embed_tokens, s.tokens_, x);
+    const float scale = static_cast<float>(config_.embedding_scale);
+    b.embed(w_.embed_tokens, s.tokens_, x, {.scale = scale});
     for (std::size_t k = 0; k < w_.own.size(); ++k) {
       const std::span<const std::int32_t> of_expert = s.routed_[k].rows();
       if (w_.own[k].embed_tokens.empty() || of_expert.empty()) continue;
       s.tokens_.clear();
       for (const std::int32_t i : of_expert) s.tokens_.push_back(rows[static_cast<std::size_t>(i)].token);
-      b.embed(w_.own[k].embed_tokens.front(), s.tokens_, x, {.rows = of_expert});
+      b.embed(w_.own[k].embed_tokens.front(), s.tokens_, x, {.rows = of_expert, .scale = scale});
     }
   }
 
   Config config_;
   DeltaShape deltas_;
   float eps_;
-  std::vector<float> frequency_;  // [e/2]
+  std::vector<Rope> ropes_;  // of all blocks, or of those without a window and of those with one
   DecoderWeights<B> w_;
 };
 
@@ -9507,12 +11064,14 @@ namespace finteam::inline FINTEAM_ABI {
 /// One role's part in an answer.
 struct RoleView {
   std::string name;
-  double weight = 0;                  ///< the gate's weight after top-k; 0: the role sleeps. Of a merged team: the
-                                      ///< routers' mean over the prompt's tokens and the layers
-  bool awake = false;                 ///< it ran: its weight is above 0, or all roles were asked
-  std::string label;                  ///< its own most probable label; empty if it slept, or if there are no labels
-  double probability = 0;             ///< of that label
-  std::vector<double> scores;         ///< by label: log-probability of its tokens and its end; empty if it slept
+  double weight = 0;           ///< the gate's weight after top-k; 0: the role sleeps. Of a merged team: the
+                               ///< routers' mean over the prompt's tokens and the layers
+  bool awake = false;          ///< it ran: its weight is above 0, or all roles were asked
+  bool long_context = false;   ///< it read with the rope of long sequences: prompt and the most that could follow
+                               ///< outgrow its pretraining's contexts (longrope, as of Phi-3)
+  std::string label;           ///< its own most probable label; empty if it slept, or if there are no labels
+  double probability = 0;      ///< of that label
+  std::vector<double> scores;  ///< by label: log-probability of its tokens and its end; empty if it slept
   std::vector<double> probabilities;  ///< by label: softmax of scores + log prior; empty if it slept
   /// Of an answer with labels: what changes when the role leaves; nothing if no other role answers. Where deltas are
   /// summed inside a base: nothing, or, all roles being asked, what would in the mixture of what each says alone.
@@ -11594,12 +13153,16 @@ class Reader {
   /// lane reads; what it has read stays as it was.
   void route(index_t lane, std::span<const float> weights) { at(lane).route.assign(weights.begin(), weights.end()); }
 
-  /// Every lane forgets what it read. Sequences are opened as lanes read.
-  void start() noexcept {
+  /// Every lane forgets what it read. Sequences are opened as lanes read, of up to so many tokens: that, and not how
+  /// many they are in the end, fixes their rope.
+  void start(index_t tokens) noexcept {
+    is_long_ = decoder_->config().rope.is_long(tokens);
     cache_.clear();
     routing_.start();
     for (Lane& lane : lanes_) lane.sequence = none;
   }
+
+  [[nodiscard]] bool is_long() const noexcept { return is_long_; }
 
   /// One lane forgets what it read.
   void forget(index_t lane) noexcept {
@@ -11726,7 +13289,7 @@ class Reader {
 
   /// Rows for ids at the end of a lane.
   void add(index_t lane, std::span<const std::int32_t> ids) {
-    if (at(lane).sequence == none) at(lane).sequence = cache_.open();
+    if (at(lane).sequence == none) at(lane).sequence = cache_.open(is_long_);
     const std::int32_t sequence = at(lane).sequence;
     auto position = static_cast<std::int32_t>(cache_.length(sequence));
     cache_.extend(sequence, position + static_cast<index_t>(ids.size()));
@@ -11806,6 +13369,7 @@ class Reader {
 
   const Decoder<B>* decoder_;
   KvCache<B> cache_;
+  bool is_long_ = false;  // sequences, by their declared length (RopeType::longrope)
   StepScratch<B> scratch_;
   States hidden_;  // of the last step's rows, [rows, d]
   States tapped_;  // the same rows after layer_ blocks
@@ -12238,12 +13802,15 @@ class LoraFile {
   for (const WeightEntry& entry : delta_table(config)) {
     DeltaSource delta;
     index_t first = 0;
-    for (const auto& part : entry.parts) {
-      if (auto pair = file.pair(part.name, part.n, entry.k)) {
+    for (std::size_t i = 0; i < entry.parts.size();) {
+      const std::string& name = entry.parts[i].name;
+      index_t n = 0;  // of all parts that lie in one tensor
+      for (; i < entry.parts.size() && entry.parts[i].name == name; ++i) n += entry.parts[i].n;
+      if (auto pair = file.pair(name, n, entry.k)) {
         pair->first = first;
         delta.pairs.push_back(*pair);
       }
-      first += part.n;
+      first += n;
     }
     deltas.push_back(std::move(delta));
   }
@@ -12289,6 +13856,9 @@ namespace detail {
                                                const Config& config, BaseCheck check = BaseCheck::headers) {
   if (config.is_routed()) {
     throw Error(Code::unsupported, config.where, "a plain model under differences", "experts behind routers");
+  }
+  if (config.fused_projections) {
+    throw Error(Code::unsupported, config.where, "projections of their own under differences", "fused ones");
   }
   ExpertSource expert;
   DeltaCheckpoint delta = DeltaCheckpoint::open(folder, base, check);
@@ -12979,10 +14549,12 @@ class RoleReaders {
   /// The roles, and the base where it can be read: the last.
   [[nodiscard]] index_t count() const noexcept { return static_cast<index_t>(places_.size()); }
 
-  /// Every role forgets what it read.
-  void start() noexcept {
-    for (Reader<B>& reader : readers_) reader.start();
+  /// Every role forgets what it read; what it reads now is of up to so many tokens.
+  void start(index_t tokens) noexcept {
+    for (Reader<B>& reader : readers_) reader.start(tokens);
   }
+  /// Whether a role reads as in long sequences.
+  [[nodiscard]] bool is_long(index_t role) const noexcept { return reader(role).is_long(); }
   /// One of them does.
   void forget(index_t role) noexcept { reader(role).forget(place(role).lane); }
   /// One of them forgets what it read beyond the first `tokens`.
@@ -13379,8 +14951,8 @@ class Session {
   void tokenize_chat(std::span<const Message> chat);
   /// The ids of a text as it stands, into ids_.
   void tokenize_text(std::string_view text);
-  /// Throws Error(limit_exceeded) unless ids_ and `more` tokens fit.
-  void require_room(index_t more) const;
+  /// From now on sequences are of up to ids_ and `more` tokens. Throws Error(limit_exceeded) unless they fit.
+  void declare(index_t more);
   /// The gate reads ids_ and sets weights_, asked_ and answering_. Afterwards the roles that it reads have read ids_.
   [[nodiscard]] std::optional<Code> weigh(Wake wake, const Interrupt& interrupt);
   /// The gate sees what is new in ids_, the role whose states it reads having read it.
@@ -13462,6 +15034,7 @@ class Session {
     for (std::size_t k = 0; k < roles.size(); ++k) {
       roles[k].weight = weights_[k];
       roles[k].awake = weights_[k] > 0 || wake == Wake::all;
+      roles[k].long_context = readers_.is_long(static_cast<index_t>(k));
     }
   }
   /// What errors call a role, or the base.
@@ -13502,6 +15075,7 @@ class Session {
   std::vector<index_t> asked_, answering_;  // roles that read (with the base, if it does); that the answer is mixed of
   std::vector<index_t> reading_, everyone_;
   std::vector<double> weight_sums_;        // of a gate by token: Σ over the tokens of an answer, by role
+  index_t declared_ = 0;                   // tokens that a sequence may come to
   std::size_t shown_ = 0;                  // tokens of ids_ that the gate has seen
   std::vector<double> label_probability_;  // [roles, labels]
   std::vector<double> label_weights_;      // by role, Σ = 1: of its labels in the answer's
@@ -13586,7 +15160,7 @@ void Session<B>::tokenize_labels(const Task& task) {
     throw Error(Code::limit_exceeded, "task", "labels of at most " + std::to_string(limits_.rows) + " tokens together",
                 std::to_string(rows));
   }
-  require_room(longest);
+  declare(longest);
 }
 
 template <Backend B>
@@ -13795,7 +15369,7 @@ template <Backend B>
 void Session<B>::tokenize_chat(std::span<const Message> chat) {
   ids_.clear();
   team_->chat().encode(team_->tokenizer(), text_scratch_, chat, ids_);
-  require_room(1);
+  declare(1);
 }
 
 template <Backend B>
@@ -13805,17 +15379,19 @@ void Session<B>::tokenize_text(std::string_view text) {
 }
 
 template <Backend B>
-void Session<B>::require_room(index_t more) const {
+void Session<B>::declare(index_t more) {
   const index_t tokens = static_cast<index_t>(ids_.size()) + more;
-  if (tokens <= limits_.tokens) return;
-  throw Error(Code::limit_exceeded, "prompt",
-              "at most " + std::to_string(limits_.tokens) + " tokens with what follows it (session limits)",
-              std::to_string(tokens));
+  if (tokens > limits_.tokens) {
+    throw Error(Code::limit_exceeded, "prompt",
+                "at most " + std::to_string(limits_.tokens) + " tokens with what follows it (session limits)",
+                std::to_string(tokens));
+  }
+  declared_ = tokens;
 }
 
 template <Backend B>
 std::optional<Code> Session<B>::weigh(Wake wake, const Interrupt& interrupt) {
-  readers_.start();
+  readers_.start(declared_);
   gate_.start();
   shown_ = 0;
   weight_sums_.assign(weight_sums_.size(), 0.0);
@@ -14040,7 +15616,7 @@ const Generation& Session<B>::complete(std::string_view text, OnText&& on_text, 
   begin_text(options);
   detail::refuse_blank(text);
   tokenize_text(text);
-  require_room(1);
+  declare(1);
   return write(environment, on_text, options);
 }
 
@@ -14060,13 +15636,14 @@ const Generation& Session<B>::write(const FpEnvironment& environment, OnText& on
   };
 
   const auto finish_of = [](Code code) { return code == Code::deadline ? Finish::deadline : Finish::cancelled; };
+  const index_t most = std::min(options.max_tokens, limits_.tokens - out.prompt_tokens);
+  declare(most);
   auto interrupted = weigh(Wake::chosen, options.interrupt);
   if (interrupted) weights_.assign(weights_.size(), 0.0);
   if (!interrupted) interrupted = catch_up(options.interrupt);
   name_roles(out.roles, Wake::chosen);
   std::optional<Finish> end;
   if (interrupted) end = finish_of(*interrupted);
-  const index_t most = std::min(options.max_tokens, limits_.tokens - out.prompt_tokens);
   while (!end) {
     auto code = guess(options);
     if (!code) code = read_ahead(Wake::chosen, options.interrupt);
@@ -14124,7 +15701,7 @@ const Score& Session<B>::score(std::string_view text, const Ask& ask) {
   const FpEnvironment environment;
   detail::refuse_blank(text);
   tokenize_text(text);
-  require_room(0);
+  declare(0);
   if (ids_.size() < 2) throw Error(Code::invalid_argument, "text", "at least two tokens", std::to_string(ids_.size()));
   score_.log_probability = 0;
   score_.tokens = static_cast<index_t>(ids_.size()) - 1;
@@ -14134,7 +15711,7 @@ const Score& Session<B>::score(std::string_view text, const Ask& ask) {
   } else {
     throw_if(weigh(ask.wake, ask.interrupt), "score");
     name_roles(score_.roles, ask.wake);
-    readers_.start();
+    readers_.start(declared_);
     const index_t chunk = score_rows();
     for (index_t first = 0; first < score_.tokens; first += chunk) {
       throw_if(score_chunk(first, std::min(chunk, score_.tokens - first), ask.interrupt), "score");
@@ -14202,6 +15779,7 @@ void Session<B>::name_mean_weights(Roles& roles, index_t tokens, Wake wake) cons
   for (std::size_t k = 0; k < roles.size(); ++k) {
     roles[k].weight = weight_sums_[k] / static_cast<double>(std::max<index_t>(tokens, 1));
     roles[k].awake = roles[k].weight > 0 || wake == Wake::all;
+    roles[k].long_context = readers_.is_long(static_cast<index_t>(k));
   }
 }
 
@@ -14224,12 +15802,12 @@ std::optional<Code> Session<B>::alone(std::size_t of, F&& f) {
       std::fill(only_first.begin(), only_first.end(), 0.0F);
       only_first.front() = 1;
       session->readers_.route(0, only_first);
-      session->readers_.start();
+      session->readers_.start(session->declared_);
     }
   } give_back{lent ? this : nullptr};
   const index_t lane = lent ? 0 : static_cast<index_t>(of);
   if (base) readers_.route(lane, {});
-  readers_.start();
+  readers_.start(declared_);
   return f(lane);
 }
 
@@ -14249,7 +15827,7 @@ VectorView<const float> Session<B>::embed(std::string_view text, const EmbedOpti
     tokenize_chat({&message, 1});
   } else {
     tokenize_text(text);
-    require_room(0);
+    declare(0);
   }
   pool_.start(config.d);
   const auto see = [&](MatrixView<const float> states) { pool_.see(states, options.pooling == Pooling::mean); };
@@ -14279,7 +15857,7 @@ VectorView<const float> Session<B>::next_logits(std::string_view text, std::stri
   detail::refuse_blank(text);
   const std::size_t of = team_->index_of(role);
   tokenize_text(text);
-  require_room(0);
+  declare(0);
   VectorView<const float> logits;
   throw_if(
       alone(of,
@@ -14300,7 +15878,7 @@ VectorView<const float> Session<B>::next_log_probabilities(std::string_view text
   const FpEnvironment environment;
   detail::refuse_blank(text);
   tokenize_text(text);
-  require_room(0);
+  declare(0);
   draft_.clear();
   throw_if(weigh(ask.wake, ask.interrupt), "next_log_probabilities");
   throw_if(read_ahead(ask.wake, ask.interrupt), "next_log_probabilities");
@@ -14616,7 +16194,7 @@ namespace detail {
       const bool own = files.manifest.merged.empty() ? files.experts.empty() : w.entry.expert.has_value();
       (own ? plan.roles[role].weights : plan.base) += w.bytes();
       plan.weights += w.bytes();
-      plan.largest_tensor = std::max(plan.largest_tensor, w.source_bytes());
+      plan.largest_tensor = std::max(plan.largest_tensor, w.source_bytes);
     }
     const std::uint64_t page = detail::cache_page_bytes(c, limits.cache);
     plan.cache_per_1000_tokens += 1000 * static_cast<std::uint64_t>(lanes) * page / page_tokens;

@@ -40,7 +40,7 @@ void require_close(const std::vector<Output>& a, const std::vector<Output>& b, t
     INFO(a[o].name);
     REQUIRE(a[o].values.size() == b[o].values.size());
     for (std::size_t i = 0; i < a[o].values.size(); ++i) {
-      auto within = a[o].name.starts_with("matmul_swiglu") ? tolerance::gated : bound;
+      auto within = a[o].name.starts_with("matmul_gated") ? tolerance::gated : bound;
       for (const CacheFormat format : op_cases::cache_formats) {
         if (a[o].name.starts_with("attention " + std::string(name(format)))) within = tolerance::attention(format);
       }
@@ -113,7 +113,7 @@ TEST_CASE("a norm in a product's prologue has the bits of rms_norm", "[backend]"
   const index_t t = 13, d = 150, n = 20;
   const inputs::File weight({n, d}, how.dtype, 1), scale({d}, how.dtype, 2);
   const auto w = op_cases::one_matrix(cpu, weight.raw(), how.weights);
-  const auto s = cpu.vector(scale.raw(), std::pmr::get_default_resource());
+  const auto s = op_cases::one_vector(cpu, scale.raw());
   std::vector<float> x = inputs::values(t * d, 3), normed(x.size());
   std::vector<float> fused(static_cast<std::size_t>(t * n)), apart(fused.size());
   auto in = cpu.input(t, d, std::pmr::get_default_resource());

@@ -18,7 +18,6 @@ using namespace finteam;
 
 namespace {
 
-auto* const memory = std::pmr::get_default_resource();
 constexpr std::array<Format, 2> delta_formats{Format::int1, Format::int2};
 
 /// A difference as a file may hold it: random bits, those beyond a row's end too, and scales at an odd address.
@@ -45,12 +44,12 @@ struct File {
 
 template <class Arch>
 PackedMatrix matrix(const BasicCpu<Arch>&, std::span<const RawDelta> parts) {
-  PackedMatrix w(parts, memory);
+  PackedMatrix w(parts, inputs::memory);
   for (index_t i = 0; i < w.panels(); ++i) w.pack(i, parts);
   return w;
 }
 Reference::Matrix matrix(const Reference& reference, std::span<const RawDelta> parts) {
-  return reference.delta(parts, memory);
+  return reference.delta(parts, inputs::memory);
 }
 
 /// y = x dᵀ on top of what was there, for `count` of the rows from `first` on.
@@ -198,7 +197,7 @@ TEST_CASE("an input that was prepared for the base serves its difference too", "
   const auto base_matrix = op_cases::one_matrix(cpu, base.raw(), weights);
   for (index_t rows = 1; rows <= 9; ++rows) {
     std::vector<float> x = inputs::values(rows * k, 8), y(static_cast<std::size_t>(rows * n)), own(y);
-    auto in = cpu.input(rows, k, memory);
+    auto in = cpu.input(rows, k, inputs::memory);
     cpu.prepare(op_cases::matrix(x, k), base_matrix, in);
     REQUIRE(in.serves(base_matrix.format()));
     if (weights == Weights::int4 || weights == Weights::int4_zero) REQUIRE(in.serves(format));
@@ -245,12 +244,14 @@ TEST_CASE("differences that do not join are refused, and no weight is rounded to
   };
   const File a(Format::int1, 4, 8, 1), wider(Format::int1, 4, 9, 1), finer(Format::int2, 4, 8, 1);
   const std::array<RawDelta, 2> widths{a.raw(), wider.raw()}, bits{a.raw(), finer.raw()};
-  CHECK(code([&] { (void)PackedMatrix(widths, memory); }) == Code::mismatch);
-  CHECK(code([&] { (void)PackedMatrix(bits, memory); }) == Code::mismatch);
+  CHECK(code([&] { (void)PackedMatrix(widths, inputs::memory); }) == Code::mismatch);
+  CHECK(code([&] { (void)PackedMatrix(bits, inputs::memory); }) == Code::mismatch);
   RawDelta vast = a.raw();
   vast.n = std::numeric_limits<index_t>::max();
-  CHECK(code([&] { (void)PackedMatrix(std::span(&vast, 1), memory); }) == Code::limit_exceeded);
+  CHECK(code([&] { (void)PackedMatrix(std::span(&vast, 1), inputs::memory); }) == Code::limit_exceeded);
   const inputs::File weight({4, 8}, DType::f32, 2);
   const RawTensor raw = weight.raw();
-  CHECK(code([&] { (void)PackedMatrix({&raw, 1}, Join::stacked, Format::int1, memory); }) == Code::invalid_argument);
+  CHECK(code([&] {
+          (void)PackedMatrix({&raw, 1}, Join::stacked, Format::int1, inputs::memory);
+        }) == Code::invalid_argument);
 }

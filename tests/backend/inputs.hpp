@@ -11,6 +11,8 @@
 
 namespace inputs {
 
+inline auto* const memory = std::pmr::get_default_resource();
+
 using finteam::index_t;
 
 /// A 64-bit mixer (splitmix64's finaliser) over a counter.

@@ -116,6 +116,12 @@ typename B::Matrix one_matrix(B& backend, const finteam::RawTensor& raw, Weights
   return backend.matrix(std::span(&raw, 1), finteam::Join::stacked, weights, std::pmr::get_default_resource());
 }
 
+/// One tensor as a backend's vector.
+template <class B>
+auto one_vector(B& backend, const finteam::RawTensor& raw) {
+  return backend.vector(std::span(&raw, 1), std::pmr::get_default_resource());
+}
+
 /// y (+)= x wᵀ
 template <class B>
 void product(B& backend, finteam::MatrixView<const float> x, const typename B::Matrix& w, finteam::Write write,
@@ -124,6 +130,10 @@ void product(B& backend, finteam::MatrixView<const float> x, const typename B::M
   backend.prepare(x, w, in);
   backend.matmul(in, w, write, y);
 }
+
+inline constexpr std::array activations{finteam::Activation{},
+                                        finteam::Activation{.kind = finteam::Activation::Kind::gelu_tanh},
+                                        finteam::Activation{finteam::Activation::Kind::clamped_silu, 1.702F, 0.5F}};
 
 /// Runs every op on the batch's rows of the case; each output has batch.count rows. Where activations are rounded, the
 /// outputs from "normed" on may differ between backends: a norm's last bit decides which way.
@@ -141,17 +151,28 @@ std::vector<Output> run(B& backend, const Shape& s, Batch batch, Kept how, std::
 
   const inputs::File weight({s.n, s.d}, how.dtype, seed + 1), scale({s.d}, how.dtype, seed + 2);
   const auto w = one_matrix(backend, weight.raw(), how.weights);
-  auto norm = backend.vector(scale.raw(), memory);
+  auto norm = one_vector(backend, scale.raw());
 
   std::vector<std::int32_t> tokens;
   for (index_t t = 0; t < batch.count; ++t) tokens.push_back(static_cast<std::int32_t>((batch.first + t) * 7 % s.n));
   std::vector<float> y(static_cast<std::size_t>(batch.count * s.d));
   backend.embed(w, tokens, matrix(y, s.d));
   keep("embed", y);
+  backend.embed(w, tokens, matrix(y, s.d), {.scale = 1.75F});
+  keep("embed, scaled", y);
 
   std::vector<float> x = input(s.d, 3);
   backend.rms_norm(matrix(x, s.d), norm.view(), 1e-5F, matrix(y, s.d));
   keep("rms_norm", y);
+  y = input(s.d, 18);
+  backend.add_rms_norm(matrix(x, s.d), norm.view(), 1e-5F, matrix(y, s.d));
+  keep("add_rms_norm", y);
+  y = input(s.d, 18);
+  backend.add_bias(norm.view(), matrix(y, s.d), {.scale = 0.5F});
+  keep("add_bias", y);
+  for (float& v : y) v *= 3;
+  backend.soft_cap(2.5F, matrix(y, s.d));
+  keep("soft_cap", y);
 
   std::vector<float> z(static_cast<std::size_t>(batch.count * s.n), 7.0F);
   product(backend, matrix(x, s.d), w, finteam::Write::overwrite, matrix(z, s.n));
@@ -178,13 +199,16 @@ std::vector<Output> run(B& backend, const Shape& s, Batch batch, Kept how, std::
   const std::array<finteam::RawTensor, 2> pair{gate.raw(), up.raw()};
   const auto gate_up = backend.matrix(pair, finteam::Join::paired, how.weights, memory);
   auto in = backend.input(batch.count, s.d, memory);
-  std::vector<float> swiglu(static_cast<std::size_t>(batch.count * s.f), 7.0F);
+  std::vector<float> product_of(static_cast<std::size_t>(batch.count * s.f), 7.0F);
   backend.prepare(matrix(x, s.d), gate_up, in);
-  backend.matmul_swiglu(in, gate_up, {}, matrix(swiglu, s.f));
-  keep("matmul_swiglu", swiglu);
   std::vector<float> plus = input(2 * s.f, 13);
-  backend.matmul_swiglu(in, gate_up, matrix(plus, 2 * s.f), matrix(swiglu, s.f));
-  keep("matmul_swiglu, with more", swiglu);
+  for (const finteam::Activation& activation : activations) {
+    const std::string kind = ", " + std::to_string(static_cast<int>(activation.kind));
+    backend.matmul_gated(in, gate_up, activation, {}, matrix(product_of, s.f));
+    keep("matmul_gated" + kind, product_of);
+    backend.matmul_gated(in, gate_up, activation, matrix(plus, 2 * s.f), matrix(product_of, s.f));
+    keep("matmul_gated" + kind + ", with more", product_of);
+  }
   // one of them on the rows' later elements, where a format has no groups
   const finteam::index_t skip = is_quantised(format_of(how.weights, pair)) || s.d < 3 ? 0 : 2;
   const inputs::File late({s.n, s.d - skip}, how.dtype, seed + 14);
@@ -198,10 +222,12 @@ std::vector<Output> run(B& backend, const Shape& s, Batch batch, Kept how, std::
   keep("matmul, several", later);
   keep("matmul, several, the last", beside);
   std::vector<float> gates = input(s.f, 16), ups = input(s.f, 17);
-  backend.swiglu(matrix(gates, s.f), matrix(ups, s.f), matrix(swiglu, s.f));
-  keep("swiglu", swiglu);
-  backend.swiglu(matrix(gates, s.f), matrix(ups, s.f), matrix(gates, s.f));
-  keep("swiglu, in place", gates);
+  for (const finteam::Activation& activation : activations) {
+    backend.gated(matrix(gates, s.f), matrix(ups, s.f), activation, matrix(product_of, s.f));
+    keep("gated, " + std::to_string(static_cast<int>(activation.kind)), product_of);
+  }
+  backend.gated(matrix(gates, s.f), matrix(ups, s.f), {}, matrix(gates, s.f));
+  keep("gated, in place", gates);
   const std::array<finteam::RawTensor, 3> stack{gate.raw(), weight.raw(), up.raw()};
   const auto stacked = backend.matrix(stack, finteam::Join::stacked, how.weights, memory);
   std::vector<float> three(static_cast<std::size_t>(batch.count * (2 * s.f + s.n)));
@@ -212,6 +238,15 @@ std::vector<Output> run(B& backend, const Shape& s, Batch batch, Kept how, std::
   std::vector<float> rotated = q;
   backend.rope(matrix(cosine, s.e / 2), matrix(sine, s.e / 2), heads(rotated, s.h, s.e));
   keep("rope", rotated);
+  const index_t part_of = std::max<index_t>(s.e / 4, 1);
+  const finteam::MatrixView<const float> less_cosine(cosine.data(), {batch.count, part_of}, {s.e / 2, 1}),
+      less_sine(sine.data(), {batch.count, part_of}, {s.e / 2, 1});
+  backend.rope(less_cosine, less_sine, heads(rotated, s.h, s.e));
+  keep("rope, in part", rotated);
+  const inputs::File head_scale({s.e}, how.dtype, seed + 19);
+  auto head_norm = one_vector(backend, head_scale.raw());
+  backend.norm_heads(head_norm.view(), 1e-5F, heads(rotated, s.h, s.e));
+  keep("norm_heads", rotated);
 
   for (const finteam::CacheFormat format : cache_formats) {
     Cache cache(format, s.rows, s.g, s.e, {0, 31, 32, 33, 63, 64, 65, 7});
@@ -233,9 +268,13 @@ std::vector<Output> run(B& backend, const Shape& s, Batch batch, Kept how, std::
     std::vector<float> attended(q.size(), 7.0F);
     backend.attention(sites, heads(q, s.h, s.e), cache.layer(), {.scale = 0.3F}, heads(attended, s.h, s.e));
     keep("attention " + std::string(name(format)), attended);
-    const finteam::AttentionRule window{.scale = 0.3F, .window = 20};
+    const finteam::AttentionRule<> window{.scale = 0.3F, .window = 20};
     backend.attention(sites, heads(q, s.h, s.e), cache.layer(), window, heads(attended, s.h, s.e));
     keep("attention " + std::string(name(format)) + ", a window", attended);
+    const std::vector<float> sinks = inputs::values(s.h, seed + 20);
+    const finteam::AttentionRule<> sunk{.scale = 0.3F, .window = 40, .cap = 0.75F, .sinks = {sinks.data(), {s.h}}};
+    backend.attention(sites, heads(q, s.h, s.e), cache.layer(), sunk, heads(attended, s.h, s.e));
+    keep("attention " + std::string(name(format)) + ", a window, a cap and sinks", attended);
   }
 
   backend.prepare_normed(matrix(x, s.d), norm.view(), 1e-5F, stacked, in);

@@ -43,7 +43,7 @@ TEMPLATE_TEST_CASE("rms_norm divides by the root of the mean square and scales, 
                    Cpu) {
   TestType backend;
   const Floats file{{1, 2}, {2}};
-  auto s = backend.vector(file.raw(), std::pmr::get_default_resource());
+  auto s = op_cases::one_vector(backend, file.raw());
   Row x = {3, 4, -6, 8};
   backend.rms_norm(rows(x, 2), s.view(), 0.0F, rows(x, 2));
   const double root = std::sqrt(12.5);
@@ -190,32 +190,80 @@ TEMPLATE_TEST_CASE("a key, a value or a query that is not finite makes what sees
   }
 }
 
-TEMPLATE_TEST_CASE("matmul_swiglu and swiglu are gate times its sigmoid times up, and saturate without NaN",
-                   "[backend]", Reference, Cpu) {
+TEMPLATE_TEST_CASE("matmul_gated and gated are gate times its sigmoid times up, and saturate without NaN", "[backend]",
+                   Reference, Cpu) {
   TestType backend;
   const float log3 = std::log(3.0F), inf = std::numeric_limits<float>::infinity();
   const Floats gate{{0, log3, -log3, 1000, -1000, -1e30F, inf}, {7, 1}}, up{{5, 4, 4, 2, 2, 2, 1}, {7, 1}};
   const std::array<RawTensor, 2> pair{gate.raw(), up.raw()};
-  const auto w = backend.matrix(pair, Join::paired, Weights::stored, memory);
+  const auto w = backend.matrix(pair, Join::paired, Weights::stored, inputs::memory);
   REQUIRE(w.rows() == 7);
   Row one = {1}, y(7, 9.0F);
-  auto in = backend.input(1, 1, memory);
+  auto in = backend.input(1, 1, inputs::memory);
   backend.prepare(rows(one, 1), w, in);
-  backend.matmul_swiglu(in, w, {}, rows(y, 7));
+  backend.matmul_gated(in, w, {}, {}, rows(y, 7));
   const std::array<double, 6> expected = {0, 3.0 * log3, -1.0 * log3, 2000, 0, 0};
   for (std::size_t i = 0; i < 6; ++i) REQUIRE(tolerance::op(DType::f32).holds(y[i], expected[i]));
   REQUIRE(y[6] == inf);
   Row gates = gate.values, ups = up.values;
-  backend.swiglu(rows(gates, 7), rows(ups, 7), rows(gates, 7));
+  backend.gated(rows(gates, 7), rows(ups, 7), {}, rows(gates, 7));
   REQUIRE(gates == y);
 }
 
-TEMPLATE_TEST_CASE("swiglu follows the strides of its rows and writes nothing beside them", "[backend]", Reference,
+TEMPLATE_TEST_CASE("the other activations have their values, and saturate without NaN", "[backend]", Reference, Cpu) {
+  TestType backend;
+  Row gate = {0, 1, -1, 1e30F, -1e30F, 8, -20}, up = {3, 2, 2, 2, 2, 9, -9}, y(7);
+  backend.gated(rows(gate, 7), rows(up, 7), {.kind = Activation::Kind::gelu_tanh}, rows(y, 7));
+  const std::array<double, 7> gelu = {0, 2 * 0.8411919906, 2 * -0.1588080094, 2e30, 0, 72, 0};
+  for (std::size_t i = 0; i < 7; ++i) REQUIRE(tolerance::op(DType::f32).holds(y[i], gelu[i]));
+  // transformers' gpt_oss: gate at most 7, up within 7, plus one
+  backend.gated(rows(gate, 7), rows(up, 7), {Activation::Kind::clamped_silu, 1.702F, 7}, rows(y, 7));
+  const auto glu = [](double z, double u) { return z / (1 + std::exp(-1.702 * z)) * (u + 1); };
+  const std::array<double, 7> clamped = {0, glu(1, 2), glu(-1, 2), glu(7, 2), 0, glu(7, 7), glu(-20, -7)};
+  for (std::size_t i = 0; i < 7; ++i) REQUIRE(tolerance::op(DType::f32).holds(y[i], clamped[i]));
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  for (const auto& activation : op_cases::activations) {
+    gate = {nan, 1, nan}, up = {1, nan, nan};
+    backend.gated(rows(gate, 3), rows(up, 3), activation, rows(gate, 3));
+    for (const float value : gate) REQUIRE(std::isnan(value));
+  }
+}
+
+TEMPLATE_TEST_CASE("soft_cap is cap times tanh, exact in sign and at its ends, and NaN stays", "[backend]", Reference,
+                   Cpu) {
+  TestType backend;
+  Row x = {0, 1e-6F, -0.5F, 2, -30, 1e30F, -std::numeric_limits<float>::infinity()};
+  Row y = x;
+  backend.soft_cap(2, rows(y, 7));
+  for (std::size_t i = 0; i < 7; ++i) {
+    REQUIRE(tolerance::op(DType::f32).holds(y[i], 2 * std::tanh(static_cast<double>(x[i]) / 2)));
+  }
+  REQUIRE(y[5] == 2);
+  REQUIRE(y[6] == -2);
+  Row bad = {std::numeric_limits<float>::quiet_NaN()};
+  backend.soft_cap(2, rows(bad, 1));
+  REQUIRE(std::isnan(bad[0]));
+}
+
+TEMPLATE_TEST_CASE("a sink takes its share of a row's attention, and gives nothing for it", "[backend]", Reference,
+                   Cpu) {
+  TestType backend;
+  op_cases::Cache cache(CacheFormat::f32, 1, 1, 4, {0});
+  Row k = {1, 0, 0, 0}, v = {2, 4, 6, 8}, q = {3, 0, 0, 0, 5, 0, 0, 0}, y(8);
+  backend.cache_write(cache.sites, op_cases::heads(k, 1, 4), op_cases::heads(v, 1, 4), cache.layer());
+  const Row sinks = {3, 5 + std::log(3.0F)};  // as great as the score; three times its weight
+  backend.attention(cache.sites, op_cases::heads(q, 2, 4), cache.layer(), {.scale = 1, .sinks = {sinks.data(), {2}}},
+                    op_cases::heads(y, 2, 4));
+  const Row expected = {1, 2, 3, 4, 0.5F, 1, 1.5F, 2};
+  for (std::size_t i = 0; i < 8; ++i) REQUIRE(tolerance::op(DType::f32).holds(y[i], expected[i]));
+}
+
+TEMPLATE_TEST_CASE("gated follows the strides of its rows and writes nothing beside them", "[backend]", Reference,
                    Cpu) {
   TestType backend;
   Row gate = {50, 99, 60, 99}, up = {2, 3, 99, 99}, y = {7, 7, 7, 7, 7, 7};
-  backend.swiglu(MatrixView<const float>(gate.data(), {2, 1}, {2, 1}), MatrixView<const float>(up.data(), {2, 1}),
-                 MatrixView<float>(y.data() + 1, {2, 1}, {3, 1}));
+  backend.gated(MatrixView<const float>(gate.data(), {2, 1}, {2, 1}), MatrixView<const float>(up.data(), {2, 1}), {},
+                MatrixView<float>(y.data() + 1, {2, 1}, {3, 1}));
   REQUIRE(y == Row{7, 100, 7, 7, 180, 7});
 }
 
@@ -267,5 +315,5 @@ TEMPLATE_TEST_CASE("a tensor of the wrong rank is refused as matrix and as vecto
     return false;
   };
   REQUIRE(refused([&] { (void)op_cases::one_matrix(backend, file.raw()); }));
-  REQUIRE(refused([&] { (void)backend.vector(square.raw(), memory); }));
+  REQUIRE(refused([&] { (void)op_cases::one_vector(backend, square.raw()); }));
 }

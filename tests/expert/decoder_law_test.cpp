@@ -86,7 +86,8 @@ Ids prompt(const Config& config, std::size_t n, std::uint64_t seed) { return tes
 }  // namespace
 
 TEST_CASE("a prompt read at once, token by token, or in any chunks gives the same bits", "[law3]") {
-  const auto name = GENERATE(as<std::string>{}, "llama3", "llama31", "mqa", "f16", "mistral");
+  const auto name = GENERATE(as<std::string>{}, "llama3", "llama31", "mqa", "f16", "mistral", "phi3", "qwen2",
+                             "qwen3_moe", "gemma2", "gemma3", "smollm3", "olmo2", "gpt_oss");
   const auto format = GENERATE(CacheFormat::f32, CacheFormat::bf16, CacheFormat::int8);
   CAPTURE(name, finteam::name(format));
   const test::Golden golden(name);
@@ -100,7 +101,7 @@ TEST_CASE("a prompt read at once, token by token, or in any chunks gives the sam
 }
 
 TEST_CASE("one, two and three threads give the same bits", "[law3]") {
-  const auto name = GENERATE(as<std::string>{}, "llama3", "llama2");
+  const auto name = GENERATE(as<std::string>{}, "llama3", "llama2", "gemma3", "gpt_oss");
   CAPTURE(name);
   const test::Golden golden(name);
   const Ids ids = prompt(golden.config, 67, 12);
@@ -116,7 +117,7 @@ TEST_CASE("one, two and three threads give the same bits", "[law3]") {
 }
 
 TEST_CASE("a sequence alone and in a batch with others gives the same bits", "[law2][law3]") {
-  const test::Golden golden("llama3");
+  const test::Golden golden(GENERATE(as<std::string>{}, "llama3", "gemma3", "olmo2", "gpt_oss"));
   Bench<Cpu> bench(golden);
   const auto d = static_cast<std::size_t>(golden.config.d);
   const Ids a = prompt(golden.config, 40, 21), b = prompt(golden.config, 33, 22), c = prompt(golden.config, 5, 23);
@@ -156,6 +157,36 @@ TEST_CASE("what follows a fork has the bits of a sequence that was never forked"
                           out.begin() + static_cast<std::ptrdiff_t>((first + 13) * d));
   last.insert(last.end(), out.end() - static_cast<std::ptrdiff_t>(v), out.end());
   CHECK(last == plain);
+}
+
+TEST_CASE("a long sequence has its own angles in every fork, beside short ones, and a short one never gets them",
+          "[law2][law3]") {
+  const test::Golden golden("phi3");
+  Bench<Cpu> bench(golden);
+  const Ids ids = prompt(golden.config, 90, 33);
+  const auto d = static_cast<std::ptrdiff_t>(golden.config.d);
+  const auto alone = [&](bool is_long) {
+    bench.cache.clear();
+    const auto out = bench.step(rows_of(ids, bench.cache.open(is_long), 0, ids.size()));
+    return std::vector<float>(out.begin(), out.begin() + static_cast<std::ptrdiff_t>(ids.size()) * d);
+  };
+  const auto brief = alone(false), extended = alone(true);
+  CHECK(brief != extended);
+  bench.cache.clear();
+  const auto a = bench.cache.open(true), b = bench.cache.open();
+  (void)bench.step(rows_of(ids, a, 0, 40));
+  (void)bench.step(rows_of(ids, b, 0, 40));
+  const auto fork = bench.cache.fork(bench.b, a);
+  CHECK(bench.cache.is_long(fork));
+  auto rows = rows_of(ids, b, 40, 50);
+  for (const Row& r : rows_of(ids, fork, 40, 50)) rows.push_back(r);
+  const auto both = bench.step(rows);
+  CHECK(std::vector<float>(both.begin(), both.begin() + 50 * d) ==
+        std::vector<float>(brief.begin() + 40 * d, brief.end()));
+  CHECK(std::vector<float>(both.begin() + 50 * d, both.begin() + 100 * d) ==
+        std::vector<float>(extended.begin() + 40 * d, extended.end()));
+  bench.cache.close(a);
+  CHECK(!bench.cache.is_long(bench.cache.open()));  // whoever had the place before
 }
 
 TEST_CASE("a host that flushes subnormals to zero gets the same bits, and its control word back", "[law3]") {

@@ -161,7 +161,8 @@ TEST_CASE("a merge of linear layers that is fresh, incomplete, or behind adapter
   key("adapter_configs", Json::array(), Code::unsupported, "adapter_configs");
   key("num_experts", 0, Code::malformed, "num_experts");
   key("num_experts_per_tok", 3, Code::malformed, "num_experts_per_tok");
-  key("model_type", "qwen2", Code::unsupported, "model_type");
+  key("model_type", "qwen2", Code::unsupported, "num_experts: expected no such key in a config of \"qwen2\"");
+  key("model_type", "mistral", Code::unsupported, "num_experts: expected no such key in a config of \"mistral\"");
   key("model_type", "mixtral", Code::not_found, "num_local_experts");
   for (const std::string name : {"num_experts", "num_experts_per_tok", "router_layers_index"}) {
     refuse([&](Merged& m) { m.config.erase(name); }, Code::not_found, name);

@@ -28,9 +28,10 @@ using Route = std::vector<float>;
 /// llama31 with the adapters of tests/goldens/lora, in one decoder.
 template <Backend B>
 struct Shared {
-  explicit Shared(std::vector<std::string> names, Weights weights = Weights::stored, B backend = {})
+  explicit Shared(std::vector<std::string> names, Weights weights = Weights::stored, B backend = {},
+                  const std::string& of = "llama31")
       : b(backend),
-        base("llama31"),
+        base(of),
         config(base.config),
         experts(open(names)),
         options{.weights = weights},
@@ -43,7 +44,7 @@ struct Shared {
                   .pages = 32}),
         scratch(b, config, 200, std::pmr::get_default_resource(), decoder.deltas()),
         golden(Safetensors::open(test::golden_folder("lora") / "golden.safetensors")) {
-    for (const float id : floats("ids")) ids.push_back(static_cast<std::int32_t>(id));
+    for (const float id : floats("ids")) ids.push_back(static_cast<std::int32_t>(static_cast<index_t>(id) % config.v));
   }
 
   std::vector<ExpertSource> open(const std::vector<std::string>& names) const {
@@ -152,7 +153,9 @@ TEST_CASE("no delta, and deltas of weight zero, are the base bit for bit", "[law
 
 TEST_CASE("an adapter of full rank is the fine-tuned model", "[law1]") {
   // B = W - W0 and A = 1 in every linear layer: the adapter says all that fine-tuning changed
-  const test::Golden golden("llama31");
+  const auto name_of_golden = GENERATE(as<std::string>{}, "llama31", "phi3", "qwen2", "gemma3");
+  CAPTURE(name_of_golden);
+  const test::Golden golden(name_of_golden);
   test::TemporaryFolder folder;
   test::Floats tuned, adapter;
   test::Random random(17);
@@ -163,7 +166,7 @@ TEST_CASE("an adapter of full rank is the fine-tuned model", "[law1]") {
       values.push_back(raw[i]);
       difference.push_back(0.1F * static_cast<float>(random.uniform(-1, 1)));
     }
-    const bool linear = name.find("_proj") != std::string_view::npos;
+    const bool linear = name.find("_proj.weight") != std::string_view::npos;
     for (std::size_t i = 0; linear && i < values.size(); ++i) values[i] += difference[i];
     tuned.add(std::string(name), {raw.shape.begin(), raw.shape.end()}, std::move(values));
     if (!linear) continue;
@@ -176,13 +179,15 @@ TEST_CASE("an adapter of full rank is the fine-tuned model", "[law1]") {
   }
   tuned.write(folder.path() / "model.safetensors");
   adapter.write(folder.path() / "adapter_model.safetensors");
-  test::write(folder.path() / "adapter_config.json",
-              R"({"peft_type": "LORA", "r": 64, "lora_alpha": 64, "rank_pattern": {"down_proj": 88},
-                  "alpha_pattern": {"down_proj": 88}})");
+  const Config& c = golden.config;
+  const Json inputs = {{"down_proj", c.f}, {"o_proj", c.h * c.e}};
+  const Json config = {
+      {"peft_type", "LORA"}, {"r", c.d}, {"lora_alpha", c.d}, {"rank_pattern", inputs}, {"alpha_pattern", inputs}};
+  test::write(folder.path() / "adapter_config.json", config.dump());
   Cpu b;
   std::vector<ExpertSource> experts;
   experts.push_back(open_lora(folder.path(), golden.checkpoint, golden.config));
-  Shared<Cpu> shared({});
+  Shared<Cpu> shared({}, Weights::stored, {}, name_of_golden);
   shared.decoder = Decoder<Cpu>::load(b, Checkpoint::open(folder.path()), golden.config);
   const auto expected = shared.logits({{}}).front();
   shared.decoder = Decoder<Cpu>::load(b, golden.checkpoint, golden.config, {}, experts);

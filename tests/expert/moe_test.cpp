@@ -275,7 +275,7 @@ TEST_CASE("a merged checkpoint whose tensors are missing, too many or misshapen 
       false, [&](Merged& m) { m.tensors[fused + "gate.weight"] = m.tensors[separate + "gate.weight"]; }, Code::mismatch,
       "both layouts");
   refuse(
-      false, [](Merged& m) { m.config["model_type"] = "llama"; }, Code::not_found, "mlp.gate_proj.weight");
+      false, [](Merged& m) { m.config["model_type"] = "llama"; }, Code::unsupported, "num_local_experts");
 }
 
 TEST_CASE("a merged config that changes the mathematics, or says too little, is refused by name",
@@ -285,12 +285,13 @@ TEST_CASE("a merged config that changes the mathematics, or says too little, is 
     refuse(
         false, [&](Merged& m) { m.config[name] = value; }, code, name);
   };
-  key("sliding_window", 4096);
+  key("sliding_window", 0, Code::malformed);
   key("norm_topk_prob", false);
   key("n_shared_experts", 1);
   key("scoring_func", "sigmoid");
   key("hidden_act", "gelu");
-  key("model_type", "qwen3_moe");
+  refuse(
+      false, [](Merged& m) { m.config["model_type"] = "qwen3_moe"; }, Code::not_found, "moe_intermediate_size");
   key("num_local_experts", 0, Code::malformed);
   key("num_experts_per_tok", 3, Code::malformed);
   key("num_experts_per_tok", 0, Code::malformed);

@@ -2,6 +2,8 @@
 
 #include "file/support.hpp"
 
+#include <cmath>
+
 using finteam::Code;
 using finteam::Config;
 using finteam::parse_config;
@@ -128,7 +130,8 @@ TEST_CASE("Linear scaling is read with the older word for its type", "[file]") {
 }
 
 TEST_CASE("What a config leaves out is as LlamaConfig has it", "[file]") {
-  const Config c = parse(R"(,"head_dim":null,"num_key_value_heads":null,"eos_token_id":null,"unknown_key":[1])");
+  const Config c = parse(
+      R"(,"head_dim":null,"num_key_value_heads":null,"eos_token_id":null,"unknown_key":"","another":false,"third":[],"_private":7)");
   CHECK(c.g == 32);
   CHECK(c.e == 128);
   CHECK(c.max_positions == 2048);
@@ -166,4 +169,112 @@ TEST_CASE("The ends of generation_config.json are added once each", "[file]") {
 TEST_CASE("A folder without a config is refused", "[file][law5][refused]") {
   const test::Folder folder;
   test::require_refusal([&] { (void)read_config(folder.path()); }, Code::not_found, "config.json: expected a file");
+}
+
+namespace {
+
+/// A config of a family as it lies in its maker's repository, but small.
+Config of_family(const std::string& family, const std::string& more) {
+  return parse_config(R"({"model_type":")" + family + R"(","vocab_size":32000,"hidden_size":64,"num_hidden_layers":6,
+      "num_attention_heads":4,"num_key_value_heads":2,"intermediate_size":96)" +
+                          more + "}",
+                      "config.json");
+}
+
+}  // namespace
+
+TEST_CASE("Phi-3's long contexts have factors by the length that a sequence may come to", "[file]") {
+  const Config c = of_family("phi3", R"(,"max_position_embeddings":131072,"original_max_position_embeddings":4096,
+      "rope_scaling":{"type":"su","short_factor":[1,1,1,1,1,1,1,2],"long_factor":[1,2,3,4,5,6,7,8]},
+      "sliding_window":2047,"rope_theta":10000.0,"resid_pdrop":0.0,"embd_pdrop":0.0,"attention_bias":false)");
+  CHECK(c.fused_projections);
+  CHECK(c.window == 2047);
+  CHECK(c.rope.type == RopeType::longrope);
+  CHECK(c.rope.attention_factor == std::sqrt(1 + std::log(32.0) / std::log(4096.0)));
+  CHECK(!c.rope.is_long(4096));
+  CHECK(c.rope.is_long(4097));
+  const Config five = of_family("phi3", R"(,"max_position_embeddings":131072,"original_max_position_embeddings":4096,
+      "rope_parameters":{"rope_type":"longrope","rope_theta":10000.0,"partial_rotary_factor":0.5,
+      "original_max_position_embeddings":4096,"short_factor":[1,1,1,1],"long_factor":[1,2,3,4]})");
+  CHECK(five.rope.share == 0.5);
+  CHECK(five.rope.width(five.e) == 8);
+  CHECK(five.window == 0);
+  CHECK(of_family("phi3", "").rope == finteam::RopeConfig{});  // Phi-4
+}
+
+TEST_CASE("Qwen's windows are off unless it uses them, and then begin at a layer", "[file]") {
+  const std::string window = R"(,"sliding_window":32768,"max_window_layers":4,"use_mrope":false)";
+  const Config off = of_family("qwen2", window + R"(,"use_sliding_window":false)");
+  CHECK(off.qkv_bias);
+  CHECK(!off.o_bias);
+  CHECK(!off.has_window(5));
+  const Config on = of_family("qwen2", window + R"(,"use_sliding_window":true)");
+  CHECK(!on.has_window(3));
+  CHECK(on.has_window(4));
+  const Config three = of_family("qwen3", window + R"(,"attention_bias":false)");
+  CHECK(three.e == 128);
+  CHECK(three.head_norm == finteam::HeadNorm::each);
+  CHECK(!three.qkv_bias);
+}
+
+TEST_CASE("Qwen3-MoE's experts have a width of their own", "[file]") {
+  const Config c = of_family("qwen3_moe", R"(,"num_experts":8,"num_experts_per_tok":3,"moe_intermediate_size":24,
+      "norm_topk_prob":true,"decoder_sparse_step":1,"mlp_only_layers":[],"router_aux_loss_coef":0.001,"head_dim":32)");
+  CHECK(c.f == 24);
+  CHECK(c.experts == 8);
+  CHECK(c.experts_per_token == 3);
+  CHECK(c.experts_renormalise);
+}
+
+TEST_CASE("Gemma 2 and 3 alternate windows, cap, and scale as their makers' files say", "[file]") {
+  const Config two = of_family("gemma2", R"(,"hidden_act":"gelu_pytorch_tanh","hidden_activation":"gelu_pytorch_tanh",
+      "attn_logit_softcapping":50.0,"final_logit_softcapping":30.0,"query_pre_attn_scalar":144,"sliding_window":4096,
+      "cache_implementation":"hybrid","head_dim":32)");
+  CHECK(two.activation.kind == finteam::Activation::Kind::gelu_tanh);
+  CHECK(two.norms == finteam::NormPlace::around);
+  CHECK(two.norms_add_one);
+  CHECK(two.tie_word_embeddings);
+  CHECK(two.embedding_scale == 8);
+  CHECK(two.score_scale == 1.0 / 12);
+  CHECK(two.score_cap == 50);
+  CHECK(two.logit_cap == 30);
+  CHECK(two.has_window(0));
+  CHECK(!two.has_window(1));
+  CHECK(!two.window_rope);
+  const Config three = of_family("gemma3_text", R"(,"attn_logit_softcapping":null,"final_logit_softcapping":null,
+      "rope_local_base_freq":10000,"rope_theta":1000000,"rope_scaling":null,"sliding_window":512,
+      "sliding_window_pattern":6,"query_pre_attn_scalar":256)");
+  CHECK(three.e == 256);
+  CHECK(three.score_cap == 0);
+  CHECK(three.rope.theta == 1e6);
+  CHECK(three.window_rope->theta == 1e4);
+  CHECK(three.has_window(4));
+  CHECK(!three.has_window(5));
+}
+
+TEST_CASE("SmolLM3 leaves rope out of every fourth layer, OLMo 2 norms what its layers give", "[file]") {
+  const Config c = of_family("smollm3", R"(,"no_rope_layers":[1,1,1,0,1,1],"use_sliding_window":false,
+      "sliding_window":null,"max_window_layers":28,"layer_types":["full_attention","full_attention","full_attention",
+      "full_attention","full_attention","full_attention"])");
+  CHECK(c.has_rope(2));
+  CHECK(!c.has_rope(3));
+  CHECK(c.rope.theta == 2e6);
+  CHECK(c.tie_word_embeddings);
+  CHECK(of_family("smollm3", "").rotates == c.rotates);
+  const Config olmo = of_family("olmo2", R"(,"rope_theta":500000,"attention_bias":false)");
+  CHECK(olmo.norms == finteam::NormPlace::behind);
+  CHECK(olmo.head_norm == finteam::HeadNorm::all);
+  CHECK(olmo.rms_norm_eps == 1e-5);
+}
+
+TEST_CASE("YaRN's factor of cosines follows from its own, or from two scales, or is stated", "[file]") {
+  const auto factor = [](const std::string& more) {
+    return of_family(
+               "qwen2",
+               R"(,"rope_scaling":{"type":"yarn","factor":4.0,"original_max_position_embeddings":32768)" + more + "}")
+        .rope.attention_factor;
+  };
+  CHECK(factor("") == 0.1 * std::log(4.0) + 1);
+  CHECK(factor(R"(,"mscale":0.5,"mscale_all_dim":1.0)") == (0.05 * std::log(4.0) + 1) / (0.1 * std::log(4.0) + 1));
+  CHECK(factor(R"(,"attention_factor":1.25)") == 1.25);
 }

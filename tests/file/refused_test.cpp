@@ -55,6 +55,30 @@ std::string scaling(std::string_view key, std::string_view value) {
   return config("rope_scaling", json.dump());
 }
 
+/// A good config of a family with one member replaced or added.
+std::string of_family(std::string_view family, std::string_view key, std::string_view value) {
+  finteam::Json json = finteam::parse_json(config("num_key_value_heads", "2"), "good");
+  json["model_type"] = std::string(family);
+  json.erase("rope_theta");
+  if (family == "phi3") {
+    json["rope_scaling"] = {
+        {"type", "su"}, {"short_factor", {1, 1, 1, 1, 1, 1, 1, 1}}, {"long_factor", {1, 2, 3, 4, 5, 6, 7, 8}}};
+    json["original_max_position_embeddings"] = 4096;
+  }
+  if (family == "qwen3_moe") {
+    json["num_experts"] = 4;
+    json["num_experts_per_tok"] = 2;
+    json["moe_intermediate_size"] = 32;
+  }
+  finteam::Json* at = &json;
+  if (key.starts_with("rope_scaling.")) {
+    at = &json["rope_scaling"];
+    key.remove_prefix(std::string_view("rope_scaling.").size());
+  }
+  (*at)[std::string(key)] = finteam::parse_json(value, "value");
+  return json.dump();
+}
+
 std::string two_scalings() {
   finteam::Json json = finteam::parse_json(scaling("factor", "8"), "good");
   json["rope_parameters"] = {{"rope_type", "linear"}, {"factor", 8}};
@@ -208,7 +232,7 @@ REFUSES(config, "what is no object", "[]", malformed, "config.json: expected an 
 REFUSES(config, "a config without a model_type", config_without("model_type"), not_found,
         "config.json: expected key \"model_type\", found none")
 REFUSES(config, "another family", config("model_type", "\"mamba\""), unsupported,
-        "model_type: expected \"llama\", \"mistral\" or \"mixtral\", found \"mamba\"")
+        "model_type: expected one of \"llama\", \"mistral\", \"mixtral\", \"phi3\", \"qwen2\"")
 REFUSES(config, "a config without a vocabulary", config_without("vocab_size"), not_found, "key \"vocab_size\"")
 REFUSES(config, "a config without layers", config_without("num_hidden_layers"), not_found, "key \"num_hidden_layers\"")
 REFUSES(config, "an empty vocabulary", config("vocab_size", "0"), malformed,
@@ -239,18 +263,26 @@ REFUSES(config, "an end outside the vocabulary", config("eos_token_id", "100"), 
 REFUSES(config, "a negative end in a list", config("eos_token_id", "[2,-1]"), malformed, "eos_token_id[1]")
 REFUSES(config, "a start outside the vocabulary", config("bos_token_id", "128000"), malformed, "bos_token_id")
 REFUSES(config, "another activation", config("hidden_act", "\"gelu\""), unsupported,
-        "hidden_act: expected \"silu\", found \"gelu\"")
-REFUSES(config, "attention biases", config("attention_bias", "true"), unsupported,
-        "attention_bias: expected false, found true")
-REFUSES(config, "feed-forward biases", config("mlp_bias", "true"), unsupported, "mlp_bias")
-REFUSES(config, "quantised weights", config("quantization_config", R"({"bits":4})"), unsupported, "quantization_config")
+        "hidden_act: expected \"silu\" or \"gelu_pytorch_tanh\", found \"gelu\"")
+REFUSES(config, "a bias that is a number", config("attention_bias", "1"), malformed,
+        "attention_bias: expected true or false, found 1")
+REFUSES(config, "a key that another family has", config("attn_logit_softcapping", "50.0"), unsupported,
+        "attn_logit_softcapping: expected no such key in a config of \"llama\"")
+REFUSES(config, "a list that nobody knows", config("per_layer_widths", "[1, 2]"), unsupported, "per_layer_widths")
+REFUSES(config, "a flag that nobody knows", config("use_parallel_residual", "true"), unsupported,
+        "use_parallel_residual")
+REFUSES(config, "weights that are quantised in a way that nobody knows",
+        config("quantization_config", R"({"quant_method":"hqq"})"), unsupported,
+        "quant_method: expected fp8, mxfp4, gptq, awq or compressed-tensors, found \"hqq\"")
 REFUSES(config, "a rotation of half a head", config("partial_rotary_factor", "0.5"), unsupported,
         "partial_rotary_factor")
 REFUSES(config, "a flag that is a number", config("tie_word_embeddings", "1"), malformed,
         "tie_word_embeddings: expected true or false, found 1")
 REFUSES(config, "a theta of zero", config("rope_theta", "0"), malformed, "rope_theta")
-REFUSES(config, "a rope type of the future", scaling("rope_type", "\"yarn\""), unsupported,
-        "rope_scaling.rope_type: expected default, linear or llama3, found \"yarn\"")
+REFUSES(config, "a rope type of the future", scaling("rope_type", "\"dynamic\""), unsupported,
+        "rope_scaling.rope_type: expected default, linear, llama3, yarn or longrope, found \"dynamic\"")
+REFUSES(config, "a key of rope that nobody knows", scaling("mrope_section", "[16, 24, 24]"), unsupported,
+        "rope_scaling.mrope_section: expected a key of rope that is known")
 REFUSES(config, "two rope types at once", scaling("type", "\"linear\""), mismatch,
         "rope_scaling.type: expected \"llama3\" as rope_type says, found \"linear\"")
 REFUSES(config, "a rope factor that is a string", scaling("factor", "\"x\""), malformed,
@@ -264,6 +296,41 @@ REFUSES(config, "llama3 scaling whose band is empty", scaling("high_freq_factor"
 REFUSES(config, "two thetas at once", config("rope_parameters", R"({"rope_type":"default","rope_theta":5e5})"),
         mismatch, "rope_parameters.rope_theta: expected rope_theta as elsewhere, 10000.0, found 500000.0")
 REFUSES(config, "two scalings at once", two_scalings(), mismatch, "rope_scaling: expected the same as rope_parameters")
+
+REFUSES(config, "layer types for fewer layers", of_family("gemma2", "layer_types", "[\"full_attention\"]"), mismatch,
+        "layer_types: expected a type for each of 2 layers")
+REFUSES(config, "a layer type of the future",
+        of_family("gemma3_text", "layer_types", "[\"full_attention\",\"chunked_attention\"]"), unsupported,
+        "layer_types[1]: expected full_attention or sliding_attention, found \"chunked_attention\"")
+REFUSES(config, "sliding layers without a window", of_family("gemma2", "sliding_window", "null"), mismatch,
+        "sliding_window: expected a window for sliding layers, found none")
+REFUSES(config, "a cap of zero", of_family("gemma2", "final_logit_softcapping", "0"), malformed,
+        "final_logit_softcapping")
+REFUSES(config, "attention in both directions", of_family("gemma3_text", "use_bidirectional_attention", "true"),
+        unsupported, "use_bidirectional_attention: expected false")
+REFUSES(config, "a window of less than one", of_family("gemma2", "sliding_window", "-1"), malformed, "sliding_window")
+REFUSES(config, "layers without experts among others", of_family("qwen3_moe", "mlp_only_layers", "[1]"), unsupported,
+        "mlp_only_layers: expected no layers")
+REFUSES(config, "experts in every other layer", of_family("qwen3_moe", "decoder_sparse_step", "2"), unsupported,
+        "decoder_sparse_step")
+REFUSES(config, "more experts for a token than there are", of_family("qwen3_moe", "num_experts_per_tok", "5"),
+        malformed, "num_experts_per_tok: expected an integer from 1 to 4")
+REFUSES(config, "factors for fewer frequencies", of_family("phi3", "rope_scaling.long_factor", "[1, 2]"), mismatch,
+        "long_factor: expected 8 factors, found 2")
+REFUSES(config, "a factor of zero", of_family("phi3", "rope_scaling.short_factor", "[1,1,1,1,1,1,1,0]"), malformed,
+        "rope_scaling.short_factor[7]")
+REFUSES(config, "a part of a head that is odd", of_family("phi3", "partial_rotary_factor", "0.2"), mismatch,
+        "partial_rotary_factor: expected an even number of elements of a head, found 3 of 16")
+REFUSES(config, "rope for fewer layers", of_family("smollm3", "no_rope_layers", "[1]"), mismatch,
+        "no_rope_layers: expected a number for each of 2 layers")
+REFUSES(
+    config, "a family's default of key heads, which is its own",
+    [] {
+      finteam::Json json = finteam::parse_json(of_family("qwen3", "bos_token_id", "1"), "good");
+      json.erase("num_key_value_heads");
+      return json.dump();
+    }(),
+    not_found, "num_key_value_heads")
 
 TEST_CASE("Every file in tests/refused is refused, by its kind, at once", "[file][law5][refused]") {
   std::size_t count = 0;

@@ -17,8 +17,18 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     good = good && c.h % c.g == 0 && c.e % 2 == 0 && (!c.bos || fits(*c.bos));
     for (const std::int32_t id : c.eos) good = good && fits(id);
     good = good && c.rms_norm_eps >= 0 && c.rope.theta > 0 && std::isfinite(c.rope.theta);
-    if (c.rope.type != finteam::RopeType::none) good = good && c.rope.factor >= 1;
-    if (c.rope.type == finteam::RopeType::llama3) {
+    using finteam::RopeType;
+    const bool longrope = c.rope.type == RopeType::longrope;
+    if (c.rope.type != RopeType::none && !longrope) good = good && c.rope.factor >= 1;
+    const auto half = static_cast<std::size_t>(longrope ? c.rope.width(c.e) / 2 : 0);
+    good = good && c.rope.short_factor.size() == half && c.rope.long_factor.size() == half;
+    good = good && std::isfinite(c.rope.attention_factor) && c.rope.width(c.e) >= 2 && c.rope.width(c.e) <= c.e;
+    const auto by_layer = [&](const auto& of) { return of.empty() || of.size() == static_cast<std::size_t>(c.layers); };
+    good = good && by_layer(c.sees_all) && by_layer(c.rotates) && c.window >= 0;
+    good = good && std::isfinite(c.embedding_scale) && std::isfinite(c.score_scale) && c.score_cap >= 0 &&
+           c.logit_cap >= 0;
+    good = good && c.experts >= 1 && c.experts_per_token <= c.experts;
+    if (c.rope.type == RopeType::llama3) {
       good = good && c.rope.high_freq_factor > c.rope.low_freq_factor && c.rope.original_max_positions > 0;
     }
     if (!good) __builtin_trap();

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <finteam/backend/kv_page.hpp>
+#include <finteam/core/activation.hpp>
 #include <finteam/core/packed.hpp>
 
 #include <algorithm>
@@ -15,6 +16,7 @@
 #include <cstring>
 #include <span>
 #include <string_view>
+#include <utility>
 
 namespace finteam::inline FINTEAM_ABI {
 
@@ -26,6 +28,7 @@ enum class Write : std::uint8_t { overwrite, accumulate };
 struct Site {
   const std::int32_t* pages = nullptr;
   std::int32_t position = 0;
+  bool is_long = false;  ///< its sequence may outgrow pretraining's contexts (RopeType::longrope)
 };
 
 /// The rows of a step that take part in a product, and how much its results count there (law 1). The i-th row of the
@@ -58,6 +61,7 @@ struct RowScales {
             std::span<const std::int32_t> experts) noexcept
       : shared(scale), own(owns), expert(experts) {}
 
+  [[nodiscard]] bool empty() const noexcept { return shared.extent(0) == 0; }
   /// The scale of a row. [d]
   [[nodiscard]] const float* of(index_t row) const noexcept requires(std::is_same_v<Space, Host>) {
     const std::int32_t k = expert.empty() || own.extent(0) == 0 ? -1 : expert[static_cast<std::size_t>(row)];
@@ -66,9 +70,12 @@ struct RowScales {
 };
 
 /// How a row's scores are made, and which positions it sees.
+template <class Space = Host>
 struct AttentionRule {
   float scale = 1;
-  index_t window = 0;  ///< the last so many positions, its own among them; 0: all
+  index_t window = 0;                      ///< the last so many positions, its own among them; 0: all
+  float cap = 0;                           ///< a score s becomes cap · tanh(s / cap); 0: it stays
+  VectorView<const float, Space> sinks{};  ///< [h]: of each head, the score of a position without a value; or empty
 
   /// The first position that a row sees which stands at `position`.
   [[nodiscard]] index_t first(index_t position) const noexcept {
@@ -109,11 +116,19 @@ inline void require_rank(const RawTensor& raw, std::size_t rank, const char* wha
   throw Error(Code::mismatch, what, std::to_string(rank) + " extents", shape_string(raw.shape));
 }
 
-/// A file's vector [n] as float, in host memory.
-[[nodiscard]] inline Tensor<float, 1> float_vector(const RawTensor& raw, std::pmr::memory_resource* memory) {
-  require_rank(raw, 1, "vector");
-  Tensor<float, 1> v({raw.shape[0]}, memory);
-  for (index_t i = 0; i < raw.shape[0]; ++i) v.data()[i] = raw[i];
+/// A file's vectors [n_i] as float, one behind the other, plus a constant, in host memory.
+[[nodiscard]] inline Tensor<float, 1> float_vector(std::span<const RawTensor> parts, std::pmr::memory_resource* memory,
+                                                   float plus = 0) {
+  index_t n = 0;
+  for (const RawTensor& raw : parts) {
+    require_rank(raw, 1, "vector");
+    n += raw.shape[0];
+  }
+  Tensor<float, 1> v({n}, memory);
+  float* to = v.data();
+  for (const RawTensor& raw : parts) {
+    for (index_t i = 0; i < raw.shape[0]; ++i) *to++ = raw[i] + plus;
+  }
   return v;
 }
 
@@ -138,7 +153,7 @@ inline void copy_page(const CacheLayer<Host>& cache, std::int32_t from, std::int
 /// The operations that a decoder is made of. `Matrix` is a weight [n, k] in whatever layout the backend likes; `Input`
 /// holds the rows of one product in the form that the matrix's format wants them, and is made once for many products.
 template <class B>
-concept Backend = requires(B& b, const typename B::Matrix& w, typename B::Input& input, const RawTensor& raw,
+concept Backend = requires(B& b, const typename B::Matrix& w, typename B::Input& input,
                            std::span<const RawTensor> parts, std::span<const std::int32_t> tokens,
                            std::span<const Site> sites, MatrixView<const float, typename B::Space> x,
                            MatrixView<float, typename B::Space> y, const RowScales<typename B::Space>& scales,
@@ -155,25 +170,33 @@ concept Backend = requires(B& b, const typename B::Matrix& w, typename B::Input&
   { b.delta(deltas, memory) } -> std::same_as<typename B::Matrix>;
   { w.rows() } -> std::convertible_to<index_t>;
   { w.cols() } -> std::convertible_to<index_t>;
-  /// A vector (a norm's scale) from a file's tensor, as float.
-  { b.vector(raw, memory).view() } -> std::same_as<VectorView<float, typename B::Space>>;
+  /// A vector (a norm's scale, a bias) from a file's tensors [n_i], as float, one behind the other, plus a constant.
+  { b.vector(parts, memory, 1.0F).view() } -> std::same_as<VectorView<float, typename B::Space>>;
   /// An owning zeroed tensor in the backend's space: b.template tensor<float, 2>({t, d}, memory).
   { b.template tensor<float, 2>({index_t{1}, index_t{1}}, memory).view() } -> std::same_as<decltype(y)>;
   /// Room for the input of any product of up to t rows of up to k elements: b.input(t, k, memory).
   { b.input(index_t{1}, index_t{1}, memory) } -> std::same_as<typename B::Input>;
 
-  /// y[row(i),:] = w[tokens[i],:]. w [v, d], stacked, y [t, d], overwritten in the chosen rows. Tokens are in range:
-  /// the caller has checked.
+  /// y[row(i),:] = factor(i) · w[tokens[i],:]. w [v, d], stacked, y [t, d], overwritten in the chosen rows. Tokens are
+  /// in range: the caller has checked.
   b.embed(w, tokens, y, chosen);
 
   /// y = a constant.
   b.fill(0.0F, y);
   /// y = x, of the same extents.
   b.copy(x, y);
+  /// y[row(i),:] += factor(i) · bias. bias [n], y [t, n].
+  b.add_bias(scales.shared, y, chosen);
+  /// y = cap · tanh(y / cap), each element of the chosen rows. cap > 0.
+  b.soft_cap(30.0F, y, chosen);
 
   /// y[t,i] = x[t,i] · s[t,i] / sqrt(mean_i x[t,i]² + eps), s[t,:] the row's scale. x [t, d], y [t, d], overwritten; y
   /// may be x. Source: Zhang & Sennrich 2019, eq. 4.
   b.rms_norm(x, scales, 1e-5F, y);
+  /// y += that.
+  b.add_rms_norm(x, scales, 1e-5F, y);
+  /// That of every head by itself, in place, with one scale for all. scale [e], x [t, heads, e].
+  b.norm_heads(scales.shared, 1e-5F, y3);
 
   /// input = the chosen rows of x, as products with matrices of w's format read it. x [t, k]. Weights do not count.
   b.prepare(x, w, input, chosen);
@@ -187,17 +210,17 @@ concept Backend = requires(B& b, const typename B::Matrix& w, typename B::Input&
   /// Several of these at once.
   b.matmul(products);
 
-  /// y[t,i] = silu(gate[t,i]) · up[t,i], silu(z) = z / (1 + exp(-z)), gate[t,i] = Σ_j input[t,j] · gate_proj[i,j] +
-  /// plus[t,i], up[t,i] = Σ_j input[t,j] · up_proj[i,j] + plus[t,n+i]. w: gate_proj and up_proj [n, k], paired, plus
-  /// [t, 2n], or no rows for 0, y [t, n], overwritten. Source: Shazeer 2020, eq. 6.
-  b.matmul_swiglu(input, w, x, y);
+  /// y[t,i] = gated(gate[t,i], up[t,i]) by the activation, gate[t,i] = Σ_j input[t,j] · gate_proj[i,j] + plus[t,i],
+  /// up[t,i] = Σ_j input[t,j] · up_proj[i,j] + plus[t,n+i]. w: gate_proj and up_proj [n, k], paired, plus [t, 2n], or
+  /// no rows for 0, y [t, n], overwritten.
+  b.matmul_gated(input, w, Activation{}, x, y);
 
-  /// y[t,i] = silu(gate[t,i]) · up[t,i], of what separate products gave. gate, up, y [t, f], y overwritten; y may be
-  /// either. Rows may lie apart.
-  b.swiglu(x, x, y);
+  /// The same of what separate products gave. gate, up, y [t, f], y overwritten; y may be either. Rows may lie apart.
+  b.gated(x, x, Activation{}, y);
 
-  /// Rotates the pairs (x[i], x[i + e/2]) of every head by the angle whose cosine and sine are given.
-  /// cosine, sine [t, e/2], x [t, heads, e], in place. Source: Su et al. 2021, in the half-split order of transformers.
+  /// Rotates the pairs (x[i], x[i + r/2]), i < r/2, of every head by the angle whose cosine and sine are given; what
+  /// lies beyond r stays. cosine, sine [t, r/2], x [t, heads, e], in place, r ≤ e. Source: Su et al. 2021, in the
+  /// half-split order of transformers.
   b.rope(x, x, y3);
 
   /// Writes each row's keys and values at its site, as KvPage::write has them. k, v [t, g, e].
@@ -209,7 +232,11 @@ concept Backend = requires(B& b, const typename B::Matrix& w, typename B::Input&
   /// y[t,h,:] = Σ_p softmax_p(scale · q[t,h,:]·k[p,h',:]) v[p,h',:], p = first(position) … position, by the rule,
   /// h' = h / (h_count / g). q [t, h, e], y [t, h, e], overwritten. Reads keys and values as they are stored, and
   /// rounds scale · q as the inputs of a product with the keys' format are rounded.
-  b.attention(sites, x3, cache, AttentionRule{}, y3);
+  b.attention(sites, x3, cache, AttentionRule<typename B::Space>{}, y3);
 };
+
+/// A vector in a backend's space.
+template <Backend B>
+using Vector = decltype(std::declval<B&>().vector(std::span<const RawTensor>(), nullptr));
 
 }  // namespace finteam::inline FINTEAM_ABI

@@ -52,9 +52,10 @@ class BasicCpu {
     return Input(rows, k, memory);
   }
 
-  /// A vector [n] as float. Throws Error(mismatch) unless raw is [n].
-  [[nodiscard]] Tensor<float, 1> vector(const RawTensor& raw, std::pmr::memory_resource* memory) const {
-    return detail::float_vector(raw, memory);
+  /// A vector [Σ n_i] as float, plus a constant. Throws Error(mismatch) unless each part is [n_i].
+  [[nodiscard]] Tensor<float, 1> vector(std::span<const RawTensor> parts, std::pmr::memory_resource* memory,
+                                        float plus = 0) const {
+    return detail::float_vector(parts, memory, plus);
   }
 
   /// An owning tensor of zeros.
@@ -63,7 +64,7 @@ class BasicCpu {
     return Tensor<T, Rank>(extents, memory);
   }
 
-  /// y[row(i),:] = w[tokens[i],:]
+  /// y[row(i),:] = factor(i) · w[tokens[i],:]
   void embed(const PackedMatrix& w, std::span<const std::int32_t> tokens, MatrixView<float> y,
              const Chosen& chosen = {}) const {
     detail::unpack_rows(executor_, w, tokens, y, chosen);
@@ -72,10 +73,36 @@ class BasicCpu {
   void fill(float value, MatrixView<float> y) const { detail::fill(value, y); }
   void copy(MatrixView<const float> x, MatrixView<float> y) const { detail::copy(x, y); }
 
+  /// y[row(i),:] += factor(i) · bias
+  void add_bias(VectorView<const float> bias, MatrixView<float> y, const Chosen& chosen = {}) const {
+    for_rows(chosen.count(y.extent(0)), 2 * y.extent(1), [&](index_t i) {
+      detail::add_bias_row<Arch>(bias.data(), chosen.factor(i), y.extent(1), &y(chosen.row(i), 0));
+    });
+  }
+  /// y = cap · tanh(y / cap)
+  void soft_cap(float cap, MatrixView<float> y, const Chosen& chosen = {}) const {
+    for_rows(chosen.count(y.extent(0)), 32 * y.extent(1),
+             [&](index_t t) { detail::soft_cap_row<Arch>(cap, y.extent(1), &y(chosen.row(t), 0)); });
+  }
+
   /// y[t,i] = x[t,i] · s[i] / sqrt(mean_i x[t,i]² + eps)
   void rms_norm(MatrixView<const float> x, const RowScales<Host>& s, float eps, MatrixView<float> y) const {
     for_rows(x.extent(0), 2 * x.extent(1),
              [&](index_t t) { detail::rms_norm_row<Arch>(&x(t, 0), s.of(t), eps, x.extent(1), &y(t, 0)); });
+  }
+
+  /// y += that
+  void add_rms_norm(MatrixView<const float> x, const RowScales<Host>& s, float eps, MatrixView<float> y) const {
+    for_rows(x.extent(0), 2 * x.extent(1),
+             [&](index_t t) { detail::add_rms_norm_row<Arch>(&x(t, 0), s.of(t), eps, x.extent(1), &y(t, 0)); });
+  }
+  /// x[t,h,:] = that of each head
+  void norm_heads(VectorView<const float> scale, float eps, TensorView<float, 3> x) const {
+    for_rows(x.extent(0), 2 * x.extent(1) * x.extent(2), [&](index_t t) {
+      for (index_t h = 0; h < x.extent(1); ++h) {
+        detail::rms_norm_row<Arch>(&x(t, h, 0), scale.data(), eps, x.extent(2), &x(t, h, 0));
+      }
+    });
   }
 
   /// input = x[row(t),:], as products with w's format read it.
@@ -111,25 +138,26 @@ class BasicCpu {
     detail::run_products(executor_, products, [](const Product<BasicCpu>& p) { return detail::MatmulJob<Arch>(p); });
   }
 
-  /// y[t,i] = silu(plus[t,i] + Σ_j input[t,j] · gate[i,j]) · (plus[t,n+i] + Σ_j input[t,j] · up[i,j])
-  void matmul_swiglu(const Input& input, const PackedMatrix& w, MatrixView<const float> plus,
-                     MatrixView<float> y) const {
-    const detail::MatmulJob<Arch> job(input, w, plus, y);
+  /// y[t,i] = gated(plus[t,i] + Σ_j input[t,j] · gate[i,j], plus[t,n+i] + Σ_j input[t,j] · up[i,j])
+  void matmul_gated(const Input& input, const PackedMatrix& w, const Activation& activation,
+                    MatrixView<const float> plus, MatrixView<float> y) const {
+    const detail::MatmulJob<Arch> job(input, w, activation, plus, y);
     detail::run_products(
         executor_, std::span(&job, 1), [](const auto& j) -> const auto& { return j; });
   }
 
-  /// y[t,i] = silu(gate[t,i]) · up[t,i]
-  void swiglu(MatrixView<const float> gate, MatrixView<const float> up, MatrixView<float> y) const {
+  /// y[t,i] = gated(gate[t,i], up[t,i])
+  void gated(MatrixView<const float> gate, MatrixView<const float> up, const Activation& activation,
+             MatrixView<float> y) const {
     for_rows(y.extent(0), 16 * y.extent(1),
-             [&](index_t t) { detail::swiglu_row<Arch>(&gate(t, 0), &up(t, 0), y.extent(1), &y(t, 0)); });
+             [&](index_t t) { detail::gated_row<Arch>(&gate(t, 0), &up(t, 0), activation, y.extent(1), &y(t, 0)); });
   }
 
-  /// The pair (a, b) = (x[i], x[i + e/2]) of every head becomes (a·cos - b·sin, b·cos + a·sin).
+  /// The pair (a, b) = (x[i], x[i + r/2]) of every head becomes (a·cos - b·sin, b·cos + a·sin).
   void rope(MatrixView<const float> cosine, MatrixView<const float> sine, TensorView<float, 3> x) const {
     for_rows(x.extent(0), 4 * x.extent(1) * x.extent(2), [&](index_t t) {
       for (index_t h = 0; h < x.extent(1); ++h) {
-        detail::rope_head<Arch>(&cosine(t, 0), &sine(t, 0), x.extent(2) / 2, &x(t, h, 0));
+        detail::rope_head<Arch>(&cosine(t, 0), &sine(t, 0), cosine.extent(1), &x(t, h, 0));
       }
     });
   }
@@ -153,7 +181,7 @@ class BasicCpu {
 
   /// y[t,h,:] = Σ_p softmax_p(scale · q[t,h,:]·k[p,h',:]) v[p,h',:]
   void attention(std::span<const Site> sites, TensorView<const float, 3> q, CacheLayer<Host> cache,
-                 const AttentionRule& rule, TensorView<float, 3> y) const {
+                 const AttentionRule<>& rule, TensorView<float, 3> y) const {
     detail::AttentionJob<Arch>(sites, q, cache, rule, y).run(executor_);
   }
 

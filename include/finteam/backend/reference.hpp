@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cmath>
 #include <memory_resource>
+#include <numbers>
 #include <vector>
 
 namespace finteam::inline FINTEAM_ABI {
@@ -68,9 +69,10 @@ class Reference {
 
   [[nodiscard]] Input input(index_t, index_t, std::pmr::memory_resource*) const { return {}; }
 
-  /// Throws Error(mismatch) unless raw is [n].
-  [[nodiscard]] Tensor<float, 1> vector(const RawTensor& raw, std::pmr::memory_resource* memory) const {
-    return detail::float_vector(raw, memory);
+  /// Throws Error(mismatch) unless each part is [n].
+  [[nodiscard]] Tensor<float, 1> vector(std::span<const RawTensor> parts, std::pmr::memory_resource* memory,
+                                        float plus = 0) const {
+    return detail::float_vector(parts, memory, plus);
   }
 
   /// An owning tensor of zeros.
@@ -79,30 +81,53 @@ class Reference {
     return Tensor<T, Rank>(extents, memory);
   }
 
-  /// y[row(t),:] = w[tokens[t],:]
+  /// y[row(t),:] = factor(t) · w[tokens[t],:]
   void embed(const Matrix& w, std::span<const std::int32_t> tokens, MatrixView<float> y,
              const Chosen& chosen = {}) const {
     for (std::size_t t = 0; t < tokens.size(); ++t) {
-      for (index_t i = 0; i < y.extent(1); ++i) y(chosen.row(static_cast<index_t>(t)), i) = w(tokens[t], i);
+      const auto row = static_cast<index_t>(t);
+      for (index_t i = 0; i < y.extent(1); ++i) y(chosen.row(row), i) = chosen.factor(row) * w(tokens[t], i);
     }
   }
 
   void fill(float value, MatrixView<float> y) const { detail::fill(value, y); }
   void copy(MatrixView<const float> x, MatrixView<float> y) const { detail::copy(x, y); }
 
+  /// y[row(i),:] += factor(i) · bias
+  void add_bias(VectorView<const float> bias, MatrixView<float> y, const Chosen& chosen = {}) const {
+    const FpEnvironment environment;
+    for (index_t i = 0; i < chosen.count(y.extent(0)); ++i) {
+      for (index_t j = 0; j < y.extent(1); ++j) {
+        float& to = y(chosen.row(i), j);
+        to = static_cast<float>(static_cast<double>(to) +
+                                static_cast<double>(chosen.factor(i)) * static_cast<double>(bias(j)));
+      }
+    }
+  }
+  /// y = cap · tanh(y / cap)
+  void soft_cap(float cap, MatrixView<float> y, const Chosen& chosen = {}) const {
+    const FpEnvironment environment;
+    for (index_t t = 0; t < chosen.count(y.extent(0)); ++t) {
+      for (index_t i = 0; i < y.extent(1); ++i) {
+        float& to = y(chosen.row(t), i);
+        to = static_cast<float>(capped(static_cast<double>(to), cap));
+      }
+    }
+  }
+
   /// y[t,i] = x[t,i] · s[i] / sqrt(mean_i x[t,i]² + eps)
   void rms_norm(MatrixView<const float> x, const RowScales<Host>& s, float eps, MatrixView<float> y) const {
-    const FpEnvironment environment;
+    norm(x, s, eps, Write::overwrite, y);
+  }
+  /// y += that
+  void add_rms_norm(MatrixView<const float> x, const RowScales<Host>& s, float eps, MatrixView<float> y) const {
+    norm(x, s, eps, Write::accumulate, y);
+  }
+  /// x[t,h,:] = that of each head
+  void norm_heads(VectorView<const float> scale, float eps, TensorView<float, 3> x) const {
     for (index_t t = 0; t < x.extent(0); ++t) {
-      double squares = 0;
-      for (index_t i = 0; i < x.extent(1); ++i) {
-        const double v = x(t, i);
-        squares = std::fma(v, v, squares);
-      }
-      const double scale = 1 / std::sqrt(squares / static_cast<double>(x.extent(1)) + static_cast<double>(eps));
-      for (index_t i = 0; i < x.extent(1); ++i) {
-        y(t, i) = static_cast<float>(static_cast<double>(x(t, i)) * scale * static_cast<double>(s.of(t)[i]));
-      }
+      const MatrixView<float> heads(&x(t, 0, 0), {x.extent(1), x.extent(2)}, {x.stride(1), 1});
+      rms_norm(heads, scale, eps, heads);
     }
   }
 
@@ -137,34 +162,35 @@ class Reference {
     for (const Product<Reference>& p : products) multiply(p);
   }
 
-  /// y[t,i] = silu(plus[t,i] + Σ_j input[t,j] · gate[i,j]) · (plus[t,n+i] + Σ_j input[t,j] · up[i,j])
-  void matmul_swiglu(const Input& input, const Matrix& w, MatrixView<const float> plus, MatrixView<float> y) const {
+  /// y[t,i] = gated(plus[t,i] + Σ_j input[t,j] · gate[i,j], plus[t,n+i] + Σ_j input[t,j] · up[i,j])
+  void matmul_gated(const Input& input, const Matrix& w, const Activation& activation, MatrixView<const float> plus,
+                    MatrixView<float> y) const {
     const FpEnvironment environment;
     const auto more = [&](index_t t, index_t i) { return plus.size() == 0 ? 0.0 : static_cast<double>(plus(t, i)); };
     for (index_t t = 0; t < input.rows(); ++t) {
       for (index_t i = 0; i < w.n; ++i) {
         const double gate = product(input, w, t, i) + more(t, i);
         const double up = product(input, w, t, w.n + i) + more(t, w.n + i);
-        y(t, i) = static_cast<float>(gate / (1 + std::exp(-gate)) * up);
+        y(t, i) = static_cast<float>(gated(gate, up, activation));
       }
     }
   }
 
-  /// y[t,i] = silu(gate[t,i]) · up[t,i]
-  void swiglu(MatrixView<const float> gate, MatrixView<const float> up, MatrixView<float> y) const {
+  /// y[t,i] = gated(gate[t,i], up[t,i])
+  void gated(MatrixView<const float> gate, MatrixView<const float> up, const Activation& activation,
+             MatrixView<float> y) const {
     const FpEnvironment environment;
     for (index_t t = 0; t < y.extent(0); ++t) {
       for (index_t i = 0; i < y.extent(1); ++i) {
-        const double z = static_cast<double>(gate(t, i));
-        y(t, i) = static_cast<float>(z / (1 + std::exp(-z)) * static_cast<double>(up(t, i)));
+        y(t, i) = static_cast<float>(gated(static_cast<double>(gate(t, i)), static_cast<double>(up(t, i)), activation));
       }
     }
   }
 
-  /// The pair (a, b) = (x[i], x[i + e/2]) of every head becomes (a·cos - b·sin, b·cos + a·sin).
+  /// The pair (a, b) = (x[i], x[i + r/2]) of every head becomes (a·cos - b·sin, b·cos + a·sin).
   void rope(MatrixView<const float> cosine, MatrixView<const float> sine, TensorView<float, 3> x) const {
     const FpEnvironment environment;
-    const index_t half = x.extent(2) / 2;
+    const index_t half = cosine.extent(1);
     for (index_t t = 0; t < x.extent(0); ++t) {
       for (index_t h = 0; h < x.extent(1); ++h) {
         for (index_t i = 0; i < half; ++i) {
@@ -195,17 +221,53 @@ class Reference {
 
   /// y[t,h,:] = Σ_p softmax_p(scale · q[t,h,:]·k[p,h',:]) v[p,h',:]
   void attention(std::span<const Site> sites, TensorView<const float, 3> q, CacheLayer<Host> cache,
-                 const AttentionRule& rule, TensorView<float, 3> y) const {
+                 const AttentionRule<>& rule, TensorView<float, 3> y) const {
     const FpEnvironment environment;
     for (index_t t = 0; t < q.extent(0); ++t) {
       for (index_t h = 0; h < q.extent(1); ++h) {
         attend(sites[static_cast<std::size_t>(t)], q.row(t).row(h), cache, h * cache.g() / q.extent(1), rule,
-               y.row(t).row(h));
+               rule.sinks.size() == 0 ? nullptr : &rule.sinks(h), y.row(t).row(h));
       }
     }
   }
 
  private:
+  /// y (+)= rms_norm(x)
+  static void norm(MatrixView<const float> x, const RowScales<Host>& s, float eps, Write write, MatrixView<float> y) {
+    const FpEnvironment environment;
+    for (index_t t = 0; t < x.extent(0); ++t) {
+      double squares = 0;
+      for (index_t i = 0; i < x.extent(1); ++i) {
+        const double v = x(t, i);
+        squares = std::fma(v, v, squares);
+      }
+      const double scale = 1 / std::sqrt(squares / static_cast<double>(x.extent(1)) + static_cast<double>(eps));
+      for (index_t i = 0; i < x.extent(1); ++i) {
+        const double before = write == Write::overwrite ? 0 : static_cast<double>(y(t, i));
+        y(t, i) = static_cast<float>(before + static_cast<double>(x(t, i)) * scale * static_cast<double>(s.of(t)[i]));
+      }
+    }
+  }
+  static double capped(double x, float cap) noexcept {
+    return static_cast<double>(cap) * std::tanh(x / static_cast<double>(cap));
+  }
+  /// Activation's formulas.
+  static double gated(double gate, double up, const Activation& activation) noexcept {
+    switch (activation.kind) {
+      case Activation::Kind::silu: break;
+      case Activation::Kind::gelu_tanh: {
+        constexpr double share = std::numbers::sqrt2 * std::numbers::inv_sqrtpi;
+        return gate / 2 * (1 + std::tanh(share * (gate + 0.044715 * gate * gate * gate))) * up;
+      }
+      case Activation::Kind::clamped_silu: {
+        const double limit = static_cast<double>(activation.limit), z = gate > limit ? limit : gate;
+        const double u = up > limit ? limit : up < -limit ? -limit : up;
+        return z / (1 + std::exp(static_cast<double>(-activation.alpha) * z)) * (u + 1);
+      }
+    }
+    return gate / (1 + std::exp(-gate)) * up;
+  }
+
   /// f over the groups of 32 of every row of k.
   template <class F>
   static void each_group(std::span<float> values, index_t k, F&& f) {
@@ -250,7 +312,7 @@ class Reference {
   }
 
   static void attend(const Site& site, VectorView<const float> q, CacheLayer<Host> cache, index_t g,
-                     const AttentionRule& rule, VectorView<float> y) {
+                     const AttentionRule<>& rule, const float* sink, VectorView<float> y) {
     const auto first = static_cast<std::size_t>(rule.first(site.position));
     std::vector<double> weights(static_cast<std::size_t>(site.position) + 1 - first);
     std::vector<float> scaled;
@@ -264,10 +326,11 @@ class Reference {
         const double element = scaled[static_cast<std::size_t>(i)];
         dot = std::fma(element, static_cast<double>(at(first + p).key(slot(first + p), i)), dot);
       }
-      weights[p] = dot;
+      weights[p] = rule.cap == 0 ? dot : capped(dot, rule.cap);
     }
-    const double greatest = *std::max_element(weights.begin(), weights.end());
-    double total = 0;
+    double greatest = *std::max_element(weights.begin(), weights.end());
+    if (sink != nullptr) greatest = std::max(greatest, static_cast<double>(*sink));
+    double total = sink != nullptr ? std::exp(static_cast<double>(*sink) - greatest) : 0;
     for (double& weight : weights) total += weight = std::exp(weight - greatest);
     for (index_t i = 0; i < y.extent(0); ++i) {
       double sum = 0;

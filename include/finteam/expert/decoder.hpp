@@ -35,20 +35,21 @@ class StepScratch {
         block_{.input = b.input(rows, std::max({c.d, c.f, c.h * c.e}), memory),
                .attention = {.qkv = b.template tensor<float, 3>({rows, c.h + 2 * c.g, c.e}, memory),
                              .y = b.template tensor<float, 3>({rows, c.h, c.e}, memory),
-                             .cosine = b.template tensor<float, 2>({rows, c.e / 2}, memory),
-                             .sine = b.template tensor<float, 2>({rows, c.e / 2}, memory)},
+                             .cosine = b.template tensor<float, 3>({ropes(c), rows, c.rope.width(c.e) / 2}, memory),
+                             .sine = b.template tensor<float, 3>({ropes(c), rows, c.rope.width(c.e) / 2}, memory)},
                .feed_forward = {.y = b.template tensor<float, 2>({rows, c.f}, memory),
-                                .up = b.template tensor<float, 2>({c.routes_linears() ? rows : 0, c.f}, memory)},
+                                .up = b.template tensor<float, 2>({c.routes_linears() ? rows : 0, c.f}, memory),
+                                .plus = b.template tensor<float, 2>({has_plus(c, deltas) ? rows : 0, 2 * c.f}, memory)},
                .delta = {.experts = std::vector<Chosen>(static_cast<std::size_t>(deltas.experts)),
                          .row_experts = {},
                          .inputs = {},
                          .products = {},
-                         .inner = b.template tensor<float, 2>({rows, deltas.rank}, memory),
-                         .plus = b.template tensor<float, 2>({deltas.before_swiglu ? rows : 0, 2 * c.f}, memory)},
+                         .inner = b.template tensor<float, 2>({rows, deltas.rank}, memory)},
                .router = {.n = b.template tensor<float, 2>({routed_rows(c, rows), c.d}, memory),
                           .logits = b.template tensor<float, 2>({routed_rows(c, rows), c.experts}, memory),
                           .scores = std::vector<double>(static_cast<std::size_t>(c.experts)),
-                          .chosen = chosen_rows(c.is_routed() ? c.experts : 0, rows)}},
+                          .chosen = chosen_rows(c.is_routed() ? c.experts : 0, rows)},
+               .own = b.template tensor<float, 2>({has_norms_behind(c) ? rows : 0, c.d}, memory)},
         routing_({c.is_routed() ? c.layers : 0, rows, c.experts}, memory),
         routed_(chosen_rows(deltas.experts, rows)),
         own_norms_(deltas.own_norms) {
@@ -65,12 +66,13 @@ class StepScratch {
 
   /// Bytes that are taken from `memory` for that.
   [[nodiscard]] static std::uint64_t bytes(const Config& c, index_t rows, const DeltaShape& deltas = {}) {
-    const index_t heads = c.h + 2 * c.g + c.h, plus = deltas.rank + (deltas.before_swiglu ? 2 * c.f : 0);
+    const index_t heads = c.h + 2 * c.g + c.h, plus = deltas.rank + (has_plus(c, deltas) ? 2 * c.f : 0);
+    const index_t angles = 2 * ropes(c) * (c.rope.width(c.e) / 2), own = has_norms_behind(c) ? c.d : 0;
     const index_t routed = (c.is_routed() ? c.d + (c.layers + 1) * c.experts : 0) + (c.routes_linears() ? c.f : 0);
     return B::Input::bytes(rows, std::max({c.d, c.f, c.h * c.e})) +
            (deltas.experts == 0 ? 0
                                 : B::Input::bytes(rows + (deltas.experts - 1) * few_rows, delta_inputs(c, deltas))) +
-           4 * static_cast<std::uint64_t>(rows * (c.d + heads * c.e + c.e + c.f + plus + routed));
+           4 * static_cast<std::uint64_t>(rows * (c.d + heads * c.e + angles + c.f + plus + own + routed));
   }
 
   /// Most rows of one step.
@@ -89,6 +91,12 @@ class StepScratch {
     std::vector<ChosenRows> all;
     for (index_t k = 0; k < experts; ++k) all.emplace_back(rows);
     return all;
+  }
+  [[nodiscard]] static index_t ropes(const Config& c) noexcept { return c.window_rope ? 2 : 1; }
+  [[nodiscard]] static bool has_norms_behind(const Config& c) noexcept { return c.norms != NormPlace::before; }
+  /// Whether something is added to gate and up.
+  [[nodiscard]] static bool has_plus(const Config& c, const DeltaShape& deltas) noexcept {
+    return c.mlp_bias || deltas.before_swiglu;
   }
   [[nodiscard]] static index_t routed_rows(const Config& c, index_t rows) noexcept { return c.is_routed() ? rows : 0; }
 
@@ -183,7 +191,10 @@ class Decoder {
       s.sites_.push_back(cache.site(row.sequence, row.position));
     }
     auto& a = s.block_.attention;
-    rope_angles(frequency_, s.sites_, a.cosine.view().rows(0, t), a.sine.view().rows(0, t));
+    for (std::size_t i = 0; i < ropes_.size(); ++i) {
+      const auto of = static_cast<index_t>(i);
+      rope_angles(ropes_[i], s.sites_, a.cosine.view().row(of).rows(0, t), a.sine.view().row(of).rows(0, t));
+    }
     s.choose(rows.size(), [&](std::size_t i) { return rows[i].route; });
     embed(b, rows, s, x);
     const auto tapped = [&](std::size_t l) {
@@ -203,7 +214,8 @@ class Decoder {
     return std::nullopt;
   }
 
-  /// y[t,:] = embed_tokens[rows[t].token,:], by the row's route. t = rows.size() ≤ s.rows(), y [t, d], overwritten.
+  /// y[t,:] = embed_tokens[rows[t].token,:] as the first block sees it, by the row's route. t = rows.size() ≤ s.rows(),
+  /// y [t, d], overwritten.
   void embeddings(B& b, std::span<const Row> rows, StepScratch<B>& s, MatrixView<float, typename B::Space> y) const {
     s.tokens_.clear();
     for (const Row& row : rows) s.tokens_.push_back(row.token);
@@ -231,6 +243,7 @@ class Decoder {
     add_deltas<B>(
         b, w_.lm_head_deltas, s.block_.delta,
         [&](const auto& a, auto& in, const Chosen& chosen) { b.prepare(hidden, a, in, chosen); }, logits);
+    if (config_.logit_cap > 0) b.soft_cap(static_cast<float>(config_.logit_cap), logits, {.rows = only});
   }
 
  private:
@@ -238,8 +251,10 @@ class Decoder {
       : config_(config),
         deltas_(deltas),
         eps_(static_cast<float>(config.rms_norm_eps)),
-        frequency_(rope_frequencies(config)),
-        w_(std::move(weights)) {}
+        ropes_({make_rope(config.rope, config.e)}),
+        w_(std::move(weights)) {
+    if (config.window_rope) ropes_.push_back(make_rope(*config.window_rope, config.e));
+  }
 
   /// head(matrix, rows) for the rows of each expert with a head of its own, and for the others with the base's.
   template <class Head>
@@ -262,22 +277,23 @@ class Decoder {
     if (!s.base_rows_.empty()) head(w_.lm_head(), {.rows = s.base_rows_});
   }
 
-  /// x[t,:] = embed_tokens[token,:], the base's or the row's expert's own.
+  /// x[t,:] = embedding_scale · embed_tokens[token,:], the base's or the row's expert's own.
   void embed(B& b, std::span<const Row> rows, StepScratch<B>& s, MatrixView<float, typename B::Space> x) const {
-    b.embed(w_.embed_tokens, s.tokens_, x);
+    const float scale = static_cast<float>(config_.embedding_scale);
+    b.embed(w_.embed_tokens, s.tokens_, x, {.scale = scale});
     for (std::size_t k = 0; k < w_.own.size(); ++k) {
       const std::span<const std::int32_t> of_expert = s.routed_[k].rows();
       if (w_.own[k].embed_tokens.empty() || of_expert.empty()) continue;
       s.tokens_.clear();
       for (const std::int32_t i : of_expert) s.tokens_.push_back(rows[static_cast<std::size_t>(i)].token);
-      b.embed(w_.own[k].embed_tokens.front(), s.tokens_, x, {.rows = of_expert});
+      b.embed(w_.own[k].embed_tokens.front(), s.tokens_, x, {.rows = of_expert, .scale = scale});
     }
   }
 
   Config config_;
   DeltaShape deltas_;
   float eps_;
-  std::vector<float> frequency_;  // [e/2]
+  std::vector<Rope> ropes_;  // of all blocks, or of those without a window and of those with one
   DecoderWeights<B> w_;
 };
 

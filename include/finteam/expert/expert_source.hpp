@@ -53,11 +53,11 @@ struct ExpertSource {
   }
 };
 
-/// The vectors of the weight table: two norms a block, and the last.
+/// The norms of the weight table that are as wide as the model: those of every block, and the last.
 [[nodiscard]] inline std::vector<std::string> norm_names(const Config& config) {
   std::vector<std::string> names;
   for (const WeightEntry& w : weight_table(config)) {
-    if (w.k == 0) names.push_back(w.parts.front().name);
+    if (w.is_norm) names.push_back(w.parts.front().name);
   }
   return names;
 }

@@ -91,8 +91,10 @@ template <Backend B>
 [[nodiscard]] std::vector<NormWeights<B>*> norm_places(DecoderWeights<B>& w) {
   std::vector<NormWeights<B>*> places;
   for (BlockWeights<B>& block : w.blocks) {
-    places.push_back(&block.input_norm);
-    places.push_back(&block.post_attention_norm);
+    for (auto* norm : {&block.attention_norms.before, &block.attention_norms.behind, &block.feed_forward_norms.before,
+                       &block.feed_forward_norms.behind}) {
+      if (norm->scale.size() != 0) places.push_back(norm);
+    }
   }
   places.push_back(&w.norm);
   return places;
@@ -184,7 +186,7 @@ void load_experts(B& backend, std::span<const ExpertSource> experts, const Confi
                      norms[i]->own.view().rows(static_cast<index_t>(k), 1));
       };
       if (has(experts[k])) {
-        const auto own = backend.vector(*experts[k].norms[i], options.memory);
+        const auto own = backend.vector({&*experts[k].norms[i], 1}, options.memory, config.norms_add_one ? 1.0F : 0.0F);
         row(own.view());
       } else {
         row(std::as_const(norms[i]->scale).view());

@@ -195,12 +195,15 @@ class LoraFile {
   for (const WeightEntry& entry : delta_table(config)) {
     DeltaSource delta;
     index_t first = 0;
-    for (const auto& part : entry.parts) {
-      if (auto pair = file.pair(part.name, part.n, entry.k)) {
+    for (std::size_t i = 0; i < entry.parts.size();) {
+      const std::string& name = entry.parts[i].name;
+      index_t n = 0;  // of all parts that lie in one tensor
+      for (; i < entry.parts.size() && entry.parts[i].name == name; ++i) n += entry.parts[i].n;
+      if (auto pair = file.pair(name, n, entry.k)) {
         pair->first = first;
         delta.pairs.push_back(*pair);
       }
-      first += part.n;
+      first += n;
     }
     deltas.push_back(std::move(delta));
   }

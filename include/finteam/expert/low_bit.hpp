@@ -35,6 +35,9 @@ namespace detail {
   if (config.is_routed()) {
     throw Error(Code::unsupported, config.where, "a plain model under differences", "experts behind routers");
   }
+  if (config.fused_projections) {
+    throw Error(Code::unsupported, config.where, "projections of their own under differences", "fused ones");
+  }
   ExpertSource expert;
   DeltaCheckpoint delta = DeltaCheckpoint::open(folder, base, check);
   std::size_t known = 0;

@@ -6,7 +6,7 @@
 #include <finteam/backend/backend.hpp>
 #include <finteam/backend/executor.hpp>
 #include <finteam/core/hash.hpp>
-#include <finteam/expert/source_weights.hpp>
+#include <finteam/expert/decoded_parts.hpp>
 #include <finteam/file/safetensors_writer.hpp>
 
 #include <algorithm>
@@ -84,7 +84,7 @@ class PackedFile {
 
  private:
   [[nodiscard]] static TensorEntry entry_of(const SourceWeight& w) {
-    if (w.is_vector()) return {w.name(), "F32", {w.entry.parts.front().n}};
+    if (w.is_vector()) return {w.name(), "F32", {w.elements()}};
     const PackedMatrix panels = w.panels();
     return {w.name(), "U8", {panels.panels(), panels.panel_bytes()}};
   }
@@ -147,7 +147,7 @@ class PackedFile {
       if (!aligned) return std::nullopt;
       const std::uint64_t sum = hash_on(backend_.executor(), *bytes, file->file());
       if (std::memcmp(&sum, checksums->data() + 8 * i, 8) != 0) return std::nullopt;
-      progress.add(order_[i]->source_bytes());
+      progress.add(order_[i]->source_bytes);
     }
     return file;
   }
@@ -165,15 +165,16 @@ class PackedFile {
       file.write(bytes);
     };
     for (const SourceWeight* w : order_) {
+      const DecodedParts parts(backend_, *w);
       if (w->is_vector()) {
-        const auto vector = float_vector(w->tensors.front(), std::pmr::get_default_resource());
+        const auto vector = float_vector(parts.tensors(), std::pmr::get_default_resource());
         put(std::as_bytes(vector.view().span()));
       } else {
-        const PackedMatrix m = backend_.matrix(w->tensors, w->entry.join, w->weights, options_.memory);
+        const PackedMatrix m = backend_.matrix(parts.tensors(), w->entry.join, w->weights, options_.memory);
         put({m.panel(0), m.bytes()});
       }
-      for (const auto& part : w->entry.parts) checkpoint_.release(part.name);
-      progress.add(w->source_bytes());
+      for (const std::string& name : w->files) checkpoint_.release(name);
+      progress.add(w->source_bytes);
     }
     checkpoint_.release();
     file.write(std::as_bytes(std::span(checksums)));

@@ -5,10 +5,12 @@
 #include <finteam/expert/open_options.hpp>
 #include <finteam/expert/weight_table.hpp>
 #include <finteam/file/checkpoint.hpp>
+#include <finteam/file/stored_rows.hpp>
 
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <iterator>
 #include <memory>
 #include <span>
 #include <string>
@@ -21,9 +23,12 @@ namespace finteam::inline FINTEAM_ABI {
 /// A weight of the table in a checkpoint, and what it is kept as.
 struct SourceWeight {
   WeightEntry entry;
-  std::vector<RawTensor> tensors{};  ///< one for each part, of the right shape
+  std::vector<RawTensor> tensors{};  ///< one for each part, of the right shape; without data where `rows` has it
   Weights weights = Weights::stored;
-  std::shared_ptr<const std::array<index_t, 2>> slice_shape{};  ///< what slices' tensors point to
+  std::vector<decltype(StoredRows::read)> rows{};                 ///< by part: what reads it, or nothing
+  std::vector<std::string> files{};                               ///< the tensors that all of it lies in
+  std::uint64_t source_bytes = 0;                                 ///< of it in the checkpoint
+  std::shared_ptr<std::vector<std::array<index_t, 2>>> shapes{};  ///< by part: what `tensors` point to
 
   [[nodiscard]] bool is_vector() const noexcept { return entry.k == 0; }
   /// "model.norm.weight"; the names of several parts with + between them, of slices with [expert, first row].
@@ -42,13 +47,13 @@ struct SourceWeight {
   }
   /// Bytes in memory: of panels, or of floats.
   [[nodiscard]] std::uint64_t bytes() const {
-    return is_vector() ? 4 * static_cast<std::uint64_t>(tensors.front().size()) : panels().bytes();
+    return is_vector() ? 4 * static_cast<std::uint64_t>(elements()) : panels().bytes();
   }
-  /// Bytes in the checkpoint.
-  [[nodiscard]] std::uint64_t source_bytes() const noexcept {
-    std::uint64_t sum = 0;
-    for (const RawTensor& t : tensors) sum += static_cast<std::uint64_t>(t.size()) * bytes_of(t.dtype);
-    return sum;
+  /// Of a vector.
+  [[nodiscard]] index_t elements() const noexcept {
+    index_t n = 0;
+    for (const auto& part : entry.parts) n += part.n;
+    return n;
   }
 };
 
@@ -112,11 +117,16 @@ inline void refuse_idle_choices(const OpenOptions& options, const Config& config
 }
 
 /// The layout of a merged checkpoint's files. Throws Error(mismatch) if they hold tensors of both.
-[[nodiscard]] inline ExpertLayout expert_layout(const Checkpoint& checkpoint) {
+[[nodiscard]] inline ExpertLayout expert_layout(const Checkpoint& checkpoint, const Config& config) {
+  if (config.model_type == "gpt_oss") return ExpertLayout::alternating;
+  const bool mixtral = config.model_type == "mixtral";
   std::string_view separate, fused;
   for (const std::string_view name : checkpoint.names()) {
-    if (name.find(".block_sparse_moe.") != std::string_view::npos) separate = name;
-    if (name.find(".mlp.experts.") != std::string_view::npos || name.ends_with(".mlp.gate.weight")) fused = name;
+    const auto has = [&](std::string_view part) { return name.find(part) != std::string_view::npos; };
+    if (has(".block_sparse_moe.")) separate = name;
+    if (has(".mlp.experts."))
+      (has(".mlp.experts.gate_up_proj") || has(".mlp.experts.down_proj") ? fused : separate) = name;
+    if (mixtral && name.ends_with(".mlp.gate.weight")) fused = name;
   }
   if (!separate.empty() && !fused.empty()) {
     throw Error(Code::mismatch, checkpoint.where(fused), "one layout of experts, that of " + printable(separate),
@@ -143,17 +153,83 @@ inline void require_linear_routers(const Checkpoint& checkpoint, const Config& c
   }
 }
 
-/// The tensor of a part, or its slice of a tensor, whose shape is then slice_shape. Errors as Checkpoint::tensor.
-[[nodiscard]] inline RawTensor find_part(const Checkpoint& checkpoint, const WeightEntry::Part& part, index_t k,
-                                         std::span<const index_t> slice_shape) {
-  if (k == 0) return checkpoint.tensor(part.name, {part.n});
-  if (!part.slice) return checkpoint.tensor(part.name, {part.n, k});
-  const WeightEntry::Slice& s = *part.slice;
-  RawTensor raw = checkpoint.tensor(part.name, {s.experts, s.rows, k});
-  raw.data += (s.expert * s.rows + s.first) * k * static_cast<index_t>(bytes_of(raw.dtype));
-  raw.shape = slice_shape;
-  return raw;
-}
+/// Finds the parts of a weight, one after the other.
+class PartFinder {
+ public:
+  PartFinder(const Checkpoint& checkpoint, const Quantization& quantization, SourceWeight& weight)
+      : checkpoint_(checkpoint), quantization_(quantization), w_(weight) {
+    w_.shapes = std::make_shared<std::vector<std::array<index_t, 2>>>();
+    w_.shapes->reserve(w_.entry.parts.size());
+  }
+
+  /// Errors as Checkpoint::tensor and stored_rows.
+  void find(const WeightEntry::Part& part) {
+    const index_t k = w_.entry.k;
+    w_.shapes->push_back({part.n, k});
+    const std::span<const index_t> shape(w_.shapes->back().data(), k == 0 ? 1 : 2);
+    if (part.slice) return find_slice(part, *part.slice, shape);
+    if (k != 0) {
+      if (auto stored = stored_rows(checkpoint_, quantization_, part.name, part.n, k)) {
+        return keep(
+            std::move(*stored), shape, [](index_t row) { return row; }, part.n);
+      }
+    }
+    keep(checkpoint_.tensor(part.name, shape), part.name);
+  }
+
+ private:
+  void find_slice(const WeightEntry::Part& part, const WeightEntry::Slice& s, std::span<const index_t> shape) {
+    const index_t k = w_.entry.k, first = s.expert * s.rows + s.first;
+    const auto row = [first, step = s.step](index_t i) { return first + i * step; };
+    if (s.transposed) {
+      return keep(stored_expert_rows(checkpoint_, quantization_, part.name, {s.experts, s.rows, k}), shape, row,
+                  s.experts * s.rows);
+    }
+    if (s.experts == 0) {
+      if (auto stored = stored_rows(checkpoint_, quantization_, part.name, s.rows, k)) {
+        return keep(std::move(*stored), shape, row, s.rows);
+      }
+    }
+    std::vector<index_t> all;
+    if (s.experts != 0) all.push_back(s.experts);
+    all.push_back(s.rows);
+    if (k != 0) all.push_back(k);
+    RawTensor raw = checkpoint_.tensor(part.name, std::span<const index_t>(all));
+    if (s.step != 1) {  // of a vector
+      const auto read = [raw](index_t i, index_t, index_t, float* to) { *to = raw[i]; };
+      const DType dtype = raw.dtype == DType::bf16 ? DType::bf16 : DType::f32;
+      return keep({.read = read, .dtype = dtype, .tensors = {part.name}}, shape, row, s.experts * s.rows);
+    }
+    raw.data += first * std::max<index_t>(k, 1) * static_cast<index_t>(bytes_of(raw.dtype));
+    raw.shape = shape;
+    keep(raw, part.name);
+  }
+
+  void keep(RawTensor raw, const std::string& name) {
+    raw.shape = std::span<const index_t>(w_.shapes->back().data(), w_.entry.k == 0 ? 1 : 2);
+    w_.source_bytes += static_cast<std::uint64_t>(raw.size()) * bytes_of(raw.dtype);
+    w_.tensors.push_back(raw);
+    w_.rows.emplace_back();
+    w_.files.push_back(name);
+  }
+  /// Row i of the part is row_of(i) of so many.
+  template <class RowOf>
+  void keep(StoredRows stored, std::span<const index_t> shape, RowOf&& row_of, index_t rows) {
+    for (const std::string& name : stored.tensors) {
+      const auto part = static_cast<std::uint64_t>(shape[0]);
+      w_.source_bytes += checkpoint_.stored(name)->bytes.size() * part / static_cast<std::uint64_t>(rows);
+    }
+    w_.tensors.push_back({nullptr, stored.dtype, shape});
+    w_.rows.emplace_back([read = std::move(stored.read), row_of](index_t i, index_t first, index_t count, float* to) {
+      read(row_of(i), first, count, to);
+    });
+    std::ranges::move(stored.tensors, std::back_inserter(w_.files));
+  }
+
+  const Checkpoint& checkpoint_;
+  const Quantization& quantization_;
+  SourceWeight& w_;
+};
 
 }  // namespace detail
 
@@ -166,14 +242,13 @@ inline void require_linear_routers(const Checkpoint& checkpoint, const Config& c
   std::vector<SourceWeight> weights;
   std::vector<std::string> used;
   detail::require_linear_routers(checkpoint, config);
-  const ExpertLayout layout = config.routes_feed_forward() ? detail::expert_layout(checkpoint) : ExpertLayout::separate;
+  const ExpertLayout layout =
+      config.routes_feed_forward() ? detail::expert_layout(checkpoint, config) : ExpertLayout::separate;
   for (WeightEntry& entry : weight_table(config, layout)) {
     SourceWeight w{.entry = std::move(entry)};
-    w.slice_shape = std::make_shared<const std::array<index_t, 2>>(std::array{w.entry.parts.front().n, w.entry.k});
-    for (const auto& part : w.entry.parts) {
-      w.tensors.push_back(detail::find_part(checkpoint, part, w.entry.k, *w.slice_shape));
-      used.push_back(part.name);
-    }
+    detail::PartFinder finder(checkpoint, config.quantization, w);
+    for (const auto& part : w.entry.parts) finder.find(part);
+    used.insert(used.end(), w.files.begin(), w.files.end());
     if (!w.is_vector() && !w.entry.is_router) w.weights = detail::choose(options, config, w.entry);
     weights.push_back(std::move(w));
   }

@@ -6,6 +6,7 @@
 #include <finteam/layer/attention.hpp>
 #include <finteam/layer/feed_forward.hpp>
 
+#include <cmath>
 #include <cstring>
 #include <memory>
 #include <memory_resource>
@@ -17,14 +18,10 @@
 
 namespace finteam::inline FINTEAM_ABI {
 
-/// A norm's scale as float, in the backend's space. [d]
-template <Backend B>
-using Scale = decltype(std::declval<B&>().vector(std::declval<const RawTensor&>(), nullptr));
-
-/// A norm's scale, and where experts on a shared base have their own, those of all.
+/// A norm's scale, and where experts on a shared base have their own, those of all. Empty: no norm.
 template <Backend B>
 struct NormWeights {
-  Scale<B> scale;                                                             ///< [d]
+  Vector<B> scale{};                                                          ///< [d]
   decltype(std::declval<B&>().template tensor<float, 2>({}, nullptr)) own{};  ///< [experts, d], or no rows
 
   /// For rows of those experts (-1: the base).
@@ -33,13 +30,19 @@ struct NormWeights {
   }
 };
 
+/// The norms before a layer of a block and behind it; one of them may be empty.
+template <Backend B>
+struct LayerNorms {
+  NormWeights<B> before{}, behind{};
+};
+
 /// One block of a decoder.
 template <Backend B>
 struct BlockWeights {
-  NormWeights<B> input_norm;
-  AttentionWeights<B> attention;
-  NormWeights<B> post_attention_norm;
-  FeedForwardWeights<B> feed_forward;
+  LayerNorms<B> attention_norms{};
+  AttentionWeights<B> attention{};
+  LayerNorms<B> feed_forward_norms{};
+  FeedForwardWeights<B> feed_forward{};
   index_t routers = 0;  ///< of a merged checkpoint
 };
 
@@ -104,9 +107,9 @@ template <Backend B, class Matrix>
   return all;
 }
 
-/// The attention of block l.
-template <Backend B, class Matrix>
-[[nodiscard]] AttentionWeights<B> arrange_attention(const Config& config, index_t l, Matrix&& matrix) {
+/// The attention of block l, but its norms.
+template <Backend B, class Matrix, class Vector>
+[[nodiscard]] AttentionWeights<B> arrange_attention(const Config& config, index_t l, Matrix&& matrix, Vector&& vector) {
   AttentionWeights<B> w;
   if (config.routers(l, attention_linears) > 0) {
     w.linears = arrange_linears<B>(config, l, attention_linears, matrix);
@@ -114,23 +117,61 @@ template <Backend B, class Matrix>
     w.qkv_proj = matrix();
     w.o_proj = matrix();
   }
-  w.window = config.window;
+  if (config.qkv_bias) w.qkv_bias = vector();
+  if (config.o_bias) w.o_bias = vector();
+  w.head_norm = config.head_norm;
+  if (w.head_norm != HeadNorm::none) {
+    w.q_norm = vector();
+    w.k_norm = vector();
+  }
+  if (config.sinks) w.sinks = vector();
+  const bool windowed = config.has_window(l);
+  if (config.has_rope(l)) w.rope = windowed && config.window_rope ? 1 : 0;
+  w.scale =
+      config.score_scale > 0 ? static_cast<float>(config.score_scale) : 1.0F / std::sqrt(static_cast<float>(config.e));
+  w.cap = static_cast<float>(config.score_cap);
+  w.window = windowed ? config.window : 0;
   return w;
 }
 
-/// The feed-forward layer of block l.
-template <Backend B, class Matrix>
-[[nodiscard]] FeedForwardWeights<B> arrange_feed_forward(const Config& config, index_t l, Matrix&& matrix) {
-  FeedForwardWeights<B> w{.experts = {}, .top_k = config.experts_per_token};
+/// The feed-forward layer of block l, but its norms.
+template <Backend B, class Matrix, class Vector>
+[[nodiscard]] FeedForwardWeights<B> arrange_feed_forward(const Config& config, index_t l, Matrix&& matrix,
+                                                         Vector&& vector) {
+  FeedForwardWeights<B> w{.experts = {},
+                          .activation = config.activation,
+                          .rule = {.top_k = config.experts_per_token, .renormalise = config.experts_renormalise}};
   if (config.routers(l, feed_forward_linears) > 0) {
     w.linears = arrange_linears<B>(config, l, feed_forward_linears, matrix);
     return w;
   }
   if (config.routes_feed_forward()) w.router.push_back(matrix());
+  if (config.router_bias) w.router_bias = vector();
   const index_t experts = config.routes_feed_forward() ? config.experts : 1;
   w.experts.reserve(static_cast<std::size_t>(experts));
-  for (index_t i = 0; i < experts; ++i) w.experts.push_back({.gate_up_proj = matrix(), .down_proj = matrix()});
+  for (index_t i = 0; i < experts; ++i) {
+    FeedForwardExpert<B>& expert =
+        w.experts.emplace_back(FeedForwardExpert<B>{.gate_up_proj = matrix(), .down_proj = matrix()});
+    if (!config.mlp_bias) continue;
+    expert.gate_up_bias = vector();
+    expert.down_bias = vector();
+  }
   return w;
+}
+
+/// Block l.
+template <Backend B, class Matrix, class Vector>
+[[nodiscard]] BlockWeights<B> arrange_block(const Config& config, index_t l, Matrix&& matrix, Vector&& vector) {
+  BlockWeights<B> block;
+  const auto norm = [&](NormWeights<B>& to) { to.scale = vector(); };
+  if (config.norms != NormPlace::behind) norm(block.attention_norms.before);
+  block.attention = arrange_attention<B>(config, l, matrix, vector);
+  if (config.norms != NormPlace::before) norm(block.attention_norms.behind);
+  if (config.norms != NormPlace::behind) norm(block.feed_forward_norms.before);
+  block.feed_forward = arrange_feed_forward<B>(config, l, matrix, vector);
+  if (config.norms != NormPlace::before) norm(block.feed_forward_norms.behind);
+  block.routers = config.routers(l);
+  return block;
 }
 
 /// Puts each weight of the table in its place, in the table's order: matrix(w), vector(w).
@@ -143,13 +184,7 @@ template <Backend B, class Matrix, class Vector>
   DecoderWeights<B> w{
       .expert_block = {}, .embed_tokens = matrix(), .blocks = {}, .norm = {}, .own_lm_head = {}, .packed = {}};
   w.blocks.reserve(static_cast<std::size_t>(config.layers));
-  for (index_t l = 0; l < config.layers; ++l) {
-    w.blocks.push_back({.input_norm = {vector()},
-                        .attention = arrange_attention<B>(config, l, matrix),
-                        .post_attention_norm = {vector()},
-                        .feed_forward = arrange_feed_forward<B>(config, l, matrix),
-                        .routers = config.routers(l)});
-  }
+  for (index_t l = 0; l < config.layers; ++l) w.blocks.push_back(arrange_block<B>(config, l, matrix, vector));
   w.norm.scale = vector();
   if (!config.tie_word_embeddings) w.own_lm_head.push_back(matrix());
   return w;
@@ -184,7 +219,10 @@ template <Backend B>
       Safetensors packed = file.open_or_write([&] { detail::refuse_other_head(checkpoint, config); }, progress);
       auto loaded = detail::arrange<B>(
           weights, config, [&](const SourceWeight& w) { return w.panels(file.panels(packed, w)); },
-          [&](const SourceWeight& w) { return backend.vector(packed.tensor(w.name()), options.memory); });
+          [&](const SourceWeight& w) {
+            const RawTensor raw = packed.tensor(w.name());
+            return backend.vector({&raw, 1}, options.memory, w.entry.plus);
+          });
       loaded.packed = std::move(packed);
       progress.finish();
       return loaded;
@@ -192,16 +230,20 @@ template <Backend B>
   }
   detail::refuse_other_head(checkpoint, config);
   const auto done = [&](const SourceWeight& w, auto weight) {
-    for (const auto& part : w.entry.parts) checkpoint.release(part.name);
-    progress.add(w.source_bytes());
+    for (const std::string& name : w.files) checkpoint.release(name);
+    progress.add(w.source_bytes);
     return weight;
   };
   auto loaded = detail::arrange<B>(
       weights, config,
       [&](const SourceWeight& w) {
-        return done(w, backend.matrix(w.tensors, w.entry.join, w.weights, options.memory));
+        const detail::DecodedParts parts(backend, w);
+        return done(w, backend.matrix(parts.tensors(), w.entry.join, w.weights, options.memory));
       },
-      [&](const SourceWeight& w) { return done(w, backend.vector(w.tensors.front(), options.memory)); });
+      [&](const SourceWeight& w) {
+        const detail::DecodedParts parts(backend, w);
+        return done(w, backend.vector(parts.tensors(), options.memory, w.entry.plus));
+      });
   checkpoint.release();
   progress.finish();  // what was passed over counts as done
   return loaded;

@@ -11,6 +11,7 @@
 #include <functional>
 #include <initializer_list>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -84,6 +85,12 @@ class Checkpoint {
     return tensor(name, std::span<const index_t>(shape.begin(), shape.size()));
   }
 
+  /// The tensor `name` as it is stored, whatever its type, or nothing if there is none.
+  [[nodiscard]] std::optional<StoredTensor> stored(std::string_view name) const {
+    const auto found = shard_of_.find(name);
+    return found != shard_of_.end() ? shards_[found->second].stored(name) : std::nullopt;
+  }
+
   /// Whether there is a tensor of that name, of whatever type.
   [[nodiscard]] bool contains(std::string_view name) const { return shard_of_.contains(name); }
 
@@ -105,12 +112,10 @@ class Checkpoint {
   /// The files, in the order in which they were opened.
   [[nodiscard]] std::span<const Safetensors> shards() const noexcept { return shards_; }
 
-  /// Takes the pages of a tensor out of this process's memory; they come back when they are touched. Errors as find.
+  /// Takes the pages of a tensor out of this process's memory; they come back when they are touched.
   void release(std::string_view name) const {
-    const RawTensor* const raw = find(name);
-    if (raw == nullptr) return;
-    shards_[shard_of_.find(name)->second].file().release(
-        {raw->data, static_cast<std::size_t>(raw->size()) * bytes_of(raw->dtype)});
+    const auto found = shard_of_.find(name);
+    if (found != shard_of_.end()) shards_[found->second].file().release(shards_[found->second].stored(name)->bytes);
   }
 
   /// The same for all tensors: those of a neighbour may have come along with a tensor's.

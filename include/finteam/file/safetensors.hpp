@@ -21,6 +21,13 @@
 #include <vector>
 
 namespace finteam::inline FINTEAM_ABI {
+/// A tensor as a file stores it, of whatever type ("U8", "I32"), which may be none that is read as numbers.
+struct StoredTensor {
+  std::string_view type;
+  std::span<const std::byte> bytes;
+  std::span<const index_t> shape;
+};
+
 /// A checked safetensors file, or bytes of one. Immutable; moves, and what it gave out stays good when it does.
 class Safetensors {
  public:
@@ -86,6 +93,14 @@ class Safetensors {
     const auto& [stored, raw] = found->second;
     if (stored->name != type || !std::ranges::equal(raw.shape, shape)) return std::nullopt;
     return std::span(raw.data, static_cast<std::size_t>(raw.size()) * stored->bytes);
+  }
+
+  /// The tensor `name` as it is stored, whatever its type, or nothing if there is none.
+  [[nodiscard]] std::optional<StoredTensor> stored(std::string_view name) const {
+    const auto found = tensors_.find(name);
+    if (found == tensors_.end()) return std::nullopt;
+    const auto& [type, raw] = found->second;
+    return StoredTensor{type->name, {raw.data, static_cast<std::size_t>(raw.size()) * type->bytes}, raw.shape};
   }
 
   /// Whether there is a tensor of that name, of whatever type.

@@ -40,6 +40,7 @@ class KvCache {
     references_.assign(static_cast<std::size_t>(limits.pages), 0);
     tables_.assign(static_cast<std::size_t>(limits.sequences * pages_per_sequence_), 0);
     lengths_.assign(static_cast<std::size_t>(limits.sequences), closed);
+    is_long_.assign(static_cast<std::size_t>(limits.sequences), false);
     free_.reserve(static_cast<std::size_t>(limits.pages));
     for (index_t p = limits.pages; p-- > 0;) free_.push_back(static_cast<std::int32_t>(p));
   }
@@ -47,20 +48,22 @@ class KvCache {
   /// Pages that n tokens fill.
   [[nodiscard]] static constexpr index_t pages_for(index_t n) noexcept { return (n + page_tokens - 1) / page_tokens; }
 
-  /// A new, empty sequence. Throws Error(limit_exceeded) when all are in use.
-  [[nodiscard]] std::int32_t open() {
+  /// A new, empty sequence; is_long: its sites say so, for as long as it and its forks live.
+  /// Throws Error(limit_exceeded) when all are in use.
+  [[nodiscard]] std::int32_t open(bool is_long = false) {
     const auto slot = std::find(lengths_.begin(), lengths_.end(), closed);
     if (slot == lengths_.end()) {
       throw Error(Code::limit_exceeded, "cache", "at most " + std::to_string(limits_.sequences) + " sequences",
                   "one more");
     }
     *slot = 0;
+    is_long_[static_cast<std::size_t>(slot - lengths_.begin())] = is_long;
     return static_cast<std::int32_t>(slot - lengths_.begin());
   }
 
   /// A new sequence with the same tokens: full pages are shared, the last partial page is copied.
   [[nodiscard]] std::int32_t fork(B& backend, std::int32_t from) {
-    const std::int32_t to = open();
+    const std::int32_t to = open(is_long(from));
     const index_t n = length(from), full = n / page_tokens;
     for (index_t i = 0; i < full; ++i) {
       table(to)[i] = table(from)[i];
@@ -126,9 +129,13 @@ class KvCache {
   [[nodiscard]] index_t length(std::int32_t sequence) const noexcept {
     return lengths_[static_cast<std::size_t>(sequence)];
   }
+  /// What it was opened as.
+  [[nodiscard]] bool is_long(std::int32_t sequence) const noexcept {
+    return is_long_[static_cast<std::size_t>(sequence)];
+  }
   /// Where position p of the sequence lies.
   [[nodiscard]] Site site(std::int32_t sequence, std::int32_t position) const noexcept {
-    return {tables_.data() + sequence * pages_per_sequence_, position};
+    return {tables_.data() + sequence * pages_per_sequence_, position, is_long(sequence)};
   }
   /// Keys and values of layer l, all pages.
   [[nodiscard]] CacheLayer<typename B::Space> layer(index_t l) noexcept {
@@ -169,6 +176,7 @@ class KvCache {
   std::vector<std::int32_t> references_;  // by page
   std::vector<std::int32_t> tables_;      // [sequences, pages_per_sequence]
   std::vector<index_t> lengths_;          // by sequence; `closed` if free
+  std::vector<bool> is_long_;             // by sequence
   std::vector<std::int32_t> free_;        // a stack of pages
 };
 

@@ -64,7 +64,6 @@ struct DeltaScratch {
   std::vector<typename B::Input> inputs;  ///< of the widest k: one of up to t rows, and for the others few_rows
   std::vector<Product<B>> products;       ///< that run side by side, room for those of all experts
   Tensor<2> inner;                        ///< [t, most Σ r]
-  Tensor<2> plus;                         ///< [t, 2f]: what is added before SwiGLU
 };
 
 namespace detail {

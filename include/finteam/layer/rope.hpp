@@ -4,8 +4,9 @@
 
 #include <finteam/backend/backend.hpp>
 #include <finteam/backend/fp_environment.hpp>
-#include <finteam/file/config.hpp>
+#include <finteam/file/rope_config.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 #include <span>
@@ -28,30 +29,89 @@ namespace detail {
 
 }  // namespace detail
 
-/// frequency[i] = theta^(-2i/e), then scaled as the config says. [e/2], radians per position.
-/// Source: Su et al. 2021, eq. 15; in float, as transformers computes it.
-[[nodiscard]] inline std::vector<float> rope_frequencies(const Config& config) {
-  const FpEnvironment environment;
-  std::vector<float> frequency(static_cast<std::size_t>(config.e / 2));
-  for (std::size_t i = 0; i < frequency.size(); ++i) {
-    const float exponent = static_cast<float>(2 * i) / static_cast<float>(config.e);
-    float f = 1.0F / static_cast<float>(std::pow(config.rope.theta, static_cast<double>(exponent)));
-    if (config.rope.type == RopeType::llama3) f = detail::llama3_frequency(f, config.rope);
-    if (config.rope.type == RopeType::linear) f /= static_cast<float>(config.rope.factor);
-    frequency[i] = f;
+namespace detail {
+
+/// YaRN's ramp: 1 where frequencies stay, 0 where they are divided by `factor`. Source: Peng et al. 2023, eq. 17 to 23;
+/// transformers, _compute_yarn_parameters.
+class YarnRamp {
+ public:
+  YarnRamp(const RopeConfig& rope, index_t width) {
+    const double n = static_cast<double>(width);
+    const auto index_of = [&](double rotations) {
+      const double context = static_cast<double>(rope.original_max_positions);
+      return n * std::log(context / (rotations * 2 * std::numbers::pi)) / (2 * std::log(rope.theta));
+    };
+    low_ = index_of(rope.beta_fast);
+    high_ = index_of(rope.beta_slow);
+    if (rope.truncate) {
+      low_ = std::floor(low_);
+      high_ = std::ceil(high_);
+    }
+    low_ = std::max(low_, 0.0);
+    high_ = std::min(high_, n - 1);
+    if (low_ == high_) high_ += 0.001;
   }
-  return frequency;
+  [[nodiscard]] float operator()(std::size_t i) const noexcept {
+    const float along = (static_cast<float>(i) - static_cast<float>(low_)) / static_cast<float>(high_ - low_);
+    return 1.0F - std::clamp(along, 0.0F, 1.0F);
+  }
+
+ private:
+  double low_ = 0, high_ = 0;
+};
+
+}  // namespace detail
+
+/// The frequencies of a rope, [share · e/2] radians per position, and what cosines and sines are multiplied by.
+struct Rope {
+  std::vector<float> frequency;
+  std::vector<float> long_frequency{};  ///< of sequences that may be long; or empty: the same
+  float attention_factor = 1;
+};
+
+/// frequency[i] = theta^(-2i/(share · e)), then scaled as the config says. e: the width of a head.
+/// Source: Su et al. 2021, eq. 15; in float, as transformers computes it.
+[[nodiscard]] inline Rope make_rope(const RopeConfig& config, index_t e) {
+  const FpEnvironment environment;
+  const index_t width = config.width(e);
+  Rope rope{.frequency = std::vector<float>(static_cast<std::size_t>(width / 2)),
+            .attention_factor = static_cast<float>(config.attention_factor)};
+  const float factor = static_cast<float>(config.factor);
+  for (std::size_t i = 0; i < rope.frequency.size(); ++i) {
+    const float exponent = static_cast<float>(2 * i) / static_cast<float>(width);
+    const float wave = static_cast<float>(std::pow(config.theta, static_cast<double>(exponent)));
+    float& f = rope.frequency[i];
+    f = 1.0F / wave;
+    switch (config.type) {
+      case RopeType::none: break;
+      case RopeType::linear: f /= factor; break;
+      case RopeType::llama3: f = detail::llama3_frequency(f, config); break;
+      case RopeType::yarn: {
+        const float stays = detail::YarnRamp(config, width)(i);
+        f = std::fma(1.0F / (factor * wave), 1.0F - stays, f * stays);
+        break;
+      }
+      case RopeType::longrope:
+        f = 1.0F / (static_cast<float>(config.short_factor[i]) * wave);
+        rope.long_frequency.push_back(1.0F / (static_cast<float>(config.long_factor[i]) * wave));
+        break;
+    }
+  }
+  return rope;
 }
 
-/// cosine[t,i] = cos(position[t] · frequency[i]), sine likewise. cosine, sine [t, e/2], overwritten.
-/// The angle is rounded to float, as transformers does; its cosine is taken in double.
-inline void rope_angles(std::span<const float> frequency, std::span<const Site> sites, MatrixView<float> cosine,
+/// cosine[t,i] = attention_factor · cos(position[t] · frequency[i]), sine likewise. cosine, sine [t, share · e/2],
+/// overwritten. The angle is rounded to float, as transformers does; its cosine is taken in double.
+inline void rope_angles(const Rope& rope, std::span<const Site> sites, MatrixView<float> cosine,
                         MatrixView<float> sine) noexcept {
+  const double factor = static_cast<double>(rope.attention_factor);
   for (std::size_t t = 0; t < sites.size(); ++t) {
+    const bool is_long = sites[t].is_long && !rope.long_frequency.empty();
+    const std::vector<float>& frequency = is_long ? rope.long_frequency : rope.frequency;
     for (std::size_t i = 0; i < frequency.size(); ++i) {
-      const float angle = static_cast<float>(sites[t].position) * frequency[i];
-      cosine(t, i) = static_cast<float>(std::cos(static_cast<double>(angle)));
-      sine(t, i) = static_cast<float>(std::sin(static_cast<double>(angle)));
+      const double angle = static_cast<double>(static_cast<float>(sites[t].position) * frequency[i]);
+      cosine(t, i) = static_cast<float>(factor * std::cos(angle));
+      sine(t, i) = static_cast<float>(factor * std::sin(angle));
     }
   }
 }

@@ -31,22 +31,25 @@ struct RoutedLinear {
   index_t top_k = 0;                         ///< experts that it chooses for a row
 };
 
-/// Sorts rows by the experts that router · x[t,:] chooses: softmax, the top_k largest (ties: the lower index) divided
-/// by their sum, which is the softmax of the top_k largest. x [t, k]. Source: Jiang et al. 2024 (Mixtral), eq. 1;
-/// transformers, MixtralTopKRouter; mergoo, compose_layers.py, MoeLayer.
+/// Sorts rows by the experts that router · x[t,:] + bias chooses: softmax, the rule's top_k largest (ties: the lower
+/// index), if it renormalises divided by their sum, which is then the softmax of the top_k largest. x [t, k], bias
+/// [experts], or empty. Source: Jiang et al. 2024 (Mixtral), eq. 1; transformers, MixtralTopKRouter and
+/// Qwen3MoeTopKRouter; mergoo, compose_layers.py, MoeLayer.
 template <Backend B>
-void choose_experts(B& b, const typename B::Matrix& router, index_t top_k, MatrixView<const float, typename B::Space> x,
-                    RouterScratch<B>& s, typename B::Input& input) {
+void choose_experts(B& b, const typename B::Matrix& router, VectorView<const float, typename B::Space> bias,
+                    const GateRule& rule, MatrixView<const float, typename B::Space> x, RouterScratch<B>& s,
+                    typename B::Input& input) {
   const auto logits = s.logits.view().rows(0, x.extent(0));
   b.prepare(x, router, input);
   b.matmul(input, router, Write::overwrite, logits);
+  if (bias.extent(0) != 0) b.add_bias(bias, logits, {});
   for (ChosenRows& expert : s.chosen) expert.clear();
   if constexpr (std::is_same_v<typename B::Space, Host>) {  // elsewhere no decoder with routers is loaded
     for (index_t t = 0; t < logits.extent(0); ++t) {
       for (std::size_t k = 0; k < s.scores.size(); ++k) {
         s.scores[k] = static_cast<double>(logits(t, static_cast<index_t>(k)));
       }
-      gate_weights({.top_k = top_k}, s.scores);
+      gate_weights(rule, s.scores);
       for (std::size_t k = 0; k < s.scores.size(); ++k) {
         const auto weight = static_cast<float>(s.scores[k]);
         float& mean = s.weights(t, static_cast<index_t>(k));
@@ -67,7 +70,7 @@ void routed_linear(B& b, const RoutedLinear<B>& w, MatrixView<const float, typen
     b.matmul(input, expert, Write::accumulate, y, chosen);
   };
   if (w.router.empty()) return product(w.experts.front(), {});
-  choose_experts<B>(b, w.router.front(), w.top_k, x, s, input);
+  choose_experts<B>(b, w.router.front(), {}, {.top_k = w.top_k}, x, s, input);
   for (std::size_t k = 0; k < w.experts.size(); ++k) {
     if (const Chosen chosen = s.chosen[k].chosen(); !chosen.rows.empty()) product(w.experts[k], chosen);
   }

@@ -89,12 +89,16 @@ class Reader {
   /// lane reads; what it has read stays as it was.
   void route(index_t lane, std::span<const float> weights) { at(lane).route.assign(weights.begin(), weights.end()); }
 
-  /// Every lane forgets what it read. Sequences are opened as lanes read.
-  void start() noexcept {
+  /// Every lane forgets what it read. Sequences are opened as lanes read, of up to so many tokens: that, and not how
+  /// many they are in the end, fixes their rope.
+  void start(index_t tokens) noexcept {
+    is_long_ = decoder_->config().rope.is_long(tokens);
     cache_.clear();
     routing_.start();
     for (Lane& lane : lanes_) lane.sequence = none;
   }
+
+  [[nodiscard]] bool is_long() const noexcept { return is_long_; }
 
   /// One lane forgets what it read.
   void forget(index_t lane) noexcept {
@@ -221,7 +225,7 @@ class Reader {
 
   /// Rows for ids at the end of a lane.
   void add(index_t lane, std::span<const std::int32_t> ids) {
-    if (at(lane).sequence == none) at(lane).sequence = cache_.open();
+    if (at(lane).sequence == none) at(lane).sequence = cache_.open(is_long_);
     const std::int32_t sequence = at(lane).sequence;
     auto position = static_cast<std::int32_t>(cache_.length(sequence));
     cache_.extend(sequence, position + static_cast<index_t>(ids.size()));
@@ -301,6 +305,7 @@ class Reader {
 
   const Decoder<B>* decoder_;
   KvCache<B> cache_;
+  bool is_long_ = false;  // sequences, by their declared length (RopeType::longrope)
   StepScratch<B> scratch_;
   States hidden_;  // of the last step's rows, [rows, d]
   States tapped_;  // the same rows after layer_ blocks

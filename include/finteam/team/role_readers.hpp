@@ -33,10 +33,12 @@ class RoleReaders {
   /// The roles, and the base where it can be read: the last.
   [[nodiscard]] index_t count() const noexcept { return static_cast<index_t>(places_.size()); }
 
-  /// Every role forgets what it read.
-  void start() noexcept {
-    for (Reader<B>& reader : readers_) reader.start();
+  /// Every role forgets what it read; what it reads now is of up to so many tokens.
+  void start(index_t tokens) noexcept {
+    for (Reader<B>& reader : readers_) reader.start(tokens);
   }
+  /// Whether a role reads as in long sequences.
+  [[nodiscard]] bool is_long(index_t role) const noexcept { return reader(role).is_long(); }
   /// One of them does.
   void forget(index_t role) noexcept { reader(role).forget(place(role).lane); }
   /// One of them forgets what it read beyond the first `tokens`.

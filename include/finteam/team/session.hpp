@@ -122,8 +122,8 @@ class Session {
   void tokenize_chat(std::span<const Message> chat);
   /// The ids of a text as it stands, into ids_.
   void tokenize_text(std::string_view text);
-  /// Throws Error(limit_exceeded) unless ids_ and `more` tokens fit.
-  void require_room(index_t more) const;
+  /// From now on sequences are of up to ids_ and `more` tokens. Throws Error(limit_exceeded) unless they fit.
+  void declare(index_t more);
   /// The gate reads ids_ and sets weights_, asked_ and answering_. Afterwards the roles that it reads have read ids_.
   [[nodiscard]] std::optional<Code> weigh(Wake wake, const Interrupt& interrupt);
   /// The gate sees what is new in ids_, the role whose states it reads having read it.
@@ -205,6 +205,7 @@ class Session {
     for (std::size_t k = 0; k < roles.size(); ++k) {
       roles[k].weight = weights_[k];
       roles[k].awake = weights_[k] > 0 || wake == Wake::all;
+      roles[k].long_context = readers_.is_long(static_cast<index_t>(k));
     }
   }
   /// What errors call a role, or the base.
@@ -245,6 +246,7 @@ class Session {
   std::vector<index_t> asked_, answering_;  // roles that read (with the base, if it does); that the answer is mixed of
   std::vector<index_t> reading_, everyone_;
   std::vector<double> weight_sums_;        // of a gate by token: Σ over the tokens of an answer, by role
+  index_t declared_ = 0;                   // tokens that a sequence may come to
   std::size_t shown_ = 0;                  // tokens of ids_ that the gate has seen
   std::vector<double> label_probability_;  // [roles, labels]
   std::vector<double> label_weights_;      // by role, Σ = 1: of its labels in the answer's

@@ -67,7 +67,7 @@ void Session<B>::tokenize_labels(const Task& task) {
     throw Error(Code::limit_exceeded, "task", "labels of at most " + std::to_string(limits_.rows) + " tokens together",
                 std::to_string(rows));
   }
-  require_room(longest);
+  declare(longest);
 }
 
 template <Backend B>

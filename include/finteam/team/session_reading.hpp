@@ -64,7 +64,7 @@ template <Backend B>
 void Session<B>::tokenize_chat(std::span<const Message> chat) {
   ids_.clear();
   team_->chat().encode(team_->tokenizer(), text_scratch_, chat, ids_);
-  require_room(1);
+  declare(1);
 }
 
 template <Backend B>
@@ -74,17 +74,19 @@ void Session<B>::tokenize_text(std::string_view text) {
 }
 
 template <Backend B>
-void Session<B>::require_room(index_t more) const {
+void Session<B>::declare(index_t more) {
   const index_t tokens = static_cast<index_t>(ids_.size()) + more;
-  if (tokens <= limits_.tokens) return;
-  throw Error(Code::limit_exceeded, "prompt",
-              "at most " + std::to_string(limits_.tokens) + " tokens with what follows it (session limits)",
-              std::to_string(tokens));
+  if (tokens > limits_.tokens) {
+    throw Error(Code::limit_exceeded, "prompt",
+                "at most " + std::to_string(limits_.tokens) + " tokens with what follows it (session limits)",
+                std::to_string(tokens));
+  }
+  declared_ = tokens;
 }
 
 template <Backend B>
 std::optional<Code> Session<B>::weigh(Wake wake, const Interrupt& interrupt) {
-  readers_.start();
+  readers_.start(declared_);
   gate_.start();
   shown_ = 0;
   weight_sums_.assign(weight_sums_.size(), 0.0);

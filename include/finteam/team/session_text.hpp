@@ -52,7 +52,7 @@ const Generation& Session<B>::complete(std::string_view text, OnText&& on_text, 
   begin_text(options);
   detail::refuse_blank(text);
   tokenize_text(text);
-  require_room(1);
+  declare(1);
   return write(environment, on_text, options);
 }
 
@@ -72,13 +72,14 @@ const Generation& Session<B>::write(const FpEnvironment& environment, OnText& on
   };
 
   const auto finish_of = [](Code code) { return code == Code::deadline ? Finish::deadline : Finish::cancelled; };
+  const index_t most = std::min(options.max_tokens, limits_.tokens - out.prompt_tokens);
+  declare(most);
   auto interrupted = weigh(Wake::chosen, options.interrupt);
   if (interrupted) weights_.assign(weights_.size(), 0.0);
   if (!interrupted) interrupted = catch_up(options.interrupt);
   name_roles(out.roles, Wake::chosen);
   std::optional<Finish> end;
   if (interrupted) end = finish_of(*interrupted);
-  const index_t most = std::min(options.max_tokens, limits_.tokens - out.prompt_tokens);
   while (!end) {
     auto code = guess(options);
     if (!code) code = read_ahead(Wake::chosen, options.interrupt);
@@ -136,7 +137,7 @@ const Score& Session<B>::score(std::string_view text, const Ask& ask) {
   const FpEnvironment environment;
   detail::refuse_blank(text);
   tokenize_text(text);
-  require_room(0);
+  declare(0);
   if (ids_.size() < 2) throw Error(Code::invalid_argument, "text", "at least two tokens", std::to_string(ids_.size()));
   score_.log_probability = 0;
   score_.tokens = static_cast<index_t>(ids_.size()) - 1;
@@ -146,7 +147,7 @@ const Score& Session<B>::score(std::string_view text, const Ask& ask) {
   } else {
     throw_if(weigh(ask.wake, ask.interrupt), "score");
     name_roles(score_.roles, ask.wake);
-    readers_.start();
+    readers_.start(declared_);
     const index_t chunk = score_rows();
     for (index_t first = 0; first < score_.tokens; first += chunk) {
       throw_if(score_chunk(first, std::min(chunk, score_.tokens - first), ask.interrupt), "score");
@@ -214,6 +215,7 @@ void Session<B>::name_mean_weights(Roles& roles, index_t tokens, Wake wake) cons
   for (std::size_t k = 0; k < roles.size(); ++k) {
     roles[k].weight = weight_sums_[k] / static_cast<double>(std::max<index_t>(tokens, 1));
     roles[k].awake = roles[k].weight > 0 || wake == Wake::all;
+    roles[k].long_context = readers_.is_long(static_cast<index_t>(k));
   }
 }
 

@@ -17,12 +17,12 @@ std::optional<Code> Session<B>::alone(std::size_t of, F&& f) {
       std::fill(only_first.begin(), only_first.end(), 0.0F);
       only_first.front() = 1;
       session->readers_.route(0, only_first);
-      session->readers_.start();
+      session->readers_.start(session->declared_);
     }
   } give_back{lent ? this : nullptr};
   const index_t lane = lent ? 0 : static_cast<index_t>(of);
   if (base) readers_.route(lane, {});
-  readers_.start();
+  readers_.start(declared_);
   return f(lane);
 }
 
@@ -42,7 +42,7 @@ VectorView<const float> Session<B>::embed(std::string_view text, const EmbedOpti
     tokenize_chat({&message, 1});
   } else {
     tokenize_text(text);
-    require_room(0);
+    declare(0);
   }
   pool_.start(config.d);
   const auto see = [&](MatrixView<const float> states) { pool_.see(states, options.pooling == Pooling::mean); };
@@ -72,7 +72,7 @@ VectorView<const float> Session<B>::next_logits(std::string_view text, std::stri
   detail::refuse_blank(text);
   const std::size_t of = team_->index_of(role);
   tokenize_text(text);
-  require_room(0);
+  declare(0);
   VectorView<const float> logits;
   throw_if(
       alone(of,
@@ -93,7 +93,7 @@ VectorView<const float> Session<B>::next_log_probabilities(std::string_view text
   const FpEnvironment environment;
   detail::refuse_blank(text);
   tokenize_text(text);
-  require_room(0);
+  declare(0);
   draft_.clear();
   throw_if(weigh(ask.wake, ask.interrupt), "next_log_probabilities");
   throw_if(read_ahead(ask.wake, ask.interrupt), "next_log_probabilities");

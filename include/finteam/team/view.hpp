@@ -18,12 +18,14 @@ namespace finteam::inline FINTEAM_ABI {
 /// One role's part in an answer.
 struct RoleView {
   std::string name;
-  double weight = 0;                  ///< the gate's weight after top-k; 0: the role sleeps. Of a merged team: the
-                                      ///< routers' mean over the prompt's tokens and the layers
-  bool awake = false;                 ///< it ran: its weight is above 0, or all roles were asked
-  std::string label;                  ///< its own most probable label; empty if it slept, or if there are no labels
-  double probability = 0;             ///< of that label
-  std::vector<double> scores;         ///< by label: log-probability of its tokens and its end; empty if it slept
+  double weight = 0;           ///< the gate's weight after top-k; 0: the role sleeps. Of a merged team: the
+                               ///< routers' mean over the prompt's tokens and the layers
+  bool awake = false;          ///< it ran: its weight is above 0, or all roles were asked
+  bool long_context = false;   ///< it read with the rope of long sequences: prompt and the most that could follow
+                               ///< outgrow its pretraining's contexts (longrope, as of Phi-3)
+  std::string label;           ///< its own most probable label; empty if it slept, or if there are no labels
+  double probability = 0;      ///< of that label
+  std::vector<double> scores;  ///< by label: log-probability of its tokens and its end; empty if it slept
   std::vector<double> probabilities;  ///< by label: softmax of scores + log prior; empty if it slept
   /// Of an answer with labels: what changes when the role leaves; nothing if no other role answers. Where deltas are
   /// summed inside a base: nothing, or, all roles being asked, what would in the mixture of what each says alone.

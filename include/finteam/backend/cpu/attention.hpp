@@ -23,15 +23,20 @@ struct Query {
   const float* q = nullptr;
   float* y = nullptr;
   index_t first = 0, end = 0;
+  /// The softmax before the first page: of nothing (finite: of a page that a row does not see, too), or of a sink.
+  float greatest = std::numeric_limits<float>::lowest(), total = 0;
 };
 
 /// Rows queries of one sequence and one head of the cache, which share the pages that they read.
 template <class Arch, CacheFormat F, std::size_t Rows>
 class AttentionTile {
  public:
-  AttentionTile(const std::array<Query, Rows>& queries, index_t e, float scale) noexcept : e_(e), scale_(scale) {
-    greatest_.fill(std::numeric_limits<float>::lowest());  // finite: of a page that a row does not see, too
+  AttentionTile(const std::array<Query, Rows>& queries, index_t e, const AttentionRule<>& rule) noexcept
+      : e_(e), scale_(rule.scale), cap_(rule.cap) {
+    greatest_.fill(0);
     for (std::size_t r = 0; r < Rows; ++r) {
+      greatest_[r] = queries[r].greatest;
+      total_[r] = queries[r].total;
       q_[r] = queries[r].q;
       y_[r] = queries[r].y;
       first_[r] = queries[r].first;
@@ -112,6 +117,11 @@ class AttentionTile {
   /// Scores become weights; greatest scores and totals move on. One loop after another, so that rows overlap in each.
   void soften(const KvPage& page, index_t start) noexcept {
     const V before = V::load(greatest_.data());
+    if (cap_ != 0) {
+      for (std::size_t i = 0; i < scores_.size(); i += 16) {
+        simd::soft_cap(cap_, V::load(&scores_[i])).store(&scores_[i]);
+      }
+    }
     for (std::size_t r = 0; r < Rows; ++r) {
       const auto unseen = [&](index_t from, index_t to) {
         for (index_t s = from; s < to; ++s) half(s / 16, r)[s % 16] = -std::numeric_limits<float>::infinity();
@@ -163,7 +173,7 @@ class AttentionTile {
   std::array<float*, Rows> y_;
   std::array<index_t, Rows> first_, end_;
   index_t e_;
-  float scale_;
+  float scale_, cap_;
   alignas(64) std::array<float, 16> greatest_, total_{}, keep_;
   alignas(64) std::array<float, 2 * Rows * 16> scores_;
   PageWeights<Arch, F, Rows> weights_;
@@ -188,7 +198,7 @@ template <class Arch>
 class AttentionJob {
  public:
   AttentionJob(std::span<const Site> sites, TensorView<const float, 3> q, const CacheLayer<Host>& cache,
-               const AttentionRule& rule, TensorView<float, 3> y) noexcept
+               const AttentionRule<>& rule, TensorView<float, 3> y) noexcept
       : sites_(sites), q_(q), cache_(cache), rule_(rule), y_(y), group_(q.extent(1) / cache.g()) {}
 
   void run(const ExecutorRef& executor) const {
@@ -249,8 +259,11 @@ class AttentionJob {
                     h = head * group_ + (i + static_cast<index_t>(r)) % group_;
       const index_t position = site(t).position;
       queries[r] = {&q_(t, h, 0), &y_(t, h, 0), rule_.first(position), position + 1};
+      if (rule_.sinks.size() == 0) continue;
+      queries[r].greatest = rule_.sinks(h);
+      queries[r].total = 1;
     }
-    AttentionTile<Arch, F, Rows>(queries, cache_.e, rule_.scale).run(site(i / group_).pages, cache_, head);
+    AttentionTile<Arch, F, Rows>(queries, cache_.e, rule_).run(site(i / group_).pages, cache_, head);
   }
 
   [[nodiscard]] const Site& site(index_t t) const noexcept { return sites_[static_cast<std::size_t>(t)]; }
@@ -258,7 +271,7 @@ class AttentionJob {
   std::span<const Site> sites_;
   TensorView<const float, 3> q_;
   const CacheLayer<Host>& cache_;
-  AttentionRule rule_;
+  AttentionRule<> rule_;
   TensorView<float, 3> y_;
   index_t group_;
 };

@@ -1,4 +1,4 @@
-// The ops that go over rows element by element: RMS norm, SwiGLU, rotary positions.
+// The ops that go over rows element by element: RMS norm, biases, gates and caps, rotary positions.
 // Vector lanes and scalar tails run the same operations, so an element's bits do not depend on where in a row it lies.
 #pragma once
 
@@ -40,13 +40,45 @@ void rms_norm_row(const float* x, const float* s, float eps, index_t d, float* y
   for (; i < d; ++i) y[i] = x[i] * scale * s[i];
 }
 
-/// y[i] = silu(gate[i]) · up[i] for one row of f, the bits those that a product's epilogue gives.
+/// y[i] += x[i] · s[i] / sqrt(mean x² + eps) for one row of d.
 template <class Arch>
-void swiglu_row(const float* gate, const float* up, index_t f, float* y) noexcept {
+void add_rms_norm_row(const float* x, const float* s, float eps, index_t d, float* y) noexcept {
+  using V = simd::Lanes<Arch>;
+  const float scale = rms_norm_scale<Arch>(x, eps, d);
+  index_t i = 0;
+  for (; i + 16 <= d; i += 16) {
+    simd::fmadd(V::load(x + i) * V::broadcast(scale), V::load(s + i), V::load(y + i)).store(y + i);
+  }
+  for (; i < d; ++i) y[i] = simd::fmadd(x[i] * scale, s[i], y[i]);
+}
+
+/// y[i] += factor · bias[i] for one row of n.
+template <class Arch>
+void add_bias_row(const float* bias, float factor, index_t n, float* y) noexcept {
   using V = simd::Lanes<Arch>;
   index_t i = 0;
-  for (; i + 16 <= f; i += 16) (simd::silu(V::load(gate + i)) * V::load(up + i)).store(y + i);
-  for (; i < f; ++i) y[i] = simd::silu(gate[i]) * up[i];
+  for (; i + 16 <= n; i += 16) {
+    simd::fmadd(V::broadcast(factor), V::load(bias + i), V::load(y + i)).store(y + i);
+  }
+  for (; i < n; ++i) y[i] = simd::fmadd(factor, bias[i], y[i]);
+}
+
+/// y[i] = cap · tanh(y[i] / cap) for one row of n.
+template <class Arch>
+void soft_cap_row(float cap, index_t n, float* y) noexcept {
+  using V = simd::Lanes<Arch>;
+  index_t i = 0;
+  for (; i + 16 <= n; i += 16) simd::soft_cap(cap, V::load(y + i)).store(y + i);
+  for (; i < n; ++i) y[i] = simd::soft_cap(cap, y[i]);
+}
+
+/// y[i] = gated(gate[i], up[i]) for one row of f, the bits those that a product's epilogue gives.
+template <class Arch>
+void gated_row(const float* gate, const float* up, const Activation& activation, index_t f, float* y) noexcept {
+  using V = simd::Lanes<Arch>;
+  index_t i = 0;
+  for (; i + 16 <= f; i += 16) simd::gated(V::load(gate + i), V::load(up + i), activation).store(y + i);
+  for (; i < f; ++i) y[i] = simd::gated(gate[i], up[i], activation);
 }
 
 /// (a, b) = (a·c - b·s, b·c + a·s), the subtraction and the addition fused with the second product.
@@ -57,7 +89,7 @@ FINTEAM_INLINE inline void rotate(V& a, V& b, const V& c, const V& s) noexcept {
   b = simd::fmadd(first, s, b * c);
 }
 
-/// One head of width 2 · half, in place.
+/// The first 2 · half elements of one head, in place.
 template <class Arch>
 void rope_head(const float* cosine, const float* sine, index_t half, float* x) noexcept {
   using V = simd::Lanes<Arch>;

@@ -17,9 +17,10 @@ class MatmulJob {
   template <class B>
   explicit MatmulJob(const Product<B>& p) noexcept
       : x_(*p.input), w_(*p.w), write_(p.write), chosen_(p.chosen), y_(p.y), first_(p.first) {}
-  /// Paired: y = silu(plus + gate) · (plus + up).
-  MatmulJob(const CpuInput<Arch>& x, const PackedMatrix& w, MatrixView<const float> plus, MatrixView<float> y) noexcept
-      : x_(x), w_(w), plus_(plus), y_(y) {}
+  /// Paired: y = gated(plus + gate, plus + up).
+  MatmulJob(const CpuInput<Arch>& x, const PackedMatrix& w, const Activation& activation, MatrixView<const float> plus,
+            MatrixView<float> y) noexcept
+      : x_(x), w_(w), activation_(activation), plus_(plus), y_(y) {}
 
   /// Pairs of panels: what is handed to a thread at least.
   [[nodiscard]] index_t pairs() const noexcept { return (w_.panels() + 1) / 2; }
@@ -128,7 +129,7 @@ class MatmulJob {
       g = g + get(&plus_(t, first), count);
       u = u + get(&plus_(t, n + first), count);
     }
-    put(simd::silu(g) * u, &y_(t, first), count);
+    put(simd::gated(g, u, activation_), &y_(t, first), count);
   }
 
   [[nodiscard]] static V get(const float* at, index_t count) noexcept {
@@ -146,6 +147,7 @@ class MatmulJob {
   const PackedMatrix& w_;
   Write write_ = Write::overwrite;
   Chosen chosen_{};
+  Activation activation_{};
   MatrixView<const float> plus_{};
   MatrixView<float> y_;
   index_t first_ = 0;  // of a row of x
@@ -178,7 +180,8 @@ inline void unpack_rows(const ExecutorRef& executor, const PackedMatrix& w, std:
     for (index_t t = first; t < last; ++t) {
       const index_t i = tokens[static_cast<std::size_t>(t)];
       float* to = &y(chosen.row(t), 0);
-      for (index_t j = 0; j < w.cols(); ++j) to[j] = w.element(i, j);
+      const float factor = chosen.factor(t);
+      for (index_t j = 0; j < w.cols(); ++j) to[j] = factor * w.element(i, j);
     }
   });
 }

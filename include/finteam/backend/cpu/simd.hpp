@@ -6,6 +6,7 @@
 // rounding per operator, in expressions that a compiler has no way to contract.
 #pragma once
 
+#include <finteam/core/activation.hpp>
 #include <finteam/core/checked.hpp>
 
 #include <xsimd/xsimd.hpp>
@@ -301,10 +302,51 @@ FINTEAM_INLINE inline V exp(const V& x) noexcept {
   return unless_nan(x, y);
 }
 
+/// tanh(x), at most 3 ulp off; NaN stays NaN. V is float or Lanes, with the same bits. An odd polynomial near 0, else
+/// 1 - 2 / (exp(2|x|) + 1). Source: the polynomial is that of Cephes' tanhf (Moshier 1992).
+template <class V>
+FINTEAM_INLINE inline V tanh(const V& x) noexcept {
+  const auto c = [](float value) { return constant<V>(value); };
+  const V negative = c(0.0F) - x, size = max(x, negative), square = x * x;
+  V p = fmadd(c(-5.70498872745e-3F), square, c(2.06390887954e-2F));
+  p = fmadd(p, square, c(-5.37397155531e-2F));
+  p = fmadd(p, square, c(1.33314422036e-1F));
+  p = fmadd(p, square, c(-3.33332819422e-1F));
+  const V small = fmadd(p, square * x, x);
+  const V large = c(1.0F) - c(2.0F) / (exp(size + size) + c(1.0F));
+  return where_less(size, c(0.625F), small, where_less(x, c(0.0F), c(0.0F) - large, large));
+}
+/// cap · tanh(x / cap)
+template <class V>
+FINTEAM_INLINE inline V soft_cap(float cap, const V& x) noexcept {
+  return constant<V>(cap) * tanh(x / constant<V>(cap));
+}
+
 /// z / (1 + exp(-z)). V is float or Lanes, with the same bits.
 template <class V>
 FINTEAM_INLINE inline V silu(const V& z) noexcept {
   return z / (constant<V>(1.0F) + exp(constant<V>(0.0F) - z));
+}
+/// z / 2 · (1 + tanh(√(2/π) · (z + 0.044715 z³)))
+template <class V>
+FINTEAM_INLINE inline V gelu_tanh(const V& z) noexcept {
+  const auto c = [](float value) { return constant<V>(value); };
+  const V inner = fmadd(z * z * z, c(0.044715F), z);
+  return z * c(0.5F) * (c(1.0F) + tanh(inner * c(0.797884561F)));
+}
+/// What the activation makes of a gate and an up. V is float or Lanes, with the same bits.
+template <class V>
+FINTEAM_INLINE inline V gated(const V& gate, const V& up, const Activation& activation) noexcept {
+  switch (activation.kind) {
+    case Activation::Kind::silu: break;
+    case Activation::Kind::gelu_tanh: return gelu_tanh(gate) * up;
+    case Activation::Kind::clamped_silu: {
+      const V limit = constant<V>(activation.limit), one = constant<V>(1.0F);
+      const V z = min(limit, gate), u = max(constant<V>(-activation.limit), min(limit, up));  // NaN stays NaN
+      return z / (one + exp(constant<V>(-activation.alpha) * z)) * (u + one);
+    }
+  }
+  return silu(gate) * up;
 }
 
 /// x[0] … x[15] folded by f, always by the same tree: i with i + 8, then i + 4, i + 2, i + 1.
