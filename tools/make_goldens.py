@@ -92,9 +92,9 @@ CASES = [
 def make_config(case):
     return AutoConfig.for_model(
         case.family, vocab_size=case.v, hidden_size=case.d, intermediate_size=case.f, num_hidden_layers=case.layers,
-        num_attention_heads=case.h, num_key_value_heads=case.g, head_dim=case.width, rms_norm_eps=case.eps,
+        num_attention_heads=case.h, num_key_value_heads=case.g, head_dim=case.head_width, rms_norm_eps=case.eps,
         max_position_embeddings=512, tie_word_embeddings=case.tied, bos_token_id=case.bos, eos_token_id=case.eos,
-        rope_parameters={"rope_theta": case.theta, **(case.scaling or {"rope_type": "default"})}, **(case.more or {}))
+        **{"rope_parameters": {"rope_theta": case.theta, **(case.scaling or {"rope_type": "default"})}, **(case.more or {})})
 
 
 def draw_weights(model, case, random):
@@ -128,10 +128,10 @@ def rewrite_config(path, case):
     path.write_text(json.dumps(dict(sorted(config.items())), indent=2) + "\n")
 
 
-def write_checkpoint(case, folder):
+def write_checkpoint(case, folder, draw=draw_weights):
     shutil.rmtree(folder, ignore_errors=True)
     model = AutoModelForCausalLM.from_config(make_config(case))
-    draw_weights(model, case, np.random.default_rng(case.seed))
+    draw(model, case, np.random.default_rng(case.seed))
     model.to(case.dtype).save_pretrained(folder, max_shard_size=case.shard_size or "1GB")
     (folder / "generation_config.json").unlink(missing_ok=True)
     for file in folder.glob("*.safetensors"):
@@ -170,14 +170,14 @@ def greedy(next_scores, prompt, steps):
     return ids[len(prompt):], margin, scores
 
 
-def draw_prompts(model, case):
+def draw_prompts(model, case, steps=STEPS):
     """[(ids, greedy ids, margin, last scores)], one per length; drawn again until every greedy step is decided clearly."""
     found = []
     for number, length in enumerate(LENGTHS):
         for attempt in range(400):
             random = np.random.default_rng([case.seed, number, attempt])
             prompt = [int(i) for i in random.integers(0, case.v, length)]
-            text, margin, last = greedy(lambda ids: logits_of(model, ids)[-1], prompt, STEPS)
+            text, margin, last = greedy(lambda ids: logits_of(model, ids)[-1], prompt, steps)
             if margin > MARGIN and len(set(text)) >= 12:
                 found.append((prompt, text, margin, last))
                 break
@@ -196,7 +196,7 @@ def score_spread(model, ids):
         scores = (query @ keys.transpose(2, 3) * scaling)[0]
         visible = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
         spreads.append(float(scores[:, visible].std()))
-        return original(module, query, key, value, mask, scaling, **rest)
+        return original(module, query, key, value, mask, scaling=scaling, **rest)
 
     with mock.patch.object(modeling, "eager_attention_forward", measuring):
         logits_of(model, ids)
