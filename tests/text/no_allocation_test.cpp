@@ -76,7 +76,7 @@ TEST_CASE("Encoding, decoding and stopping allocate nothing within their limits"
   for (const Json& line : finteam_test::read_lines(finteam_test::tokenizer_goldens() / "strings.jsonl")) {
     texts.push_back(line["text"].get<std::string>());
   }
-  Tokenizer::Scratch scratch = tokenizer.scratch(10000);
+  ChatFormat::Scratch scratch = format.scratch(tokenizer, 10000);
   StreamDecoder stream(tokenizer);
   StopMatcher stop({"never in there", "\n\n\n\n\n"}, stream.max_piece_bytes());
   std::vector<std::int32_t> ids;
@@ -85,7 +85,7 @@ TEST_CASE("Encoding, decoding and stopping allocate nothing within their limits"
   CHECK(count([&] {
           for (const std::string& text : texts) {
             ids.clear();
-            tokenizer.encode(text, scratch, ids);
+            tokenizer.encode(text, scratch.text(text), ids);
             for (const std::int32_t id : ids) bytes += stop.push(stream.push(id)).size();
             bytes += stop.push(stream.flush()).size() + stop.flush().size();
             ids.clear();
