@@ -6,7 +6,8 @@ of chat formats. Needs tokenizers and transformers.
 
 tokenizer.json       a small byte-level BPE in Llama 3's layout, without added tokens: each family adds its own behind it
 conversations.jsonl  lists of [role, content]
-families.json        of each family: added tokens, bos and eos, a template, and the ids of every conversation with the
+pieces.json          the same as SentencePiece's converter writes it: characters for symbols, bytes for what has none
+families.json        of each family, on one of the two: added tokens, bos and eos, a template, and the ids of every conversation with the
                      generation prompt, as FNV-1a of 64 bits; null where the template raises; with a ! before it where a
                      content spells an added token, which transformers takes for structure and finteam must not
 
@@ -250,9 +251,33 @@ def train(corpus):
     return t
 
 
-def tokenizer_of(plain, added, bos, eos):
+def train_pieces(corpus):
+    """A BPE over characters with byte fallback, in the layout of Llama 2's tokenizer.json."""
+    t = Tokenizer(models.BPE())
+    t.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    t.train_from_iterator(corpus, trainers.BpeTrainer(vocab_size=500, limit_alphabet=120, show_progress=False))
+    d = json.loads(t.to_str())
+    first = ["<unk>", "<s>", "</s>"] + [f"<0x{b:02X}>" for b in range(256)]
+    d["model"]["vocab"] = {token: i for i, token in enumerate(first + list(d["model"]["vocab"]))}
+    d["model"]["merges"] = [m if isinstance(m, str) else " ".join(m) for m in d["model"]["merges"]]
+    d["model"].update(unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    d.update(pre_tokenizer=None, decoder={"type": "Sequence", "decoders": [
+        {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"}]})
+    return d
+
+
+# How a family's tokenizer.json has "▁": before the first run of a text, before each, or for spaces alone.
+REPLACE = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+FIRST = {"pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False}}
+EACH = {"normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}, REPLACE]}}
+SPACES = {"normalizer": REPLACE}
+ON_PIECES = [("llama-2", FIRST), ("llama-2", EACH), ("mistral-v1", FIRST), ("mistral-v1-early", EACH), ("mistral-v3", FIRST),
+             ("gemma-3", SPACES), ("phi-3", EACH)]
+
+
+def tokenizer_of(plain, added, bos, eos, rstrip=()):
     t = Tokenizer.from_str(plain)
-    t.add_special_tokens([AddedToken(a, normalized=False, special=True) for a in added])
+    t.add_special_tokens([AddedToken(a, normalized=False, special=True, rstrip=a in rstrip) for a in added])
     size = t.get_vocab_size()
     fast = PreTrainedTokenizerFast(tokenizer_object=t, bos_token=bos, eos_token=eos, clean_up_tokenization_spaces=False)
     assert len(fast) == size
@@ -295,15 +320,24 @@ def main():
     grid = list(conversations(rng))
     (out / "conversations.jsonl").write_text("".join(json.dumps(c, ensure_ascii=False) + "\n" for c in grid))
     families = []
-    for name, (added, bos, eos, template) in FAMILIES.items():
-        fast = tokenizer_of(plain, added, bos, eos)
+    pieces = train_pieces("".join(c for c in text if unicodedata.category(c) != "Cn") for text in corpus)
+    (out / "pieces.json").write_text(json.dumps(pieces, ensure_ascii=False, separators=(",", ":")) + "\n")
+    cases = [(name, plain, {}) for name in FAMILIES] + [(name, json.dumps({**pieces, **how}), how) for name, how in ON_PIECES]
+    for name, tokenizer, how in cases:
+        added, bos, eos, template = FAMILIES[name]
+        if how and added[:3] != S:
+            added = S + added
+        rstrip = [a for a in added if name == "phi-3" and how and a.startswith("<|")]
+        fast = tokenizer_of(tokenizer, added, bos, eos, rstrip)
+
         def golden(conversation):
             ids = ids_of(fast, template, conversation)
             if ids is None:
                 return None
             own = sum(i in fast.added_tokens_decoder for i in ids) == structure(fast, template, conversation, added)
             return ("" if own else "!") + fnv(ids)
-        families.append({"name": name, "added": added, "bos": bos, "eos": eos, "template": template,
+        families.append({"name": name, "tokenizer": "pieces.json" if how else "tokenizer.json", "set": how, "rstrip": rstrip,
+                         "added": added, "bos": bos, "eos": eos, "template": template,
                          "ids": [golden(c) for c in grid],
                          "attacks": [{"messages": c, "ids": golden(c)} for c in attacks(added)]})
     (out / "families.json").write_text("[\n" + ",\n".join(json.dumps(f, ensure_ascii=False) for f in families) + "\n]\n")
