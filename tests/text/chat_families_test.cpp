@@ -165,6 +165,11 @@ void check_golden(const std::string& name, const Json& family) {
   REQUIRE(conversations.size() == family["ids"].size());
   for (std::size_t i = 0; i < conversations.size(); ++i) check(conversations[i], family["ids"][i]);
   for (const Json& attack : family["attacks"]) check(attack["messages"], attack["ids"]);
+  for (const std::string& marker : layout.markers) {  // where it is no token, no content may spell it
+    const auto id = chat.tokenizer.token(marker);
+    const std::string content = "x" + marker;
+    CHECK(chat.ids({{ChatRole::user, content}}).has_value() == id.has_value());
+  }
 }
 
 void check_family(const std::string& name) { check_golden(name, golden_family(name)); }

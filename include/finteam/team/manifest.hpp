@@ -5,7 +5,7 @@
 #include <finteam/mix/mixture.hpp>
 #include <finteam/team/gate_settings.hpp>
 #include <finteam/team/task.hpp>
-#include <finteam/text/chat_layout.hpp>
+#include <finteam/text/chat_formats.hpp>
 
 #include <cmath>
 #include <map>

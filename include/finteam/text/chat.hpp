@@ -4,6 +4,7 @@
 // (chat_recognition.hpp).
 #pragma once
 
+#include <finteam/text/chat_formats.hpp>
 #include <finteam/text/chat_layout.hpp>
 #include <finteam/text/chat_message.hpp>
 #include <finteam/text/chat_run.hpp>
@@ -110,7 +111,10 @@ class ChatFormat {
   };
 
   [[nodiscard]] detail::ChatPiece structure(const Tokenizer& tokenizer, const std::string& content) const;
-  void cut(std::string_view text, Pieces& pieces);
+  void cut(std::string_view text, Pieces& pieces) {
+    bytes_ += text.size();
+    detail::cut_pieces(text, tokens_, markers_, pieces);
+  }
   [[nodiscard]] Turn turn(const ChatTurn& how);
   void write(detail::ChatWriter& writer, std::span<const Message> messages, std::size_t max_bytes) const;
   void write(detail::ChatWriter& writer, const Turn& turn, std::string_view content, const Message* folded,
@@ -137,28 +141,6 @@ inline detail::ChatPiece ChatFormat::structure(const Tokenizer& tokenizer, const
                 detail::printable(content) + " (chat format " + layout_.name + ")", id ? "an ordinary token" : "none");
   }
   return {detail::structure_token(tokenizer, *id), content, 0};
-}
-
-/// Cuts a text at the structure tokens that are spelt in it; the first of them, and of those the longest, wins.
-inline void ChatFormat::cut(std::string_view text, Pieces& pieces) {
-  bytes_ += text.size();
-  while (!text.empty()) {
-    std::size_t at = text.size();
-    const detail::ChatPiece* next = nullptr;
-    for (const detail::ChatPiece& token : tokens_) {
-      const std::size_t here = text.find(token.text);
-      if (here == std::string_view::npos || here > at) continue;
-      if (here < at || token.text.size() > next->text.size()) next = &token;
-      at = here;
-    }
-    if (at != 0) {
-      const std::string_view own = text.substr(0, at);
-      pieces.push_back({{}, std::string(own), detail::count_markers(own, markers_)});
-    }
-    if (next == nullptr) break;
-    pieces.push_back({next->token, {}, 0});
-    text.remove_prefix(at + next->text.size());
-  }
 }
 
 inline ChatFormat::Turn ChatFormat::turn(const ChatTurn& how) {

@@ -3,7 +3,7 @@
 #pragma once
 
 #include <finteam/file/json_view.hpp>
-#include <finteam/text/chat_layout.hpp>
+#include <finteam/text/chat_formats.hpp>
 #include <finteam/text/chat_marks.hpp>
 #include <finteam/text/chat_template.hpp>
 

@@ -76,6 +76,29 @@ struct ChatPiece {
   return n;
 }
 
+/// Cuts a text at the tokens that are spelt in it, each with its spelling as text; the first of them, and of those the
+/// longest, wins. pieces: appended to.
+inline void cut_pieces(std::string_view text, const std::vector<ChatPiece>& tokens,
+                       const std::vector<std::string>& markers, std::vector<ChatPiece>& pieces) {
+  while (!text.empty()) {
+    std::size_t at = text.size();
+    const ChatPiece* next = nullptr;
+    for (const ChatPiece& token : tokens) {
+      const std::size_t here = text.find(token.text);
+      if (here == std::string_view::npos || here > at) continue;
+      if (here < at || token.text.size() > next->text.size()) next = &token;
+      at = here;
+    }
+    if (at != 0) {
+      const std::string_view own = text.substr(0, at);
+      pieces.push_back({{}, std::string(own), count_markers(own, markers)});
+    }
+    if (next == nullptr) break;
+    pieces.push_back({next->token, {}, 0});
+    text.remove_prefix(at + next->text.size());
+  }
+}
+
 /// Writes pieces and contents, and appends the ids. Within the memory of its scratch it allocates nothing.
 class ChatWriter {
  public:
