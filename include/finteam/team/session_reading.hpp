@@ -14,7 +14,7 @@ void Session<B>::reserve() {
   const auto labels = static_cast<std::size_t>(limits_.labels), tokens = static_cast<std::size_t>(limits_.tokens);
   const std::size_t label_bytes = static_cast<std::size_t>(limits_.label_bytes);
   const Message one;
-  ids_.reserve(static_cast<std::size_t>(std::max(limits_.text_bytes, limits_.tokens)) + 64 +
+  ids_.reserve(std::max(team_->tokenizer().max_ids(static_cast<std::size_t>(limits_.text_bytes)), tokens) + 64 +
                team_->chat().max_ids({&one, 1}));
   labels_.ids.reserve(static_cast<std::size_t>(limits_.rows) + labels);
   labels_.begin.reserve(labels + 1);

@@ -28,7 +28,10 @@ class ChatFormat {
 
   /// Throws Error(mismatch) if the tokenizer lacks one of the format's tokens, or has it as an ordinary token that text
   /// could spell.
-  ChatFormat(const ChatLayout& layout, const Tokenizer& tokenizer) : layout_(layout) {
+  ChatFormat(const ChatLayout& layout, const Tokenizer& tokenizer)
+      : layout_(layout),
+        ids_per_byte_(tokenizer.max_ids(1) - tokenizer.max_ids(0)),
+        ids_per_run_(tokenizer.max_ids(0)) {
     for (const std::string& token : layout.tokens) tokens_.push_back(structure(tokenizer, token));
     for (const std::string& marker : layout.markers) {
       if (const auto id = tokenizer.token(marker); id && tokenizer.kind(*id) != TokenKind::ordinary) {
@@ -41,7 +44,7 @@ class ChatFormat {
     if (layout.prefix) {
       for (const std::int32_t id : tokenizer.prefix())
         start_.push_back({detail::structure_token(tokenizer, id), {}, 0});
-      bytes_ += start_.size();
+      pieces_ += start_.size();
     }
     cut(layout.start, start_);
     cut(layout.no_system, no_system_);
@@ -91,9 +94,10 @@ class ChatFormat {
 
   /// A bound on the ids of a conversation.
   [[nodiscard]] std::size_t max_ids(std::span<const Message> messages) const noexcept {
-    std::size_t n = bytes_;
-    for (const Message& m : messages) n += bytes_ + m.content.size() + 1;
-    return n;
+    std::size_t bytes = 0;
+    for (const Message& m : messages) bytes += m.content.size();
+    const std::size_t parts = messages.size() + 1;  // each writes less than all pieces
+    return (bytes + parts * bytes_) * ids_per_byte_ + parts * pieces_ * (ids_per_run_ + 1);
   }
 
   /// The token that ends the assistant's turn; nothing where the format has none.
@@ -112,8 +116,10 @@ class ChatFormat {
 
   [[nodiscard]] detail::ChatPiece structure(const Tokenizer& tokenizer, const std::string& content) const;
   void cut(std::string_view text, Pieces& pieces) {
-    bytes_ += text.size();
+    const std::size_t before = pieces.size();
     detail::cut_pieces(text, tokens_, markers_, pieces);
+    bytes_ += text.size();
+    pieces_ += pieces.size() - before + 1;
   }
   [[nodiscard]] Turn turn(const ChatTurn& how);
   void write(detail::ChatWriter& writer, std::span<const Message> messages, std::size_t max_bytes) const;
@@ -129,7 +135,8 @@ class ChatFormat {
   Pieces start_, no_system_, between_, open_;
   std::optional<Turn> system_, system_later_;
   Turn user_, assistant_;
-  std::size_t bytes_ = 0;  ///< of all pieces
+  std::size_t bytes_ = 0, pieces_ = 1;  ///< of all texts of the format, and how many pieces they are cut into
+  std::size_t ids_per_byte_, ids_per_run_;
   std::optional<std::int32_t> end_;
 };
 

@@ -46,15 +46,9 @@ struct StructureToken {
   bool eats_before = false, eats_after = false;
 };
 
-/// The one place where a format learns what an added token does to the text beside it. A tokenizer with lstrip or
-/// rstrip is refused so far, so there is nothing to learn.
-[[nodiscard]] inline StructureToken structure_token(const Tokenizer&, std::int32_t id) { return {id, false, false}; }
-
-/// The one place where a run becomes ids. first: nothing stands before it, which some tokenizers' Metaspace asks; none
-/// that is read so far does.
-inline void encode_run(const Tokenizer& tokenizer, std::string_view run, [[maybe_unused]] bool first,
-                       Tokenizer::Scratch& scratch, std::vector<std::int32_t>& ids) {
-  tokenizer.encode(run, scratch, ids);
+/// What the tokenizer's file says of an added token.
+[[nodiscard]] inline StructureToken structure_token(const Tokenizer& tokenizer, std::int32_t id) {
+  return {id, tokenizer.strips_left(id), tokenizer.strips_right(id)};
 }
 
 /// A piece of a format's own text: a structure token, or text.
@@ -162,9 +156,9 @@ class ChatWriter {
                   "one of them");
     }
     own_markers_ = 0;
-    if (skip_space_) run = drop_front(run, is_space_of_rust);
-    if (drop_space) run = drop_back(run, is_space_of_rust);
-    if (!run.empty()) encode_run(*tokenizer_, run, first_, *scratch_, *ids_);
+    if (skip_space_) run = drop_front(run, is_white_space);
+    if (drop_space) run = drop_back(run, is_white_space);
+    if (!run.empty()) tokenizer_->encode(run, *scratch_, *ids_, first_ ? TextPlace::start : TextPlace::inside);
     first_ = first_ && run_->empty();
     run_->clear();
   }

@@ -1,7 +1,8 @@
-// White space at the ends of a text, as chat templates (Python) and added tokens (Rust) see it.
+// White space at the ends of a text, as chat templates see it.
 // Not here: normalisers.
 #pragma once
 
+#include <finteam/text/unicode.hpp>
 #include <finteam/text/utf8.hpp>
 
 #include <cstddef>
@@ -10,14 +11,9 @@
 namespace finteam::inline FINTEAM_ABI {
 namespace detail {
 
-/// The White_Space of Unicode, which `\s` of the tokenizers package means.
-[[nodiscard]] constexpr bool is_space_of_rust(char32_t c) noexcept {
-  return (c >= 0x09 && c <= 0x0D) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 ||
-         (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
-}
 /// Source: CPython, Objects/unicodeobject.c, _PyUnicode_IsWhitespace (bidirectional types WS, B, S and category Zs).
 [[nodiscard]] constexpr bool is_space_of_python(char32_t c) noexcept {
-  return is_space_of_rust(c) || (c >= 0x1C && c <= 0x1F);
+  return is_white_space(c) || (c >= 0x1C && c <= 0x1F);
 }
 
 /// The text from its first character on that is none of those; bytes that are no UTF-8 are none.
