@@ -217,3 +217,23 @@ TEST_CASE("Chat of Mistral v1, early, on pieces: transformers' ids", "[text][par
 TEST_CASE("Chat of Mistral v3 on pieces: transformers' ids", "[text][parity]") { check_on_pieces("mistral-v3"); }
 TEST_CASE("Chat of Gemma 3 on pieces: transformers' ids", "[text][parity]") { check_on_pieces("gemma-3"); }
 TEST_CASE("Chat of Phi 3 on pieces: transformers' ids", "[text][parity]") { check_on_pieces("phi-3"); }
+
+TEST_CASE("An answer is what an assistant's turn has behind the prompt", "[text]") {
+  for (const char* name : {"llama-3", "qwen2.5", "mistral-v3", "mistral-v3-tekken", "phi-4-early", "gpt-oss"}) {
+    CAPTURE(name);
+    const Json family = golden_family(name, name == std::string("mistral-v3") ? 1 : 0);
+    Tokenizer tokenizer = chat_tokenizer(family);
+    ChatFormat format(recognised(family), tokenizer);
+    const ChatCase chat{std::move(tokenizer), std::move(format)};
+    const Message question{ChatRole::user, "Rates?"}, answer{ChatRole::assistant, "They rose."};
+    auto ids = chat.ids({question});
+    REQUIRE(ids);
+    ChatFormat::Scratch scratch = chat.format.scratch(chat.tokenizer, 100);
+    chat.format.encode_answer(chat.tokenizer, scratch, answer.content, *ids);
+    const auto whole = chat.ids({question, answer, question});
+    REQUIRE(whole);
+    REQUIRE(whole->size() > ids->size());
+    CHECK(std::equal(ids->begin(), ids->end(), whole->begin()));
+    CHECK(chat.tokenizer.kind((*whole)[ids->size()]) != TokenKind::ordinary);  // the end of the turn
+  }
+}

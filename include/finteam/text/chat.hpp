@@ -7,6 +7,7 @@
 #include <finteam/text/chat_formats.hpp>
 #include <finteam/text/chat_layout.hpp>
 #include <finteam/text/chat_message.hpp>
+#include <finteam/text/chat_pieces.hpp>
 #include <finteam/text/chat_run.hpp>
 #include <finteam/text/tokenizer.hpp>
 
@@ -30,31 +31,9 @@ class ChatFormat {
   /// could spell.
   ChatFormat(const ChatLayout& layout, const Tokenizer& tokenizer)
       : layout_(layout),
+        pieces_(layout, tokenizer),
         ids_per_byte_(tokenizer.max_ids(1) - tokenizer.max_ids(0)),
-        ids_per_run_(tokenizer.max_ids(0)) {
-    for (const std::string& token : layout.tokens) tokens_.push_back(structure(tokenizer, token));
-    for (const std::string& marker : layout.markers) {
-      if (const auto id = tokenizer.token(marker); id && tokenizer.kind(*id) != TokenKind::ordinary) {
-        tokens_.push_back({detail::structure_token(tokenizer, *id), marker, 0});
-      } else {
-        markers_.push_back(marker);
-      }
-    }
-    if (!layout.end.empty()) end_ = structure(tokenizer, layout.end).token.id;
-    if (layout.prefix) {
-      for (const std::int32_t id : tokenizer.prefix())
-        start_.push_back({detail::structure_token(tokenizer, id), {}, 0});
-      pieces_ += start_.size();
-    }
-    cut(layout.start, start_);
-    cut(layout.no_system, no_system_);
-    cut(layout.between, between_);
-    cut(layout.open, open_);
-    if (layout.system) system_ = turn(*layout.system);
-    if (layout.system_later) system_later_ = turn(*layout.system_later);
-    user_ = turn(layout.user);
-    assistant_ = turn(layout.assistant);
-  }
+        ids_per_run_(tokenizer.max_ids(0)) {}
 
   /// A known family's: chat_families.hpp. Throws Error(unsupported) for another name. where: the file and key that hold
   /// it.
@@ -71,7 +50,7 @@ class ChatFormat {
   /// Memory for contents of up to max_bytes bytes; those of one run, as a system message put before a user's, together.
   /// Throws Error(limit_exceeded) as Tokenizer::scratch.
   [[nodiscard]] Scratch scratch(const Tokenizer& tokenizer, std::size_t max_bytes) const {
-    const std::size_t all = std::max(max_bytes, std::min(Tokenizer::max_text_bytes, max_bytes + bytes_));
+    const std::size_t all = std::max(max_bytes, std::min(Tokenizer::max_text_bytes, max_bytes + pieces_.bytes));
     return {tokenizer.scratch(all), max_bytes};
   }
 
@@ -83,8 +62,25 @@ class ChatFormat {
     detail::check_order(layout_, messages);
     const std::size_t before = ids.size();
     try {
-      detail::ChatWriter writer(tokenizer, markers_, scratch.text_, scratch.run_, ids);
+      detail::ChatWriter writer(tokenizer, pieces_.markers, scratch.text_, scratch.run_, ids);
       write(writer, messages, scratch.max_bytes());
+      writer.finish();
+    } catch (...) {
+      ids.resize(before);
+      throw;
+    }
+  }
+
+  /// Appends the ids of an answer to such a conversation, without its end: what an assistant's turn has before its
+  /// content and open has not yet, then the content as it is. Errors as encode.
+  void encode_answer(const Tokenizer& tokenizer, Scratch& scratch, std::string_view content,
+                     std::vector<std::int32_t>& ids) const {
+    detail::check_text_bytes(content, scratch.max_bytes());
+    const std::size_t before = ids.size();
+    try {
+      detail::ChatWriter writer(tokenizer, pieces_.markers, scratch.text_, scratch.run_, ids, TextPlace::inside);
+      writer.write(pieces_.answer);
+      writer.write(content);
       writer.finish();
     } catch (...) {
       ids.resize(before);
@@ -97,91 +93,58 @@ class ChatFormat {
     std::size_t bytes = 0;
     for (const Message& m : messages) bytes += m.content.size();
     const std::size_t parts = messages.size() + 1;  // each writes less than all pieces
-    return (bytes + parts * bytes_) * ids_per_byte_ + parts * pieces_ * (ids_per_run_ + 1);
+    return (bytes + parts * pieces_.bytes) * ids_per_byte_ + parts * pieces_.count * (ids_per_run_ + 1);
   }
 
   /// The token that ends the assistant's turn; nothing where the format has none.
-  [[nodiscard]] std::optional<std::int32_t> end_id() const noexcept { return end_; }
+  [[nodiscard]] std::optional<std::int32_t> end_id() const noexcept { return pieces_.end; }
   /// "llama-3"; "declared", or "like" and a name, for one that team.json describes.
   [[nodiscard]] const std::string& name() const noexcept { return layout_.name; }
   /// The format without its tokens' ids.
   [[nodiscard]] const ChatLayout& layout() const noexcept { return layout_; }
 
  private:
-  using Pieces = std::vector<detail::ChatPiece>;
-  struct Turn {
-    ChatTurn how;
-    Pieces before, after;
-  };
+  using Turn = detail::ChatPieces::Turn;
 
-  [[nodiscard]] detail::ChatPiece structure(const Tokenizer& tokenizer, const std::string& content) const;
-  void cut(std::string_view text, Pieces& pieces) {
-    const std::size_t before = pieces.size();
-    detail::cut_pieces(text, tokens_, markers_, pieces);
-    bytes_ += text.size();
-    pieces_ += pieces.size() - before + 1;
-  }
-  [[nodiscard]] Turn turn(const ChatTurn& how);
   void write(detail::ChatWriter& writer, std::span<const Message> messages, std::size_t max_bytes) const;
   void write(detail::ChatWriter& writer, const Turn& turn, std::string_view content, const Message* folded,
              std::size_t max_bytes) const;
   [[nodiscard]] const Turn& turn_of(const Message& message) const noexcept {
-    return message.role == ChatRole::user ? user_ : message.role == ChatRole::assistant ? assistant_ : *system_later_;
+    return message.role == ChatRole::user        ? pieces_.user
+           : message.role == ChatRole::assistant ? pieces_.assistant
+                                                 : *pieces_.system_later;
   }
 
   ChatLayout layout_;
-  Pieces tokens_;  ///< of each, the spelling as its text
-  std::vector<std::string> markers_;
-  Pieces start_, no_system_, between_, open_;
-  std::optional<Turn> system_, system_later_;
-  Turn user_, assistant_;
-  std::size_t bytes_ = 0, pieces_ = 1;  ///< of all texts of the format, and how many pieces they are cut into
+  detail::ChatPieces pieces_;
   std::size_t ids_per_byte_, ids_per_run_;
-  std::optional<std::int32_t> end_;
 };
-
-inline detail::ChatPiece ChatFormat::structure(const Tokenizer& tokenizer, const std::string& content) const {
-  const auto id = tokenizer.token(content);
-  const bool there = id && tokenizer.kind(*id) != TokenKind::ordinary;
-  if (!there) {
-    throw Error(Code::mismatch, tokenizer.where() + ": added_tokens",
-                detail::printable(content) + " (chat format " + layout_.name + ")", id ? "an ordinary token" : "none");
-  }
-  return {detail::structure_token(tokenizer, *id), content, 0};
-}
-
-inline ChatFormat::Turn ChatFormat::turn(const ChatTurn& how) {
-  Turn turn{how, {}, {}};
-  cut(how.before, turn.before);
-  cut(how.after, turn.after);
-  return turn;
-}
 
 inline void ChatFormat::write(detail::ChatWriter& writer, std::span<const Message> messages,
                               std::size_t max_bytes) const {
-  writer.write(start_);
+  writer.write(pieces_.start);
   const Message* folded = nullptr;
   std::size_t target = 0, i = 0;
   bool none = messages[0].role != ChatRole::system;
   if (!none) {
     i = 1;
-    const std::string_view content = detail::written_part(system_->how, messages[0].content, max_bytes);
+    const std::string_view content = detail::written_part(pieces_.system->how, messages[0].content, max_bytes);
     if (layout_.place != SystemPlace::turn) {
       folded = messages.data();
       target = layout_.place == SystemPlace::first_user ? 1 : messages.size() - 1;
-    } else if (none = system_->how.empty_is_none && content.empty(); !none) {
-      write(writer, *system_, content, nullptr, max_bytes);
+    } else if (none = pieces_.system->how.empty_is_none && content.empty(); !none) {
+      write(writer, *pieces_.system, content, nullptr, max_bytes);
     }
   }
-  if (none) writer.write(no_system_);
+  if (none) writer.write(pieces_.no_system);
   for (; i < messages.size(); ++i) {
     const Turn& turn = turn_of(messages[i]);
     const std::string_view content = detail::written_part(turn.how, messages[i].content, max_bytes);
     if (turn.how.empty_is_none && content.empty()) continue;
-    if (i != 0) writer.write(between_);
+    if (i != 0) writer.write(pieces_.between);
     write(writer, turn, content, i == target ? folded : nullptr, max_bytes);
   }
-  writer.write(open_);
+  writer.write(pieces_.open);
 }
 
 inline void ChatFormat::write(detail::ChatWriter& writer, const Turn& turn, std::string_view content,
@@ -189,9 +152,9 @@ inline void ChatFormat::write(detail::ChatWriter& writer, const Turn& turn, std:
   writer.write(turn.before);
   const std::size_t place = writer.place();
   if (folded != nullptr) {
-    writer.write(system_->before);
-    writer.write(detail::written_part(system_->how, folded->content, max_bytes));
-    writer.write(system_->after);
+    writer.write(pieces_.system->before);
+    writer.write(detail::written_part(pieces_.system->how, folded->content, max_bytes));
+    writer.write(pieces_.system->after);
   }
   writer.write(content);
   if (turn.how.strip == ContentStrip::together) writer.strip_from(place);

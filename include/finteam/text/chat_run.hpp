@@ -3,6 +3,7 @@
 #pragma once
 
 #include <finteam/text/chat_message.hpp>
+#include <finteam/text/chat_pieces.hpp>
 #include <finteam/text/chat_strip.hpp>
 #include <finteam/text/tokenizer.hpp>
 
@@ -40,66 +41,13 @@ class ChatScratch {
 
 namespace detail {
 
-/// A structure token. Some tokens take the white space beside them along (lstrip and rstrip of tokenizer.json).
-struct StructureToken {
-  std::int32_t id = -1;
-  bool eats_before = false, eats_after = false;
-};
-
-/// What the tokenizer's file says of an added token.
-[[nodiscard]] inline StructureToken structure_token(const Tokenizer& tokenizer, std::int32_t id) {
-  return {id, tokenizer.strips_left(id), tokenizer.strips_right(id)};
-}
-
-/// A piece of a format's own text: a structure token, or text.
-struct ChatPiece {
-  StructureToken token;
-  std::string text;         ///< where token.id is -1
-  std::size_t markers = 0;  ///< in the text
-};
-
-/// How often one of the markers stands in a text.
-[[nodiscard]] inline std::size_t count_markers(std::string_view text,
-                                               const std::vector<std::string>& markers) noexcept {
-  std::size_t n = 0;
-  for (const std::string& marker : markers) {
-    for (std::size_t at = text.find(marker); at != std::string_view::npos; at = text.find(marker, at + marker.size())) {
-      ++n;
-    }
-  }
-  return n;
-}
-
-/// Cuts a text at the tokens that are spelt in it, each with its spelling as text; the first of them, and of those the
-/// longest, wins. pieces: appended to.
-inline void cut_pieces(std::string_view text, const std::vector<ChatPiece>& tokens,
-                       const std::vector<std::string>& markers, std::vector<ChatPiece>& pieces) {
-  while (!text.empty()) {
-    std::size_t at = text.size();
-    const ChatPiece* next = nullptr;
-    for (const ChatPiece& token : tokens) {
-      const std::size_t here = text.find(token.text);
-      if (here == std::string_view::npos || here > at) continue;
-      if (here < at || token.text.size() > next->text.size()) next = &token;
-      at = here;
-    }
-    if (at != 0) {
-      const std::string_view own = text.substr(0, at);
-      pieces.push_back({{}, std::string(own), count_markers(own, markers)});
-    }
-    if (next == nullptr) break;
-    pieces.push_back({next->token, {}, 0});
-    text.remove_prefix(at + next->text.size());
-  }
-}
-
 /// Writes pieces and contents, and appends the ids. Within the memory of its scratch it allocates nothing.
 class ChatWriter {
  public:
-  /// run is the memory that runs are put together in; its capacity is the longest one.
+  /// run is the memory that runs are put together in; its capacity is the longest one. place: of the first one.
   ChatWriter(const Tokenizer& tokenizer, const std::vector<std::string>& markers, Tokenizer::Scratch& scratch,
-             std::string& run, std::vector<std::int32_t>& ids)
-      : tokenizer_(&tokenizer), markers_(&markers), scratch_(&scratch), run_(&run), ids_(&ids) {
+             std::string& run, std::vector<std::int32_t>& ids, TextPlace place = TextPlace::start)
+      : tokenizer_(&tokenizer), markers_(&markers), scratch_(&scratch), run_(&run), ids_(&ids), place_(place) {
     run.clear();
   }
 
@@ -142,7 +90,7 @@ class ChatWriter {
   void write(const StructureToken& token) {
     flush(token.eats_before);
     ids_->push_back(token.id);
-    first_ = false;
+    place_ = TextPlace::inside;
     skip_space_ = token.eats_after;
   }
 
@@ -158,8 +106,8 @@ class ChatWriter {
     own_markers_ = 0;
     if (skip_space_) run = drop_front(run, is_white_space);
     if (drop_space) run = drop_back(run, is_white_space);
-    if (!run.empty()) tokenizer_->encode(run, *scratch_, *ids_, first_ ? TextPlace::start : TextPlace::inside);
-    first_ = first_ && run_->empty();
+    if (!run.empty()) tokenizer_->encode(run, *scratch_, *ids_, place_);
+    if (!run_->empty()) place_ = TextPlace::inside;
     run_->clear();
   }
 
@@ -169,7 +117,8 @@ class ChatWriter {
   std::string* run_;
   std::vector<std::int32_t>* ids_;
   std::size_t own_markers_ = 0;
-  bool first_ = true, skip_space_ = false;
+  TextPlace place_;
+  bool skip_space_ = false;
 };
 
 }  // namespace detail
