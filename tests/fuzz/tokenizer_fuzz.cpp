@@ -74,7 +74,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       static const Tokenizer tokenizer = Tokenizer::parse(good_file(), "good");
       use(tokenizer, input);
       static const ChatFormat format = ChatFormat::llama3(tokenizer);
-      Tokenizer::Scratch scratch = tokenizer.scratch(4096);
+      ChatFormat::Scratch scratch = format.scratch(tokenizer, 4096);
       std::vector<std::int32_t> ids;
       const Message message{ChatRole::user, input};
       format.encode(tokenizer, scratch, {&message, 1}, ids);

@@ -218,7 +218,7 @@ TEST_CASE("a conversation is read turn by turn", "[team]") {
                                   {ChatRole::user, "Why?"}};
   const Generation& text = desk.generate(std::span<const Message>(chat), quiet, {.max_tokens = 5});
   std::vector<std::int32_t> ids;
-  auto scratch = team.tokenizer().scratch(1000);
+  auto scratch = team.chat().scratch(team.tokenizer(), 1000);
   team.chat().encode(team.tokenizer(), scratch, chat, ids);
   CHECK(text.prompt_tokens == static_cast<index_t>(ids.size()));
   CHECK(text.ids.size() == 5);

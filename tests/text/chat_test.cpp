@@ -16,7 +16,7 @@ using Ids = std::vector<std::int32_t>;
 namespace {
 
 Ids encode(const ChatFormat& format, const std::vector<Message>& messages) {
-  Tokenizer::Scratch scratch = small().scratch(4096);
+  ChatFormat::Scratch scratch = format.scratch(small(), 4096);
   Ids ids;
   format.encode(small(), scratch, messages, ids);
   CHECK(ids.size() <= format.max_ids(messages));
@@ -96,8 +96,8 @@ TEST_CASE("Without a format the contents stand as they are, after BOS", "[text]"
 }
 
 TEST_CASE("A conversation that cannot be encoded is refused and changes nothing", "[text][law5]") {
-  Tokenizer::Scratch scratch = small().scratch(16);
   for (const ChatFormat& format : {ChatFormat::llama3(small()), ChatFormat::none(small())}) {
+    ChatFormat::Scratch scratch = format.scratch(small(), 16);
     struct Row {
       std::vector<Message> messages;
       Code code;
@@ -124,12 +124,12 @@ TEST_CASE("A conversation that cannot be encoded is refused and changes nothing"
 
 TEST_CASE("A format that is unknown, or whose tokens are not there, is refused by name", "[text][law5]") {
   try {
-    static_cast<void>(ChatFormat::by_name("llama-2", small(), "team.json: chat"));
+    static_cast<void>(ChatFormat::by_name("llama-9", small(), "team.json: chat"));
     FAIL("accepted");
   } catch (const Error& e) {
     CHECK(e.code() == Code::unsupported);
-    CHECK(std::string(e.what()) ==
-          "team.json: chat: expected a chat format of \"llama-3\" or \"none\", found \"llama-2\"");
+    CHECK(std::string(e.what()).starts_with("team.json: chat: expected a chat format (none, chatml, "));
+    CHECK(std::string(e.what()).ends_with("found \"llama-9\""));
   }
   std::ifstream in(tokenizer_goldens() / "llama3.json");
   const Json good = Json::parse(in);

@@ -40,11 +40,17 @@ TEST_CASE("White space is White_Space: U+0085 and U+3000 are, U+180E is not", "[
   CHECK(matches(R"(\s+(?!\S))", " \n\xE1\xA0\x8E") == Strings{" "});
 }
 
+TEST_CASE("Word characters are Oniguruma's", "[text]") {
+  CHECK(matches(R"(\w+)", "a_1-\xC3\xA9\xC2\xBD \xE2\x91\xA0\xE0\xA5\x8D") ==
+        Strings{"a_1", "\xC3\xA9\xC2\xBD", "\xE0\xA5\x8D"});
+  CHECK(matches(R"([\w-]+|\W)", "a-b ") == Strings{"a-b", " "});
+}
+
 TEST_CASE("A pattern is translated only where the two engines read it alike", "[text]") {
   CHECK(pcre2_syntax(R"([^\s\p{L}]\S\s)", "t") == R"([^\p{White_Space}\p{L}]\P{White_Space}\p{White_Space})");
   CHECK(pcre2_syntax(R"(a\u00e9\x41\x{1F600}\.\[[\]\\-]x{2,3})", "t") == R"(a\x{00e9}\x41\x{1F600}\.\[[\]\\-]x{2,3})");
   CHECK(matches(R"([\]\\s]+)", R"(a]\s\b)") == Strings{R"(]\s\)"});
-  for (const char* pattern : {R"(\w+)",   R"(\bx)",      R"(\h)",   R"(\R)",      R"(\X)",          R"(\K)",
+  for (const char* pattern : {R"([\W])",  R"(\bx)",      R"(\h)",   R"(\R)",      R"(\X)",          R"(\K)",
                               R"(\Qa\E)", R"(\1)",       R"(\pL)",  R"(\p{Han})", R"(\p{^L})",      R"(\p{Letter})",
                               R"(\p{})",  R"(\p{L Lu})", R"(\xE9)", R"(\x{})",    R"(\x{1234567})", R"(\u12)",
                               "^a",       "a$",          "[[a]]",   "[a&&b]",     "[]a]",           "[^]a]",

@@ -12,6 +12,7 @@
 #include <filesystem>
 #include <initializer_list>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -172,6 +173,21 @@ class JsonView {
 };
 
 namespace detail {
+
+/// One of `choices`; its index.
+inline std::size_t one_of(const JsonView& json, std::span<const std::string_view> choices) {
+  std::string list;
+  std::size_t i = 0;
+  for (const auto choice : choices) {
+    if (json.as_string() == choice) return i;
+    list += (i++ != 0 ? ", " : "") + std::string(choice);
+  }
+  json.refuse("one of " + list, Code::unsupported);
+}
+
+inline std::size_t one_of(const JsonView& json, std::initializer_list<std::string_view> choices) {
+  return one_of(json, std::span(choices.begin(), choices.size()));
+}
 
 /// Throws Error(unsupported) unless every key of the object is one of those.
 inline void only_keys(const JsonView& object, std::initializer_list<std::string_view> keys) {

@@ -64,21 +64,6 @@ namespace detail {
   return json.as_string();
 }
 
-/// One of `choices`; its index.
-inline std::size_t one_of(const JsonView& json, std::span<const std::string_view> choices) {
-  std::string list;
-  std::size_t i = 0;
-  for (const auto choice : choices) {
-    if (json.as_string() == choice) return i;
-    list += (i++ != 0 ? ", " : "") + std::string(choice);
-  }
-  json.refuse("one of " + list, Code::unsupported);
-}
-
-inline std::size_t one_of(const JsonView& json, std::initializer_list<std::string_view> choices) {
-  return one_of(json, std::span(choices.begin(), choices.size()));
-}
-
 /// Which role a name is; `names.size()` for "base", where there is one.
 [[nodiscard]] inline std::size_t role_of(const JsonView& json, const std::vector<std::string>& names, bool has_base) {
   for (std::size_t k = 0; k < names.size(); ++k) {

@@ -5,6 +5,7 @@
 #include <finteam/mix/mixture.hpp>
 #include <finteam/team/gate_settings.hpp>
 #include <finteam/team/task.hpp>
+#include <finteam/text/chat_formats.hpp>
 
 #include <cmath>
 #include <map>
@@ -27,7 +28,8 @@ struct Manifest {
   std::string merged;  ///< a path, that of every role: a merged checkpoint, whose experts they are, in its order
   std::optional<GateSettings> gate;  ///< none for a team of one, or a merged one: its routers are the gate
   MixIn mix_in = MixIn::probabilities;
-  std::string chat = "llama-3";
+  std::optional<ChatLayout> chat;        ///< none: the one of the checkpoint's own template
+  std::string default_chat = "llama-3";  ///< where there is no template; empty: llama-3 if the tokenizer can, or none
   std::string tokenizer;  ///< a path; empty: tokenizer.json in the team's folder, else in the first role's
   std::map<std::string, Task, std::less<>> tasks;
   std::map<std::string, std::string, std::less<>> calibrations;  ///< by task, where it names one: a path
@@ -129,7 +131,7 @@ inline constexpr index_t most_roles = 64;
   if (m.gate && m.gate->per_token && m.mix_in == MixIn::deltas && m.gate_reads_base()) {
     gate->at("of").refuse("a role, where the base's own states are those of the answer", Code::unsupported);
   }
-  m.chat = json.string_or("chat", m.chat);
+  if (const auto chat = json.find("chat")) m.chat = chat_layout(*chat);
   if (const auto tokenizer = json.find("tokenizer")) m.tokenizer = detail::inner_path(*tokenizer);
   if (const auto tasks = json.find("tasks")) {
     tasks->each_member([&](std::string_view name, const JsonView& t) {

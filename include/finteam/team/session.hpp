@@ -30,7 +30,7 @@ class Session {
       : team_(&team),
         limits_(detail::checked(limits, team.context())),
         b_(std::move(backend)),
-        text_scratch_(team.tokenizer().scratch(static_cast<std::size_t>(limits_.text_bytes))),
+        text_scratch_(team.chat().scratch(team.tokenizer(), static_cast<std::size_t>(limits_.text_bytes))),
         readers_(b_, team, limits_),
         logits_(
             b_.template tensor<float, 3>({readers_.count(), Reader<B>::logit_rows, team.vocab_size()}, limits_.memory)),
@@ -232,7 +232,7 @@ class Session {
   const Team<B>* team_;
   SessionLimits limits_;
   B b_;
-  Tokenizer::Scratch text_scratch_;
+  ChatFormat::Scratch text_scratch_;
   RoleReaders<B> readers_;
   decltype(std::declval<B&>().template tensor<float, 3>({}, nullptr)) logits_;  // [roles and base, logit_rows, v]
   std::vector<float> mixed_;                                                    // log p of the next token, [v]

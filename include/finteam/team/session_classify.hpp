@@ -57,7 +57,7 @@ void Session<B>::tokenize_labels(const Task& task) {
                   std::to_string(label.size()));
     }
     const index_t first = static_cast<index_t>(labels_.ids.size());
-    team_->tokenizer().encode(label, text_scratch_, labels_.ids);
+    team_->chat().encode_answer(team_->tokenizer(), text_scratch_, label, labels_.ids);
     if (team_->end_id()) labels_.ids.push_back(*team_->end_id());
     labels_.begin.push_back(static_cast<index_t>(labels_.ids.size()));
     longest = std::max(longest, labels_.begin.back() - first);

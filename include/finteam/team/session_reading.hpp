@@ -13,7 +13,9 @@ void Session<B>::reserve() {
   const auto n = team_->roles().size();
   const auto labels = static_cast<std::size_t>(limits_.labels), tokens = static_cast<std::size_t>(limits_.tokens);
   const std::size_t label_bytes = static_cast<std::size_t>(limits_.label_bytes);
-  ids_.reserve(static_cast<std::size_t>(std::max(limits_.text_bytes, limits_.tokens)) + 64);
+  const Message one;
+  ids_.reserve(std::max(team_->tokenizer().max_ids(static_cast<std::size_t>(limits_.text_bytes)), tokens) + 64 +
+               team_->chat().max_ids({&one, 1}));
   labels_.ids.reserve(static_cast<std::size_t>(limits_.rows) + labels);
   labels_.begin.reserve(labels + 1);
   weights_.assign(n, 0.0);
@@ -70,7 +72,7 @@ void Session<B>::tokenize_chat(std::span<const Message> chat) {
 template <Backend B>
 void Session<B>::tokenize_text(std::string_view text) {
   ids_.assign(team_->tokenizer().prefix().begin(), team_->tokenizer().prefix().end());
-  team_->tokenizer().encode(text, text_scratch_, ids_);
+  team_->tokenizer().encode(text, text_scratch_.text(text), ids_);
 }
 
 template <Backend B>

@@ -8,6 +8,7 @@
 #include <finteam/team/role_gate.hpp>
 #include <finteam/team/team_files.hpp>
 #include <finteam/text/chat.hpp>
+#include <finteam/text/chat_recognition.hpp>
 #include <finteam/text/tokenizer.hpp>
 
 #include <algorithm>
@@ -118,6 +119,8 @@ class Team {
 
  private:
   void open_tokenizer(const std::filesystem::path& folder);
+  /// team.json's format, or that of the chat template beside the tokenizer, or the default.
+  void open_chat(const std::filesystem::path& tokenizer);
   /// Throws Error(mismatch) if there is a tokenizer at `own` whose tokens are not those of the team's, at `path`.
   void refuse_other_tokenizer(const std::filesystem::path& own, const std::filesystem::path& path) const;
   void open_gate(const std::filesystem::path& folder, const std::string& where);
@@ -133,9 +136,10 @@ class Team {
 };
 
 /// Opens the team in `folder`: a team.json, or one Hugging Face checkpoint (a team of one without tasks, or of a merged
-/// checkpoint's "expert 0", "expert 1", …, which chats as Llama 3 if its tokenizer can).
-/// Throws Error that names the file and the key or tensor, what was expected and what was found.
-/// Cost: reads every weight once, and packs it as the backend likes it; what it takes in memory, plan() says before.
+/// checkpoint's "expert 0", "expert 1", …). It chats as team.json says, else as the chat template beside the tokenizer,
+/// if that is a known family's; without one a lone checkpoint chats as Llama 3 if its tokenizer can. Throws Error that
+/// names the file and the key or tensor, what was expected and what was found. Cost: reads every weight once, and packs
+/// it as the backend likes it; what it takes in memory, plan() says before.
 template <Backend B = Cpu>
 [[nodiscard]] Team<B> open_team(const std::filesystem::path& folder, const OpenOptions& options = {}, B backend = {}) {
   return Team<B>(folder, options, std::move(backend));
@@ -191,9 +195,21 @@ void Team<B>::open_tokenizer(const std::filesystem::path& folder) {
   for (std::int32_t id = 0; id < vocab_size(); ++id) {
     if (tokenizer_->kind(id) == TokenKind::absent) absent_ids_.push_back(id);
   }
-  if (manifest_.chat.empty()) manifest_.chat = tokenizer_->token("<|start_header_id|>") ? "llama-3" : "none";
-  chat_ = ChatFormat::by_name(manifest_.chat, *tokenizer_, path.string());
+  open_chat(path);
   if (chat_->end_id()) end_ids_.insert(end_ids_.begin(), *chat_->end_id());
+}
+
+template <Backend B>
+void Team<B>::open_chat(const std::filesystem::path& tokenizer) {
+  if (!manifest_.chat) {
+    if (const auto source = find_chat_template(tokenizer.parent_path())) manifest_.chat = recognise_chat(*source);
+  }
+  if (!manifest_.chat) {
+    std::string& name = manifest_.default_chat;
+    if (name.empty()) name = tokenizer_->token("<|start_header_id|>") ? "llama-3" : "none";
+    manifest_.chat = chat_layout(name, tokenizer.string());
+  }
+  chat_.emplace(*manifest_.chat, *tokenizer_);
 }
 
 template <Backend B>

@@ -57,7 +57,7 @@ struct TeamFiles {
     files.where = file.where();
     files.manifest = read_manifest(file.root());
   } else {
-    files.manifest.chat.clear();
+    files.manifest.default_chat.clear();
     if (const Config config = read_config(folder / "."); config.is_routed()) {
       files.manifest.merged = ".";
       files.manifest.mix_in = MixIn::experts;

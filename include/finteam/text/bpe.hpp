@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -68,36 +69,52 @@ class MergeTable {
   std::vector<Slot> slots_ = std::vector<Slot>(1);
 };
 
-/// Merges one word at a time. Owns all memory that words of up to max_bytes need; 28 bytes or less for each of them.
+/// Merges one word at a time. Owns all memory that words of up to max_symbols need; 28 bytes or less for each of them.
 class WordMerger {
  public:
-  explicit WordMerger(std::size_t max_bytes)
-      : ids_(max_bytes), next_(max_bytes), previous_(max_bytes), ranks_(2 * std::bit_ceil(max_bytes + 1)) {}
+  explicit WordMerger(std::size_t max_symbols)
+      : ids_(max_symbols), next_(max_symbols), previous_(max_symbols), ranks_(2 * std::bit_ceil(max_symbols + 1)) {}
 
-  /// Appends the ids of a word of 1 … max_bytes bytes: starting from one token per byte, the pair of the lowest rank
-  /// (of equals the leftmost) merges until none is left. O(n log n). Allocates only if `out` must grow.
-  void append(std::string_view word, const std::array<std::int32_t, 256>& byte_tokens, const MergeTable& merges,
-              std::vector<std::int32_t>& out) {
-    start(word, byte_tokens, merges);
+  /// A new word, without symbols yet.
+  void clear() noexcept { count_ = 0; }
+  [[nodiscard]] bool empty() const noexcept { return count_ == 0; }
+  /// Its next symbol. Throws Error(limit_exceeded) for more than max_symbols.
+  void add(std::int32_t id) {
+    if (at(count_) == ids_.size()) {
+      throw Error(Code::limit_exceeded, "text", "at most " + std::to_string(ids_.size()) + " symbols in a word",
+                  "more");
+    }
+    ids_[at(count_++)] = id;
+  }
+  /// Appends the ids of the word, which has at least one symbol: the pair of the lowest rank (of equals the leftmost)
+  /// merges until none is left. O(n log n). Allocates only if `out` must grow.
+  void finish(const MergeTable& merges, std::vector<std::int32_t>& out) {
+    start(merges);
     while (ranks_[1] != none) merge_at(lowest(), merges);
     for (std::int32_t i = 0; i < count_; i = next_[at(i)]) out.push_back(ids_[at(i)]);
+  }
+
+  /// The same for a word whose symbols are its bytes.
+  void append(std::string_view word, const std::array<std::int32_t, 256>& byte_tokens, const MergeTable& merges,
+              std::vector<std::int32_t>& out) {
+    clear();
+    for (const char c : word) add(byte_tokens[static_cast<unsigned char>(c)]);
+    finish(merges, out);
   }
 
  private:
   static constexpr std::int32_t none = std::numeric_limits<std::int32_t>::max();
   static std::size_t at(std::int32_t i) noexcept { return static_cast<std::size_t>(i); }
 
-  /// One node per byte, and over the nodes a tree of minima: leaf i is the rank of the pair that starts at node i.
-  void start(std::string_view word, const std::array<std::int32_t, 256>& byte_tokens, const MergeTable& merges) {
-    count_ = static_cast<std::int32_t>(word.size());
-    leaves_ = std::bit_ceil(word.size());
+  /// One node per symbol, and over the nodes a tree of minima: leaf i is the rank of the pair that starts at node i.
+  void start(const MergeTable& merges) {
+    leaves_ = std::bit_ceil(at(count_));
     for (std::int32_t i = 0; i < count_; ++i) {
-      ids_[at(i)] = byte_tokens[static_cast<unsigned char>(word[at(i)])];
       next_[at(i)] = i + 1;
       previous_[at(i)] = i - 1;
     }
     for (std::int32_t i = 0; i < count_; ++i) ranks_[leaves_ + at(i)] = rank(i, merges);
-    std::fill(ranks_.begin() + static_cast<index_t>(leaves_ + word.size()),
+    std::fill(ranks_.begin() + static_cast<index_t>(leaves_ + at(count_)),
               ranks_.begin() + static_cast<index_t>(2 * leaves_), none);
     for (std::size_t i = leaves_ - 1; i > 0; --i) ranks_[i] = std::min(ranks_[2 * i], ranks_[2 * i + 1]);
   }

@@ -1,14 +1,19 @@
 // Chat formats: from messages to the ids that a model was tuned on. Structure is put together from token ids, and every
-// content is tokenised apart, so that no content can become structure. Not here: templates as text.
+// text between two of them, a content and what the format writes beside it, is tokenised with special tokens off, so
+// that no content can become structure. Not here: the formats as data (chat_layout.hpp), templates as text
+// (chat_recognition.hpp).
 #pragma once
 
+#include <finteam/text/chat_formats.hpp>
+#include <finteam/text/chat_layout.hpp>
+#include <finteam/text/chat_message.hpp>
+#include <finteam/text/chat_pieces.hpp>
+#include <finteam/text/chat_run.hpp>
 #include <finteam/text/tokenizer.hpp>
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <cstdint>
-#include <initializer_list>
 #include <optional>
 #include <span>
 #include <string>
@@ -17,97 +22,66 @@
 
 namespace finteam::inline FINTEAM_ABI {
 
-/// Who speaks. (A team's roles are another thing.)
-enum class ChatRole : std::uint8_t { system, user, assistant };
-
-/// One turn of a conversation. The content is not owned.
-struct Message {
-  ChatRole role = ChatRole::user;
-  std::string_view content;
-};
-
-/// The text without the whitespace at its ends, as Python's str.strip (and so a template's `trim`) sees whitespace.
-/// Source: CPython, Objects/unicodeobject.c, _PyUnicode_IsWhitespace (bidirectional types WS, B, S and category Zs).
-[[nodiscard]] inline std::string_view strip(std::string_view text) noexcept {
-  const auto is_space = [](std::string_view character) {
-    const char32_t c = detail::utf8_decode(character);
-    return (c >= 0x09 && c <= 0x0D) || (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0xA0 || c == 0x1680 ||
-           (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
-  };
-  const auto is_character = [](std::string_view s) {
-    const detail::Utf8Step step = detail::utf8_step(s);
-    return step.kind == detail::Utf8Step::Kind::complete && step.bytes == s.size();
-  };
-  for (std::size_t n = 1; n <= 4 && n <= text.size();) {
-    const std::string_view first = text.substr(0, n);
-    const bool space = is_character(first) && is_space(first);
-    if (space) text.remove_prefix(n);
-    n = space ? 1 : n + 1;
-  }
-  for (std::size_t n = 1; n <= 4 && n <= text.size();) {
-    const std::string_view last = text.substr(text.size() - n);
-    const bool space = is_character(last) && is_space(last);
-    if (space) text.remove_suffix(n);
-    n = space ? 1 : n + 1;
-  }
-  return text;
-}
-
 /// A family's way to write a conversation. Immutable; made for one tokenizer and used with it.
 class ChatFormat {
  public:
-  /// <|begin_of_text|>, then for each message <|start_header_id|>{role}<|end_header_id|>\n\n{content}<|eot_id|>, then
-  /// the header of the assistant's turn; content without the whitespace at its ends. Throws Error(mismatch) if the
-  /// tokenizer lacks one of these four, or has it as an ordinary token that text could spell. Source:
-  /// meta-llama/llama-models, models/llama3/chat_format.py; ids as transformers' apply_chat_template gives them.
-  [[nodiscard]] static ChatFormat llama3(const Tokenizer& tokenizer) {
-    ChatFormat f(tokenizer);
-    f.start_ = {structure(tokenizer, "<|begin_of_text|>")};
-    const std::int32_t start_header = structure(tokenizer, "<|start_header_id|>");
-    const std::int32_t end_header = structure(tokenizer, "<|end_header_id|>");
-    for (const ChatRole role : {ChatRole::system, ChatRole::user, ChatRole::assistant}) {
-      std::vector<std::int32_t>& header = f.headers_[static_cast<std::size_t>(role)];
-      header = {start_header};
-      for (const std::int32_t id : tokenizer.encode(name(role))) header.push_back(id);
-      header.push_back(end_header);
-      header.insert(header.end(), f.blank_line_.begin(), f.blank_line_.end());
-    }
-    f.end_ = structure(tokenizer, "<|eot_id|>");
-    return f;
-  }
+  using Scratch = ChatScratch;
 
+  /// Throws Error(mismatch) if the tokenizer lacks one of the format's tokens, or has it as an ordinary token that text
+  /// could spell.
+  ChatFormat(const ChatLayout& layout, const Tokenizer& tokenizer)
+      : layout_(layout),
+        pieces_(layout, tokenizer),
+        ids_per_byte_(tokenizer.max_ids(1) - tokenizer.max_ids(0)),
+        ids_per_run_(tokenizer.max_ids(0)) {}
+
+  /// A known family's: chat_families.hpp. Throws Error(unsupported) for another name. where: the file and key that hold
+  /// it.
+  [[nodiscard]] static ChatFormat by_name(std::string_view name, const Tokenizer& tokenizer, const std::string& where) {
+    return {chat_layout(name, where), tokenizer};
+  }
+  /// <|begin_of_text|>, then for each message <|start_header_id|>{role}<|end_header_id|>\n\n{content}<|eot_id|>, then
+  /// the header of the assistant's turn; content without the whitespace at its ends.
+  [[nodiscard]] static ChatFormat llama3(const Tokenizer& tokenizer) { return by_name("llama-3", tokenizer, "chat"); }
   /// No structure, for base models: what the tokenizer's template puts before a text (BOS), then the contents as they
   /// are, with a blank line between two of them. Who speaks is not written.
-  [[nodiscard]] static ChatFormat none(const Tokenizer& tokenizer) {
-    ChatFormat f(tokenizer);
-    f.start_.assign(tokenizer.prefix().begin(), tokenizer.prefix().end());
-    return f;
-  }
+  [[nodiscard]] static ChatFormat none(const Tokenizer& tokenizer) { return by_name("none", tokenizer, "chat"); }
 
-  /// "llama-3" or "none"; throws Error(unsupported) for another name. where: the file and key that hold it.
-  [[nodiscard]] static ChatFormat by_name(std::string_view name, const Tokenizer& tokenizer, const std::string& where) {
-    if (name == "llama-3") return llama3(tokenizer);
-    if (name == "none") return none(tokenizer);
-    throw Error(Code::unsupported, where, "a chat format of \"llama-3\" or \"none\"", detail::in_quotes(name));
+  /// Memory for contents of up to max_bytes bytes; those of one run, as a system message put before a user's, together.
+  /// Throws Error(limit_exceeded) as Tokenizer::scratch.
+  [[nodiscard]] Scratch scratch(const Tokenizer& tokenizer, std::size_t max_bytes) const {
+    const std::size_t all = std::max(max_bytes, std::min(Tokenizer::max_text_bytes, max_bytes + pieces_.bytes));
+    return {tokenizer.scratch(all), max_bytes};
   }
 
   /// Appends the ids of a conversation up to where the assistant's answer begins. With max_ids() reserved it allocates
-  /// nothing. Throws Error: invalid_argument (no message), and what Tokenizer::encode throws; ids is then as it was.
-  void encode(const Tokenizer& tokenizer, Tokenizer::Scratch& scratch, std::span<const Message> messages,
+  /// nothing. Throws Error: invalid_argument (no message; roles in an order that the format does not have; a content
+  /// that spells its markers), malformed (not UTF-8), limit_exceeded; ids is then as it was.
+  void encode(const Tokenizer& tokenizer, Scratch& scratch, std::span<const Message> messages,
               std::vector<std::int32_t>& ids) const {
-    if (messages.empty()) throw Error(Code::invalid_argument, "chat", "at least one message", "none");
+    detail::check_order(layout_, messages);
     const std::size_t before = ids.size();
     try {
-      append(start_, ids);
-      for (const Message& m : messages) {
-        if (end_) {
-          append_turn(tokenizer, scratch, m, ids);
-        } else {
-          if (&m != messages.data()) append(blank_line_, ids);
-          tokenizer.encode(m.content, scratch, ids);
-        }
-      }
-      append(headers_[static_cast<std::size_t>(ChatRole::assistant)], ids);
+      detail::ChatWriter writer(tokenizer, pieces_.markers, scratch.text_, scratch.run_, ids);
+      write(writer, messages, scratch.max_bytes());
+      writer.finish();
+    } catch (...) {
+      ids.resize(before);
+      throw;
+    }
+  }
+
+  /// Appends the ids of an answer to such a conversation, without its end: what an assistant's turn has before its
+  /// content and open has not yet, then the content as it is. Errors as encode.
+  void encode_answer(const Tokenizer& tokenizer, Scratch& scratch, std::string_view content,
+                     std::vector<std::int32_t>& ids) const {
+    detail::check_text_bytes(content, scratch.max_bytes());
+    const std::size_t before = ids.size();
+    try {
+      detail::ChatWriter writer(tokenizer, pieces_.markers, scratch.text_, scratch.run_, ids, TextPlace::inside);
+      writer.write(pieces_.answer);
+      writer.write(content);
+      writer.finish();
     } catch (...) {
       ids.resize(before);
       throw;
@@ -116,46 +90,75 @@ class ChatFormat {
 
   /// A bound on the ids of a conversation.
   [[nodiscard]] std::size_t max_ids(std::span<const Message> messages) const noexcept {
-    std::size_t header = blank_line_.size();
-    for (const auto& h : headers_) header = std::max(header, h.size());
-    std::size_t n = start_.size() + header;
-    for (const Message& m : messages) n += header + m.content.size() + 1;
-    return n;
+    std::size_t bytes = 0;
+    for (const Message& m : messages) bytes += m.content.size();
+    const std::size_t parts = messages.size() + 1;  // each writes less than all pieces
+    return (bytes + parts * pieces_.bytes) * ids_per_byte_ + parts * pieces_.count * (ids_per_run_ + 1);
   }
 
   /// The token that ends the assistant's turn; nothing where the format has none.
-  [[nodiscard]] std::optional<std::int32_t> end_id() const noexcept { return end_; }
+  [[nodiscard]] std::optional<std::int32_t> end_id() const noexcept { return pieces_.end; }
+  /// "llama-3"; "declared", or "like" and a name, for one that team.json describes.
+  [[nodiscard]] const std::string& name() const noexcept { return layout_.name; }
+  /// The format without its tokens' ids.
+  [[nodiscard]] const ChatLayout& layout() const noexcept { return layout_; }
 
  private:
-  explicit ChatFormat(const Tokenizer& tokenizer) : blank_line_(tokenizer.encode("\n\n")) {}
+  using Turn = detail::ChatPieces::Turn;
 
-  static std::string_view name(ChatRole role) noexcept {
-    return role == ChatRole::system ? "system" : role == ChatRole::user ? "user" : "assistant";
-  }
-  static std::int32_t structure(const Tokenizer& tokenizer, std::string_view content) {
-    const auto id = tokenizer.token(content);
-    const bool there = id && tokenizer.kind(*id) != TokenKind::ordinary;
-    if (!there) {
-      throw Error(Code::mismatch, tokenizer.where() + ": added_tokens", std::string(content) + " (chat format llama-3)",
-                  id ? "an ordinary token" : "none");
-    }
-    return *id;
-  }
-  static void append(const std::vector<std::int32_t>& what, std::vector<std::int32_t>& ids) {
-    ids.insert(ids.end(), what.begin(), what.end());
-  }
-  void append_turn(const Tokenizer& tokenizer, Tokenizer::Scratch& scratch, const Message& m,
-                   std::vector<std::int32_t>& ids) const {
-    append(headers_[static_cast<std::size_t>(m.role)], ids);
-    check_utf8(m.content, "message");  // before stripping, so that the offset is the caller's
-    tokenizer.encode(strip(m.content), scratch, ids);
-    ids.push_back(*end_);
+  void write(detail::ChatWriter& writer, std::span<const Message> messages, std::size_t max_bytes) const;
+  void write(detail::ChatWriter& writer, const Turn& turn, std::string_view content, const Message* folded,
+             std::size_t max_bytes) const;
+  [[nodiscard]] const Turn& turn_of(const Message& message) const noexcept {
+    return message.role == ChatRole::user        ? pieces_.user
+           : message.role == ChatRole::assistant ? pieces_.assistant
+                                                 : *pieces_.system_later;
   }
 
-  std::vector<std::int32_t> blank_line_;
-  std::vector<std::int32_t> start_;
-  std::array<std::vector<std::int32_t>, 3> headers_;
-  std::optional<std::int32_t> end_;
+  ChatLayout layout_;
+  detail::ChatPieces pieces_;
+  std::size_t ids_per_byte_, ids_per_run_;
 };
+
+inline void ChatFormat::write(detail::ChatWriter& writer, std::span<const Message> messages,
+                              std::size_t max_bytes) const {
+  writer.write(pieces_.start);
+  const Message* folded = nullptr;
+  std::size_t target = 0, i = 0;
+  bool none = messages[0].role != ChatRole::system;
+  if (!none) {
+    i = 1;
+    const std::string_view content = detail::written_part(pieces_.system->how, messages[0].content, max_bytes);
+    if (layout_.place != SystemPlace::turn) {
+      folded = messages.data();
+      target = layout_.place == SystemPlace::first_user ? 1 : messages.size() - 1;
+    } else if (none = pieces_.system->how.empty_is_none && content.empty(); !none) {
+      write(writer, *pieces_.system, content, nullptr, max_bytes);
+    }
+  }
+  if (none) writer.write(pieces_.no_system);
+  for (; i < messages.size(); ++i) {
+    const Turn& turn = turn_of(messages[i]);
+    const std::string_view content = detail::written_part(turn.how, messages[i].content, max_bytes);
+    if (turn.how.empty_is_none && content.empty()) continue;
+    if (i != 0) writer.write(pieces_.between);
+    write(writer, turn, content, i == target ? folded : nullptr, max_bytes);
+  }
+  writer.write(pieces_.open);
+}
+
+inline void ChatFormat::write(detail::ChatWriter& writer, const Turn& turn, std::string_view content,
+                              const Message* folded, std::size_t max_bytes) const {
+  writer.write(turn.before);
+  const std::size_t place = writer.place();
+  if (folded != nullptr) {
+    writer.write(pieces_.system->before);
+    writer.write(detail::written_part(pieces_.system->how, folded->content, max_bytes));
+    writer.write(pieces_.system->after);
+  }
+  writer.write(content);
+  if (turn.how.strip == ContentStrip::together) writer.strip_from(place);
+  writer.write(turn.after);
+}
 
 }  // namespace finteam::inline FINTEAM_ABI

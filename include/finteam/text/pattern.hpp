@@ -75,6 +75,7 @@ class Pattern {
       std::swap(context_, other.context_);
       std::swap(data_, other.data_);
       std::swap(stack_, other.stack_);
+      steps_left_ = other.steps_left_;
       return *this;
     }
 
@@ -85,6 +86,7 @@ class Pattern {
     detail::Pcre2Ptr<pcre2_match_context_8> context_;
     detail::Pcre2Ptr<pcre2_match_data_8> data_;
     detail::Pcre2Ptr<pcre2_jit_stack_8> stack_;
+    std::uint64_t steps_left_ = 0;
   };
 
   /// The matches of a pattern in a text, from left to right, none empty. Pattern, scratch and text must outlive it.
@@ -92,7 +94,12 @@ class Pattern {
    public:
     /// text is well-formed UTF-8 (the caller has checked).
     Search(const Pattern& pattern, Scratch& scratch, std::string_view text) noexcept
-        : pattern_(pattern), scratch_(scratch), text_(text), steps_left_(free_steps + 64 * text.size()) {}
+        : Search(pattern, scratch, text, scratch.steps_left_) {
+      scratch.steps_left_ = budget(text.size());
+    }
+    /// The same with a budget that several searches share, through parts of one text.
+    Search(const Pattern& pattern, Scratch& scratch, std::string_view text, std::uint64_t& steps_left) noexcept
+        : pattern_(pattern), scratch_(scratch), text_(text), steps_left_(steps_left) {}
 
     /// Moves to the next match; false if there is none. Throws Error(limit_exceeded) when the budget (10,000,000 and 64
     /// for each byte, for the whole text: steps of backtracking, and bytes that an attempt looks ahead) or the memory
@@ -115,8 +122,6 @@ class Pattern {
     [[nodiscard]] std::size_t end() const noexcept { return end_; }
 
    private:
-    static constexpr std::uint64_t free_steps = 10'000'000;
-
     /// A match that starts at `at`. Ordinary ones need few steps and look ahead little, which is not counted; an
     /// attempt that needs more is made again with four times as much, at the budget's cost. (PCRE2 counts steps, but
     /// not how far a repeat runs, and it counts anew at every start: its own limit alone would not keep a search from
@@ -157,9 +162,12 @@ class Pattern {
     const Pattern& pattern_;
     Scratch& scratch_;
     std::string_view text_;
-    std::uint64_t steps_left_;
+    std::uint64_t& steps_left_;
     std::size_t begin_ = 0, end_ = 0;
   };
+
+  /// What the searches through a text of so many bytes may cost together.
+  [[nodiscard]] static std::uint64_t budget(std::size_t bytes) noexcept { return 10'000'000 + 64 * bytes; }
 
  private:
   std::string where_;

@@ -55,6 +55,11 @@ class PatternTranslator {
     if (c == 's' || c == 'S') {
       out_ += c == 's' ? "\\p{White_Space}" : "\\P{White_Space}";
       at_ += 2;
+    } else if (c == 'w' || (c == 'W' && !in_class_)) {
+      // Oniguruma's, whose table of Latin-1 counts fractions and superscripts.
+      static constexpr std::string_view word = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\xB2\\xB3\\xB9\\xBC-\\xBE";
+      out_ += in_class_ ? std::string(word) : (c == 'w' ? "[" : "[^") + std::string(word) + "]";
+      at_ += 2;
     } else if (c == 'p' || c == 'P') {
       property();
     } else if (c == 'x') {
@@ -68,10 +73,11 @@ class PatternTranslator {
     }
   }
 
-  /// `\p{L}`: general categories only. Scripts are Script_Extensions in PCRE2, other names differ.
+  /// `\p{L}`: general categories and Alphabetic. Scripts are Script_Extensions in PCRE2, other names differ.
   void property() {
     static constexpr std::string_view categories =
-        " C Cc Cf Cn Co Cs L Ll Lm Lo Lt Lu M Mc Me Mn N Nd Nl No P Pc Pd Pe Pf Pi Po Ps S Sc Sk Sm So Z Zl Zp Zs ";
+        " C Cc Cf Cn Co Cs L Ll Lm Lo Lt Lu M Mc Me Mn N Nd Nl No P Pc Pd Pe Pf Pi Po Ps S Sc Sk Sm So Z Zl Zp Zs "
+        "Alphabetic ";
     const std::size_t end = in_.find('}', at_);
     if (end == std::string_view::npos) cut();
     if (!in_.substr(at_ + 2).starts_with('{')) refuse(3);
@@ -108,6 +114,7 @@ class PatternTranslator {
     copy(1);
     if (starts("^")) copy(1);
     if (starts("]")) refuse(1);
+    in_class_ = true;
     while (!starts("]")) {
       if (at_ >= in_.size()) cut();
       if (starts("[")) refuse(1);
@@ -118,6 +125,7 @@ class PatternTranslator {
         copy(1);
       }
     }
+    in_class_ = false;
     copy(1);
   }
 
@@ -162,6 +170,7 @@ class PatternTranslator {
   std::string_view in_;
   const std::string& where_;
   std::size_t at_ = 0;
+  bool in_class_ = false;
   std::string out_;
 };
 

@@ -20,7 +20,8 @@ namespace finteam::inline FINTEAM_ABI {
 enum class TokenKind : std::uint8_t {
   absent,
   ordinary,  ///< may come out of text
-  added,     ///< from added_tokens, not special: never comes out of text here, is kept when decoding
+  added,     ///< from added_tokens, not special: never comes out of text here (white space alone is ordinary instead),
+             ///< is kept when decoding
   special    ///< from added_tokens, special: never comes out of text, is dropped when decoding unless asked for
 };
 
@@ -122,7 +123,10 @@ class AddedTokens {
   struct Entry {
     std::string content;
     std::int32_t id = 0;
-    TokenKind kind = TokenKind::added;
+    TokenKind kind = TokenKind::added;  ///< ordinary: white space alone, which is looked for in text
+    bool strips_left = false;           ///< takes the white space before it with it
+    bool strips_right = false;          ///< and that behind it
+    bool normalized = false;            ///< is looked for in text that is normalised, in its own normalised form
   };
 
   AddedTokens() = default;
