@@ -171,6 +171,8 @@ class StreamDecoder {
     if (special_ == SpecialTokens::skip && vocabulary.kind(id) == TokenKind::special) return {};
     return stream_.push(id);
   }
+  /// A new text, which stands there; what waited of the last one is gone.
+  void begin(TextPlace place) { stream_.begin(place); }
   /// The end of the text: what still waited, or nothing. The decoder is then as new.
   std::string_view flush() { return stream_.flush(); }
   /// The most bytes that push() or flush() can return.
