@@ -38,6 +38,7 @@
 #include <thread>
 #include <type_traits>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include <Eigen/Core>
@@ -45,6 +46,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <utf8proc.h>
 #include <xsimd/xsimd.hpp>
 
 // ---- finteam/core/config.hpp ---------------------------------------------------------------------------------------
@@ -5283,6 +5285,21 @@ class JsonView {
 };
 
 namespace detail {
+
+/// One of `choices`; its index.
+inline std::size_t one_of(const JsonView& json, std::span<const std::string_view> choices) {
+  std::string list;
+  std::size_t i = 0;
+  for (const auto choice : choices) {
+    if (json.as_string() == choice) return i;
+    list += (i++ != 0 ? ", " : "") + std::string(choice);
+  }
+  json.refuse("one of " + list, Code::unsupported);
+}
+
+inline std::size_t one_of(const JsonView& json, std::initializer_list<std::string_view> choices) {
+  return one_of(json, std::span(choices.begin(), choices.size()));
+}
 
 /// Throws Error(unsupported) unless every key of the object is one of those.
 inline void only_keys(const JsonView& object, std::initializer_list<std::string_view> keys) {
@@ -11629,281 +11646,6 @@ inline void fill(const Task& task, std::string_view text, std::string& content) 
 }  // namespace detail
 }  // namespace finteam::inline FINTEAM_ABI
 
-// ---- finteam/text/vocabulary.hpp -----------------------------------------------------------------------------------
-// Tokens by id, and ids by bytes. Not here: merges (bpe.hpp), reading of files (tokenizer_json.hpp).
-// Built once, then immutable.
-
-namespace finteam::inline FINTEAM_ABI {
-
-/// What a token is: `absent` marks an id that no token has.
-enum class TokenKind : std::uint8_t {
-  absent,
-  ordinary,  ///< may come out of text
-  added,     ///< from added_tokens, not special: never comes out of text here, is kept when decoding
-  special    ///< from added_tokens, special: never comes out of text, is dropped when decoding unless asked for
-};
-
-namespace detail {
-
-/// Collisions beyond this many are a file made to collide.
-inline constexpr std::size_t max_probes = 512;
-
-/// Spreads the bits of a key over a table. Source: Steele et al. 2014 (SplitMix64), the finaliser.
-[[nodiscard]] constexpr std::uint64_t mix_bits(std::uint64_t x) noexcept {
-  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ULL;
-  x = (x ^ (x >> 27)) * 0x94D049BB133111EBULL;
-  return x ^ (x >> 31);
-}
-
-/// Source: Fowler, Noll and Vo, FNV-1a of 64 bits.
-[[nodiscard]] constexpr std::uint64_t hash_bytes(std::string_view bytes) noexcept {
-  std::uint64_t h = 0xCBF29CE484222325ULL;
-  for (const char c : bytes) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001B3ULL;
-  return mix_bits(h);
-}
-
-}  // namespace detail
-
-/// The bytes and the kind of every id in [0, size()), and the id of the bytes of every ordinary token.
-class Vocabulary {
- public:
-  Vocabulary() = default;
-  /// tokens: how many set() and index() will be given. size: the greatest id + 1.
-  Vocabulary(std::size_t tokens, std::int32_t size)
-      : entries_(static_cast<std::size_t>(size)), slots_(std::bit_ceil(2 * tokens + 1), -1) {}
-
-  [[nodiscard]] std::int32_t size() const noexcept { return static_cast<std::int32_t>(entries_.size()); }
-  [[nodiscard]] bool contains(std::int32_t id) const noexcept {
-    return id >= 0 && id < size() && kind(id) != TokenKind::absent;
-  }
-  /// The bytes of the longest token.
-  [[nodiscard]] std::size_t max_token_bytes() const noexcept { return max_token_bytes_; }
-
-  /// id in [0, size()).
-  [[nodiscard]] TokenKind kind(std::int32_t id) const noexcept { return entries_[static_cast<std::size_t>(id)].kind; }
-  /// id in [0, size()). Lives as long as the vocabulary.
-  [[nodiscard]] std::string_view bytes(std::int32_t id) const noexcept {
-    const Entry& e = entries_[static_cast<std::size_t>(id)];
-    return std::string_view(bytes_).substr(e.offset, e.length);
-  }
-
-  /// The ordinary token with these bytes, or nothing. Allocates nothing.
-  [[nodiscard]] std::optional<std::int32_t> find(std::string_view bytes) const noexcept {
-    if (slots_.empty()) return std::nullopt;
-    const std::size_t mask = slots_.size() - 1;
-    for (std::size_t i = detail::hash_bytes(bytes) & mask; slots_[i] >= 0; i = (i + 1) & mask) {
-      if (this->bytes(slots_[i]) == bytes) return slots_[i];
-    }
-    return std::nullopt;
-  }
-
-  /// Building: what id in [0, size()) stands for. All bytes together stay below 2³².
-  void set(std::int32_t id, TokenKind kind, std::string_view bytes) {
-    if (bytes.size() > 0xFFFFFFFFULL - bytes_.size()) {
-      throw Error(Code::limit_exceeded, "vocabulary", "fewer than 4 GiB of tokens", "more");
-    }
-    entries_[static_cast<std::size_t>(id)] = {static_cast<std::uint32_t>(bytes_.size()),
-                                              static_cast<std::uint32_t>(bytes.size()), kind};
-    bytes_ += bytes;
-    max_token_bytes_ = std::max(max_token_bytes_, bytes.size());
-  }
-
-  /// Building: makes find() know this id. False if another token has the same bytes.
-  /// Throws Error(limit_exceeded) if too many tokens collide.
-  [[nodiscard]] bool index(std::int32_t id) {
-    const std::size_t mask = slots_.size() - 1;
-    std::size_t i = detail::hash_bytes(bytes(id)) & mask;
-    for (std::size_t probes = 0; slots_[i] >= 0; ++probes, i = (i + 1) & mask) {
-      if (bytes(slots_[i]) == bytes(id)) return false;
-      if (probes == detail::max_probes) {
-        throw Error(Code::limit_exceeded, "vocabulary", "tokens whose hashes differ", "too many collisions");
-      }
-    }
-    slots_[i] = id;
-    return true;
-  }
-
- private:
-  struct Entry {
-    std::uint32_t offset = 0, length = 0;
-    TokenKind kind = TokenKind::absent;
-  };
-
-  std::vector<Entry> entries_;
-  std::string bytes_;
-  std::vector<std::int32_t> slots_;
-  std::size_t max_token_bytes_ = 0;
-};
-
-/// The added tokens of a file by their content.
-class AddedTokens {
- public:
-  struct Entry {
-    std::string content;
-    std::int32_t id = 0;
-    TokenKind kind = TokenKind::added;
-  };
-
-  AddedTokens() = default;
-  /// Sorts them; two with one content are next to each other then.
-  explicit AddedTokens(std::vector<Entry> entries) : entries_(std::move(entries)) {
-    std::sort(entries_.begin(), entries_.end(), [](const Entry& a, const Entry& b) { return a.content < b.content; });
-  }
-
-  [[nodiscard]] const std::vector<Entry>& entries() const noexcept { return entries_; }
-  /// The id of a content, or nothing.
-  [[nodiscard]] std::optional<std::int32_t> find(std::string_view content) const noexcept {
-    const Entry* e = entry(content);
-    return e != nullptr ? std::optional(e->id) : std::nullopt;
-  }
-  /// Nothing (nullptr) if there is no such content.
-  [[nodiscard]] const Entry* entry(std::string_view content) const noexcept {
-    const auto at = std::lower_bound(entries_.begin(), entries_.end(), content,
-                                     [](const Entry& e, std::string_view c) { return e.content < c; });
-    return at != entries_.end() && at->content == content ? &*at : nullptr;
-  }
-
- private:
-  std::vector<Entry> entries_;
-};
-
-}  // namespace finteam::inline FINTEAM_ABI
-
-// ---- finteam/text/bpe.hpp ------------------------------------------------------------------------------------------
-// Byte-pair encoding of one word: the merges, and the merging in O(n log n). Not here: how a text is cut into words.
-// Source: Sennrich et al. 2016; the order (lowest rank, then leftmost) is that of the tokenizers package,
-// models/bpe/word.rs.
-
-namespace finteam::inline FINTEAM_ABI {
-
-/// What a pair of neighbours becomes, and how early: lower ranks first.
-struct Merge {
-  std::int32_t rank = 0;
-  std::int32_t id = 0;
-};
-
-/// (left id, right id) → Merge, in one flat table.
-class MergeTable {
- public:
-  MergeTable() = default;
-  explicit MergeTable(std::size_t merges) : slots_(std::bit_ceil(2 * merges + 1)) {}
-
-  /// Nothing (nullptr) if the pair does not merge. Allocates nothing.
-  [[nodiscard]] const Merge* find(std::int32_t left, std::int32_t right) const noexcept {
-    const std::uint64_t k = key(left, right);
-    const std::size_t mask = slots_.size() - 1;
-    for (std::size_t i = detail::mix_bits(k) & mask; slots_[i].key != empty; i = (i + 1) & mask) {
-      if (slots_[i].key == k) return &slots_[i].merge;
-    }
-    return nullptr;
-  }
-
-  /// Building: false if the pair is there already. At most as many as the constructor was told.
-  /// Throws Error(limit_exceeded) if too many pairs collide.
-  [[nodiscard]] bool add(std::int32_t left, std::int32_t right, Merge merge) {
-    const std::uint64_t k = key(left, right);
-    const std::size_t mask = slots_.size() - 1;
-    std::size_t i = detail::mix_bits(k) & mask;
-    for (std::size_t probes = 0; slots_[i].key != empty; ++probes, i = (i + 1) & mask) {
-      if (slots_[i].key == k) return false;
-      if (probes == detail::max_probes) {
-        throw Error(Code::limit_exceeded, "merges", "pairs whose hashes differ", "too many collisions");
-      }
-    }
-    slots_[i] = {k, merge};
-    return true;
-  }
-
- private:
-  static constexpr std::uint64_t empty = ~std::uint64_t{0};  // ids are not negative, so no pair has this key
-  struct Slot {
-    std::uint64_t key = empty;
-    Merge merge;
-  };
-  static std::uint64_t key(std::int32_t left, std::int32_t right) noexcept {
-    return static_cast<std::uint64_t>(static_cast<std::uint32_t>(left)) << 32 | static_cast<std::uint32_t>(right);
-  }
-
-  std::vector<Slot> slots_ = std::vector<Slot>(1);
-};
-
-/// Merges one word at a time. Owns all memory that words of up to max_bytes need; 28 bytes or less for each of them.
-class WordMerger {
- public:
-  explicit WordMerger(std::size_t max_bytes)
-      : ids_(max_bytes), next_(max_bytes), previous_(max_bytes), ranks_(2 * std::bit_ceil(max_bytes + 1)) {}
-
-  /// Appends the ids of a word of 1 … max_bytes bytes: starting from one token per byte, the pair of the lowest rank
-  /// (of equals the leftmost) merges until none is left. O(n log n). Allocates only if `out` must grow.
-  void append(std::string_view word, const std::array<std::int32_t, 256>& byte_tokens, const MergeTable& merges,
-              std::vector<std::int32_t>& out) {
-    start(word, byte_tokens, merges);
-    while (ranks_[1] != none) merge_at(lowest(), merges);
-    for (std::int32_t i = 0; i < count_; i = next_[at(i)]) out.push_back(ids_[at(i)]);
-  }
-
- private:
-  static constexpr std::int32_t none = std::numeric_limits<std::int32_t>::max();
-  static std::size_t at(std::int32_t i) noexcept { return static_cast<std::size_t>(i); }
-
-  /// One node per byte, and over the nodes a tree of minima: leaf i is the rank of the pair that starts at node i.
-  void start(std::string_view word, const std::array<std::int32_t, 256>& byte_tokens, const MergeTable& merges) {
-    count_ = static_cast<std::int32_t>(word.size());
-    leaves_ = std::bit_ceil(word.size());
-    for (std::int32_t i = 0; i < count_; ++i) {
-      ids_[at(i)] = byte_tokens[static_cast<unsigned char>(word[at(i)])];
-      next_[at(i)] = i + 1;
-      previous_[at(i)] = i - 1;
-    }
-    for (std::int32_t i = 0; i < count_; ++i) ranks_[leaves_ + at(i)] = rank(i, merges);
-    std::fill(ranks_.begin() + static_cast<index_t>(leaves_ + word.size()),
-              ranks_.begin() + static_cast<index_t>(2 * leaves_), none);
-    for (std::size_t i = leaves_ - 1; i > 0; --i) ranks_[i] = std::min(ranks_[2 * i], ranks_[2 * i + 1]);
-  }
-
-  /// The rank of the pair that starts at node i.
-  [[nodiscard]] std::int32_t rank(std::int32_t i, const MergeTable& merges) const noexcept {
-    const std::int32_t j = next_[at(i)];
-    if (j >= count_) return none;
-    const Merge* merge = merges.find(ids_[at(i)], ids_[at(j)]);
-    return merge != nullptr ? merge->rank : none;
-  }
-
-  /// The leftmost node whose pair has the lowest rank.
-  [[nodiscard]] std::int32_t lowest() const noexcept {
-    std::size_t i = 1;
-    while (i < leaves_) i = 2 * i + (ranks_[2 * i] == ranks_[i] ? 0 : 1);
-    return static_cast<std::int32_t>(i - leaves_);
-  }
-
-  void merge_at(std::int32_t i, const MergeTable& merges) noexcept {
-    const std::int32_t j = next_[at(i)];
-    ids_[at(i)] = merges.find(ids_[at(i)], ids_[at(j)])->id;
-    next_[at(i)] = next_[at(j)];
-    if (next_[at(i)] < count_) previous_[at(next_[at(i)])] = i;
-    set_rank(j, none);
-    set_rank(i, rank(i, merges));
-    if (previous_[at(i)] >= 0) set_rank(previous_[at(i)], rank(previous_[at(i)], merges));
-  }
-
-  void set_rank(std::int32_t i, std::int32_t rank) noexcept {
-    std::size_t k = leaves_ + at(i);
-    ranks_[k] = rank;
-    while (k > 1) {
-      k /= 2;
-      const std::int32_t minimum = std::min(ranks_[2 * k], ranks_[2 * k + 1]);
-      if (ranks_[k] == minimum) return;
-      ranks_[k] = minimum;
-    }
-  }
-
-  std::vector<std::int32_t> ids_, next_, previous_, ranks_;
-  std::int32_t count_ = 0;
-  std::size_t leaves_ = 1;
-};
-
-}  // namespace finteam::inline FINTEAM_ABI
-
 // ---- finteam/text/pattern_syntax.hpp -------------------------------------------------------------------------------
 // A tokenizer.json pattern (Oniguruma, Ruby syntax) as a PCRE2 pattern that matches the same, or a refusal.
 // Only what both engines read alike is let through; `\s` is the exception that is translated.
@@ -11925,8 +11667,15 @@ class PatternTranslator {
         case '(': group(); break;
         case '{': interval(); break;
         case '^':
-        case '$': refuse(1);
-        default: out_ += in_[at_++];
+        case '$': line(); break;
+        case ')': close(); break;
+        case '*':
+        case '+':
+        case '?':
+        case '|': copy(1); break;
+        default:
+          if ((static_cast<unsigned char>(in_[at_]) & 0xC0) != 0x80) atom();
+          copy(1);
       }
     }
     return std::move(out_);
@@ -11945,12 +11694,34 @@ class PatternTranslator {
     at_ += n;
   }
 
+  /// What a repeat repeats begins here.
+  void atom() { atom_ = out_.size(); }
+
+  /// Of a line always, in Ruby's syntax.
+  void line() {
+    atom();
+    out_ += "(?m:" + std::string(1, in_[at_++]) + ")";
+  }
+  void close() {
+    if (!groups_.empty()) {  // or PCRE2 says what is wrong
+      atom_ = groups_.back();
+      groups_.pop_back();
+    }
+    copy(1);
+  }
+
   /// PCRE2's `\s` matches U+180E, which is not White_Space; `\w`, `\b`, `\h` and others mean other things in Oniguruma.
   void escape() {
     if (at_ + 1 >= in_.size()) cut();
+    if (!in_class_) atom();
     const char c = in_[at_ + 1];
     if (c == 's' || c == 'S') {
       out_ += c == 's' ? "\\p{White_Space}" : "\\P{White_Space}";
+      at_ += 2;
+    } else if (c == 'w' || (c == 'W' && !in_class_)) {
+      // Oniguruma's, whose table of Latin-1 counts fractions and superscripts.
+      static constexpr std::string_view word = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\xB2\\xB3\\xB9\\xBC-\\xBE";
+      out_ += in_class_ ? std::string(word) : (c == 'w' ? "[" : "[^") + std::string(word) + "]";
       at_ += 2;
     } else if (c == 'p' || c == 'P') {
       property();
@@ -11965,17 +11736,23 @@ class PatternTranslator {
     }
   }
 
-  /// `\p{L}`: general categories only. Scripts are Script_Extensions in PCRE2, other names differ.
+  /// `\p{L}`, `\p{Han}`: general categories, Alphabetic, and scripts, which PCRE2 would take for Script_Extensions.
   void property() {
-    static constexpr std::string_view categories =
-        " C Cc Cf Cn Co Cs L Ll Lm Lo Lt Lu M Mc Me Mn N Nd Nl No P Pc Pd Pe Pf Pi Po Ps S Sc Sk Sm So Z Zl Zp Zs ";
+    static constexpr std::string_view same =
+        " C Cc Cf Cn Co Cs L Ll Lm Lo Lt Lu M Mc Me Mn N Nd Nl No P Pc Pd Pe Pf Pi Po Ps S Sc Sk Sm So Z Zl Zp Zs "
+        "Alphabetic ";
+    static constexpr std::string_view scripts =
+        " Arabic Armenian Bengali Cyrillic Devanagari Ethiopic Georgian Greek Gujarati Gurmukhi Han Hangul Hebrew "
+        "Hiragana Kannada Katakana Khmer Lao Latin Malayalam Mongolian Myanmar Sinhala Tamil Telugu Thai Tibetan ";
     const std::size_t end = in_.find('}', at_);
     if (end == std::string_view::npos) cut();
     if (!in_.substr(at_ + 2).starts_with('{')) refuse(3);
     const std::string name(in_.substr(at_ + 3, end - at_ - 3));
     const bool plain = !name.empty() && name.find(' ') == std::string::npos;
-    if (!plain || categories.find(" " + name + " ") == std::string_view::npos) refuse(end + 1 - at_);
-    copy(end + 1 - at_);
+    const bool script = plain && scripts.find(" " + name + " ") != std::string_view::npos;
+    if (!script && (!plain || same.find(" " + name + " ") == std::string_view::npos)) refuse(end + 1 - at_);
+    out_ += std::string(in_.substr(at_, 3)) + (script ? "sc:" : "") + name + "}";
+    at_ = end + 1;
   }
 
   /// `\x41` and `\x{1F600}`; `\xE9` would be a lone byte in Oniguruma.
@@ -12000,27 +11777,36 @@ class PatternTranslator {
     at_ += 6;
   }
 
-  /// No nested class, no intersection, no `]` as the first member: each is read differently.
+  /// No intersection, no `]` as the first member: each is read differently. A class within one joins it.
   void character_class() {
+    atom();
     copy(1);
     if (starts("^")) copy(1);
     if (starts("]")) refuse(1);
-    while (!starts("]")) {
+    in_class_ = true;
+    for (int depth = 1; depth > 0;) {
       if (at_ >= in_.size()) cut();
-      if (starts("[")) refuse(1);
-      if (starts("&&")) refuse(2);
-      if (starts("\\")) {
+      if (starts("&&") || starts("[^") || starts("[:") || starts("[]") || starts("-[")) refuse(2);
+      if (starts("[")) {
+        ++depth, ++at_;
+      } else if (starts("]")) {
+        if (--depth == 0) break;
+        ++at_;
+        if (starts("-")) refuse(1);
+      } else if (starts("\\")) {
         escape();
       } else {
         copy(1);
       }
     }
+    in_class_ = false;
     copy(1);
   }
 
   void group() {
     static constexpr std::array<std::string_view, 8> openers = {
         "(?:", "(?i:", "(?-i:", "(?=", "(?!", "(?<=", "(?<!", "(?>"};
+    groups_.push_back(out_.size());
     for (const std::string_view opener : openers) {
       if (starts(opener)) return copy(opener.size());
     }
@@ -12028,7 +11814,8 @@ class PatternTranslator {
     copy(1);
   }
 
-  /// `{n}`, `{n,}`, `{n,m}`, without a suffix: `{n}+` is possessive in PCRE2 and a repeat in Oniguruma.
+  /// `{n}`, `{n,}`, `{n,m}`. With `+` behind it PCRE2 would take it for possessive; Oniguruma repeats it. No other
+  /// suffix.
   void interval() {
     const std::size_t end = in_.find('}', at_);
     if (end == std::string_view::npos) cut();
@@ -12044,10 +11831,18 @@ class PatternTranslator {
       body.remove_prefix(1);
       digits();
     }
-    const std::string_view after = in_.substr(end + 1, 1);
-    const bool suffix = after == "+" || after == "?" || after == "*" || after == "{";
-    if (!first || !body.empty() || suffix) refuse(end + (suffix ? 2 : 1) - at_);
+    const auto is_suffix = [&](std::size_t at) {
+      return at < in_.size() && std::string_view("+?*{").find(in_[at]) != std::string_view::npos;
+    };
+    const bool repeats = in_.substr(end + 1, 1) == "+";
+    const bool other = is_suffix(end + (repeats ? 2 : 1));
+    if (!first || !body.empty() || other) refuse(end + (other ? 2 : 1) - at_);
+    if (repeats) out_.insert(atom_, "(?:");
     copy(end + 1 - at_);
+    if (repeats) {
+      out_ += ")+";
+      ++at_;
+    }
   }
 
   static bool is_hex(char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F'); }
@@ -12059,7 +11854,10 @@ class PatternTranslator {
   std::string_view in_;
   const std::string& where_;
   std::size_t at_ = 0;
+  bool in_class_ = false;
   std::string out_;
+  std::size_t atom_ = 0;             // where what a repeat repeats begins, in out_
+  std::vector<std::size_t> groups_;  // where the open groups begin
 };
 
 }  // namespace detail
@@ -12329,6 +12127,7 @@ class Pattern {
       std::swap(context_, other.context_);
       std::swap(data_, other.data_);
       std::swap(stack_, other.stack_);
+      steps_left_ = other.steps_left_;
       return *this;
     }
 
@@ -12339,6 +12138,7 @@ class Pattern {
     detail::Pcre2Ptr<pcre2_match_context_8> context_;
     detail::Pcre2Ptr<pcre2_match_data_8> data_;
     detail::Pcre2Ptr<pcre2_jit_stack_8> stack_;
+    std::uint64_t steps_left_ = 0;
   };
 
   /// The matches of a pattern in a text, from left to right, none empty. Pattern, scratch and text must outlive it.
@@ -12346,7 +12146,12 @@ class Pattern {
    public:
     /// text is well-formed UTF-8 (the caller has checked).
     Search(const Pattern& pattern, Scratch& scratch, std::string_view text) noexcept
-        : pattern_(pattern), scratch_(scratch), text_(text), steps_left_(free_steps + 64 * text.size()) {}
+        : Search(pattern, scratch, text, scratch.steps_left_) {
+      scratch.steps_left_ = budget(text.size());
+    }
+    /// The same with a budget that several searches share, through parts of one text.
+    Search(const Pattern& pattern, Scratch& scratch, std::string_view text, std::uint64_t& steps_left) noexcept
+        : pattern_(pattern), scratch_(scratch), text_(text), steps_left_(steps_left) {}
 
     /// Moves to the next match; false if there is none. Throws Error(limit_exceeded) when the budget (10,000,000 and 64
     /// for each byte, for the whole text: steps of backtracking, and bytes that an attempt looks ahead) or the memory
@@ -12369,8 +12174,6 @@ class Pattern {
     [[nodiscard]] std::size_t end() const noexcept { return end_; }
 
    private:
-    static constexpr std::uint64_t free_steps = 10'000'000;
-
     /// A match that starts at `at`. Ordinary ones need few steps and look ahead little, which is not counted; an
     /// attempt that needs more is made again with four times as much, at the budget's cost. (PCRE2 counts steps, but
     /// not how far a repeat runs, and it counts anew at every start: its own limit alone would not keep a search from
@@ -12411,9 +12214,12 @@ class Pattern {
     const Pattern& pattern_;
     Scratch& scratch_;
     std::string_view text_;
-    std::uint64_t steps_left_;
+    std::uint64_t& steps_left_;
     std::size_t begin_ = 0, end_ = 0;
   };
+
+  /// What the searches through a text of so many bytes may cost together.
+  [[nodiscard]] static std::uint64_t budget(std::size_t bytes) noexcept { return 10'000'000 + 64 * bytes; }
 
  private:
   std::string where_;
@@ -12421,6 +12227,1253 @@ class Pattern {
 };
 
 }  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/text/vocabulary.hpp -----------------------------------------------------------------------------------
+// Tokens by id, and ids by bytes. Not here: merges (bpe.hpp), reading of files (tokenizer_json.hpp).
+// Built once, then immutable.
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// What a token is: `absent` marks an id that no token has.
+enum class TokenKind : std::uint8_t {
+  absent,
+  ordinary,  ///< may come out of text
+  added,     ///< from added_tokens, not special: never comes out of text here (white space alone is ordinary instead),
+             ///< is kept when decoding
+  special    ///< from added_tokens, special: never comes out of text, is dropped when decoding unless asked for
+};
+
+namespace detail {
+
+/// Collisions beyond this many are a file made to collide.
+inline constexpr std::size_t max_probes = 512;
+
+/// Spreads the bits of a key over a table. Source: Steele et al. 2014 (SplitMix64), the finaliser.
+[[nodiscard]] constexpr std::uint64_t mix_bits(std::uint64_t x) noexcept {
+  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ULL;
+  x = (x ^ (x >> 27)) * 0x94D049BB133111EBULL;
+  return x ^ (x >> 31);
+}
+
+/// Source: Fowler, Noll and Vo, FNV-1a of 64 bits.
+[[nodiscard]] constexpr std::uint64_t hash_bytes(std::string_view bytes) noexcept {
+  std::uint64_t h = 0xCBF29CE484222325ULL;
+  for (const char c : bytes) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001B3ULL;
+  return mix_bits(h);
+}
+
+}  // namespace detail
+
+/// The bytes and the kind of every id in [0, size()), and the id of the bytes of every ordinary token.
+class Vocabulary {
+ public:
+  Vocabulary() = default;
+  /// tokens: how many set() and index() will be given. size: the greatest id + 1.
+  Vocabulary(std::size_t tokens, std::int32_t size)
+      : entries_(static_cast<std::size_t>(size)), slots_(std::bit_ceil(2 * tokens + 1), -1) {}
+
+  [[nodiscard]] std::int32_t size() const noexcept { return static_cast<std::int32_t>(entries_.size()); }
+  [[nodiscard]] bool contains(std::int32_t id) const noexcept {
+    return id >= 0 && id < size() && kind(id) != TokenKind::absent;
+  }
+  /// The bytes of the longest token.
+  [[nodiscard]] std::size_t max_token_bytes() const noexcept { return max_token_bytes_; }
+
+  /// id in [0, size()).
+  [[nodiscard]] TokenKind kind(std::int32_t id) const noexcept { return entries_[static_cast<std::size_t>(id)].kind; }
+  /// id in [0, size()). Lives as long as the vocabulary.
+  [[nodiscard]] std::string_view bytes(std::int32_t id) const noexcept {
+    const Entry& e = entries_[static_cast<std::size_t>(id)];
+    return std::string_view(bytes_).substr(e.offset, e.length);
+  }
+
+  /// The ordinary token with these bytes, or nothing. Allocates nothing.
+  [[nodiscard]] std::optional<std::int32_t> find(std::string_view bytes) const noexcept {
+    if (slots_.empty()) return std::nullopt;
+    const std::size_t mask = slots_.size() - 1;
+    for (std::size_t i = detail::hash_bytes(bytes) & mask; slots_[i] >= 0; i = (i + 1) & mask) {
+      if (this->bytes(slots_[i]) == bytes) return slots_[i];
+    }
+    return std::nullopt;
+  }
+
+  /// Building: what id in [0, size()) stands for. All bytes together stay below 2³².
+  void set(std::int32_t id, TokenKind kind, std::string_view bytes) {
+    if (bytes.size() > 0xFFFFFFFFULL - bytes_.size()) {
+      throw Error(Code::limit_exceeded, "vocabulary", "fewer than 4 GiB of tokens", "more");
+    }
+    entries_[static_cast<std::size_t>(id)] = {static_cast<std::uint32_t>(bytes_.size()),
+                                              static_cast<std::uint32_t>(bytes.size()), kind};
+    bytes_ += bytes;
+    max_token_bytes_ = std::max(max_token_bytes_, bytes.size());
+  }
+
+  /// Building: makes find() know this id. False if another token has the same bytes.
+  /// Throws Error(limit_exceeded) if too many tokens collide.
+  [[nodiscard]] bool index(std::int32_t id) {
+    const std::size_t mask = slots_.size() - 1;
+    std::size_t i = detail::hash_bytes(bytes(id)) & mask;
+    for (std::size_t probes = 0; slots_[i] >= 0; ++probes, i = (i + 1) & mask) {
+      if (bytes(slots_[i]) == bytes(id)) return false;
+      if (probes == detail::max_probes) {
+        throw Error(Code::limit_exceeded, "vocabulary", "tokens whose hashes differ", "too many collisions");
+      }
+    }
+    slots_[i] = id;
+    return true;
+  }
+
+ private:
+  struct Entry {
+    std::uint32_t offset = 0, length = 0;
+    TokenKind kind = TokenKind::absent;
+  };
+
+  std::vector<Entry> entries_;
+  std::string bytes_;
+  std::vector<std::int32_t> slots_;
+  std::size_t max_token_bytes_ = 0;
+};
+
+/// The added tokens of a file by their content.
+class AddedTokens {
+ public:
+  struct Entry {
+    std::string content;
+    std::int32_t id = 0;
+    TokenKind kind = TokenKind::added;  ///< ordinary: white space alone, which is looked for in text
+    bool strips_left = false;           ///< takes the white space before it with it
+    bool strips_right = false;          ///< and that behind it
+    bool normalized = false;            ///< is looked for in text that is normalised, in its own normalised form
+  };
+
+  AddedTokens() = default;
+  /// Sorts them; two with one content are next to each other then.
+  explicit AddedTokens(std::vector<Entry> entries) : entries_(std::move(entries)) {
+    std::sort(entries_.begin(), entries_.end(), [](const Entry& a, const Entry& b) { return a.content < b.content; });
+  }
+
+  [[nodiscard]] const std::vector<Entry>& entries() const noexcept { return entries_; }
+  /// The id of a content, or nothing.
+  [[nodiscard]] std::optional<std::int32_t> find(std::string_view content) const noexcept {
+    const Entry* e = entry(content);
+    return e != nullptr ? std::optional(e->id) : std::nullopt;
+  }
+  /// Nothing (nullptr) if there is no such content.
+  [[nodiscard]] const Entry* entry(std::string_view content) const noexcept {
+    const auto at = std::lower_bound(entries_.begin(), entries_.end(), content,
+                                     [](const Entry& e, std::string_view c) { return e.content < c; });
+    return at != entries_.end() && at->content == content ? &*at : nullptr;
+  }
+
+ private:
+  std::vector<Entry> entries_;
+};
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/text/token_decoder.hpp --------------------------------------------------------------------------------
+// What tokens are in text: the piece of each id, and the few rules for putting pieces together one after another.
+// Not here: reading the rules from a file (decoder_json.hpp), special tokens (tokenizer.hpp).
+
+namespace finteam::inline FINTEAM_ABI {
+namespace token_decode {
+
+struct Replace {
+  std::string from, to;
+};
+struct ReplacePattern {
+  Pattern pattern;
+  std::string to;
+};
+/// Removes up to `count` times `what` from the token's start.
+struct Strip {
+  std::string what;
+  std::size_t count;
+};
+/// Every `replacement` is a blank; in the first token it is nothing, if `drops_first`.
+struct Metaspace {
+  std::string replacement;
+  bool drops_first;
+};
+/// A blank before every token but the first and those that begin with `prefix`, which goes.
+struct WordPiece {
+  std::string prefix;
+  bool cleanup;  ///< no blank before punctuation and English contractions
+};
+/// A blank before every token but the first: what the tokenizers package does without a decoder.
+struct Blanks {};
+
+}  // namespace token_decode
+
+using TokenDecoderStep = std::variant<token_decode::Replace, token_decode::ReplacePattern, token_decode::Strip,
+                                      token_decode::Metaspace, token_decode::WordPiece, token_decode::Blanks>;
+
+/// How a file says that tokens become text.
+struct TokenDecoderRules {
+  bool byte_level = false;              ///< pieces are bytes, and together UTF-8
+  bool byte_fallback = false;           ///< a token <0xXX> is a byte
+  std::vector<TokenDecoderStep> steps;  ///< on each token, in order
+  token_decode::Strip text{{}, 0};      ///< on the whole text
+};
+
+/// Immutable.
+class TokenDecoder {
+ public:
+  TokenDecoder() = default;
+  /// Throws Error(limit_exceeded) beyond a pattern's limits, or for 4 GiB of text.
+  TokenDecoder(TokenDecoderRules rules, const Vocabulary& vocabulary) : rules_(std::move(rules)) {
+    max_piece_bytes_ = vocabulary.max_token_bytes();
+    if (rules_.byte_level) return;  // the vocabulary holds the pieces
+    Pattern::Scratch scratch;
+    std::uint64_t steps = Pattern::budget(vocabulary.max_token_bytes() + static_cast<std::size_t>(vocabulary.size()));
+    const bool first_differs = !rules_.steps.empty() && depends_on_place();
+    max_piece_bytes_ = 1;
+    for (Table& table : tables_) {
+      const bool first = &table == &tables_[0];
+      if (first && !first_differs) continue;
+      table.ends.reserve(static_cast<std::size_t>(vocabulary.size()));
+      for (std::int32_t id = 0; id < vocabulary.size(); ++id) {
+        std::string piece(vocabulary.contains(id) ? vocabulary.bytes(id) : std::string_view{});
+        if (vocabulary.contains(id)) spell(piece, first, scratch, steps);
+        max_piece_bytes_ = std::max(max_piece_bytes_, piece.size());
+        table.pieces += piece;
+        if (table.pieces.size() > 0xFFFFFFFF) {
+          throw Error(Code::limit_exceeded, "decoder", "fewer than 4 GiB of tokens", "more");
+        }
+        table.ends.push_back(static_cast<std::uint32_t>(table.pieces.size()));
+      }
+    }
+  }
+
+  /// What a token is within a text: of a <0xXX> token its byte. An id of the vocabulary.
+  [[nodiscard]] std::string_view piece(std::int32_t id, const Vocabulary& vocabulary,
+                                       bool first = false) const noexcept {
+    if (rules_.byte_level) return vocabulary.bytes(id);
+    const Table& table = tables_[first && !tables_[0].ends.empty() ? 0 : 1];
+    const auto i = static_cast<std::size_t>(id);
+    const std::size_t begin = i == 0 ? 0 : table.ends[i - 1];
+    return std::string_view(table.pieces).substr(begin, table.ends[i] - begin);
+  }
+  /// The bytes of the longest piece.
+  [[nodiscard]] std::size_t max_piece_bytes() const noexcept { return max_piece_bytes_; }
+  [[nodiscard]] const TokenDecoderRules& rules() const noexcept { return rules_; }
+  /// Whether a token is <0xXX> and means a byte.
+  [[nodiscard]] bool is_byte(std::int32_t id, const Vocabulary& vocabulary) const noexcept {
+    return rules_.byte_fallback && byte_token(vocabulary.bytes(id)) >= 0;
+  }
+
+  /// The byte of "<0x0A>", or -1.
+  [[nodiscard]] static int byte_token(std::string_view token) noexcept {
+    const auto digit = [](char c) {
+      return c >= '0' && c <= '9'   ? c - '0'
+             : c >= 'A' && c <= 'F' ? c - 'A' + 10
+             : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                                    : -1;
+    };
+    const bool like = token.size() == 6 && token.starts_with("<0x") && token.ends_with('>');
+    const int high = like ? digit(token[3]) : -1, low = like ? digit(token[4]) : -1;
+    return high < 0 || low < 0 ? -1 : 16 * high + low;
+  }
+
+ private:
+  [[nodiscard]] bool depends_on_place() const noexcept {
+    for (const TokenDecoderStep& step : rules_.steps) {
+      if (step.index() >= 3) return true;
+    }
+    return false;
+  }
+
+  void spell(std::string& token, bool first, Pattern::Scratch& scratch, std::uint64_t& steps_left) const {
+    for (const TokenDecoderStep& step : rules_.steps) {
+      if (const auto* r = std::get_if<token_decode::Replace>(&step)) replace(token, r->from, r->to);
+      if (const auto* s = std::get_if<token_decode::Strip>(&step)) {
+        for (std::size_t i = 0; i < s->count && token.starts_with(s->what); ++i) token.erase(0, s->what.size());
+      }
+      if (const auto* m = std::get_if<token_decode::Metaspace>(&step)) {
+        replace(token, m->replacement, first && m->drops_first ? "" : " ");
+      }
+      if (const auto* w = std::get_if<token_decode::WordPiece>(&step)) spell_word_piece(token, *w, first);
+      if (std::holds_alternative<token_decode::Blanks>(step) && !first) token.insert(0, " ");
+      if (const auto* r = std::get_if<token_decode::ReplacePattern>(&step)) {
+        std::string to;
+        std::size_t at = 0;
+        for (Pattern::Search search(r->pattern, scratch, token, steps_left); search.next(); at = search.end()) {
+          to += token.substr(at, search.begin() - at) + r->to;
+        }
+        token = to + token.substr(at);
+      }
+    }
+    const int byte = rules_.byte_fallback ? byte_token(token) : -1;
+    if (byte >= 0) token.assign(1, static_cast<char>(static_cast<unsigned char>(byte)));
+  }
+
+  static void spell_word_piece(std::string& token, const token_decode::WordPiece& w, bool first) {
+    if (!first && token.starts_with(w.prefix)) {
+      token.erase(0, w.prefix.size());
+    } else if (!first) {
+      token.insert(0, " ");
+    }
+    if (!w.cleanup) return;
+    static constexpr std::array<std::array<std::string_view, 2>, 11> changes = {{{" .", "."},
+                                                                                 {" ?", "?"},
+                                                                                 {" !", "!"},
+                                                                                 {" ,", ","},
+                                                                                 {" ' ", "'"},
+                                                                                 {" n't", "n't"},
+                                                                                 {" 'm", "'m"},
+                                                                                 {" do not", " don't"},
+                                                                                 {" 's", "'s"},
+                                                                                 {" 've", "'ve"},
+                                                                                 {" 're", "'re"}}};
+    for (const auto& [from, to] : changes) replace(token, from, to);
+  }
+  static void replace(std::string& text, std::string_view from, std::string_view to) {
+    if (text.find(from) == std::string::npos) return;
+    std::string out;
+    std::size_t at = 0;
+    for (std::size_t end = 0; (end = text.find(from, at)) != std::string::npos; at = end + from.size()) {
+      out.append(text, at, end - at).append(to);
+    }
+    text = out.append(text, at);
+  }
+
+  struct Table {
+    std::string pieces;
+    std::vector<std::uint32_t> ends;
+  };
+  TokenDecoderRules rules_;
+  std::array<Table, 2> tables_;  // of the first token (empty where that makes no difference), of all others
+  std::size_t max_piece_bytes_ = 1;
+};
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/text/token_stream.hpp ---------------------------------------------------------------------------------
+// The text of pieces that arrive one at a time: whole characters only, the same text however they are cut.
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// Where a text stands: at the start of a whole, or inside, behind tokens that came before. Some tokenizers put a blank
+/// before a text, and take it away again, at the start only.
+enum class TextPlace : std::uint8_t { start, inside };
+
+/// Allocates when it is made, then never.
+class TokenStream {
+ public:
+  /// A run of <0xXX> tokens waits for its end, because together they are text or are not; beyond so many bytes what is
+  /// well-formed is shown.
+  static constexpr std::size_t max_waiting = 64;
+
+  /// Both must outlive it.
+  TokenStream(const TokenDecoder& decoder, const Vocabulary& vocabulary, TextPlace place)
+      : decoder_(&decoder), vocabulary_(&vocabulary), place_(place), utf8_(decoder.max_piece_bytes()) {
+    out_.reserve(max_bytes());
+    restart();
+  }
+
+  /// The most bytes that push() or flush() can return.
+  [[nodiscard]] std::size_t max_bytes() const noexcept {
+    return 3 * (decoder_->max_piece_bytes() + 4 + (decoder_->rules().byte_fallback ? max_waiting : 0));
+  }
+
+  /// The characters that this token completes; valid until the next call. An id of the vocabulary.
+  std::string_view push(std::int32_t id) {
+    out_.clear();
+    const std::string_view piece = decoder_->piece(id, *vocabulary_, first_);
+    first_ = false;
+    if (decoder_->rules().byte_level) {
+      emit(utf8_.push(piece));
+    } else if (decoder_->is_byte(id, *vocabulary_)) {
+      push_byte(piece[0]);
+    } else {
+      end_run();
+      emit(piece);
+    }
+    return out_;
+  }
+  /// A new text, which stands there.
+  void begin(TextPlace place) {
+    flush();
+    place_ = place;
+    restart();
+  }
+  /// The end of the text: what waited, U+FFFD for what is no character. The stream is then as new.
+  std::string_view flush() {
+    out_.clear();
+    end_run();
+    emit(utf8_.flush());
+    restart();
+    return out_;
+  }
+
+ private:
+  void restart() noexcept {
+    first_ = place_ == TextPlace::start;
+    strip_ = first_ ? decoder_->rules().text.count : 0;
+  }
+
+  void push_byte(char byte) {
+    if (!broken_ && run_bytes_ == run_.size()) {
+      const std::string_view run(run_.data(), run_bytes_);
+      const std::size_t good = find_invalid_utf8(run);
+      broken_ = good < run.size() && detail::utf8_step(run.substr(good)).kind != detail::Utf8Step::Kind::incomplete;
+      if (broken_) {
+        replace(run_bytes_);
+        run_bytes_ = 0;
+      } else {
+        emit(run.substr(0, good));
+        std::copy(run_.begin() + static_cast<std::ptrdiff_t>(good), run_.end(), run_.begin());
+        run_bytes_ -= good;
+      }
+    }
+    if (broken_) return replace(1);
+    run_[run_bytes_++] = byte;
+  }
+  /// Source: tokenizers, decoders/byte_fallback.rs: all bytes of a run are text, or each is U+FFFD.
+  void end_run() {
+    const std::string_view run(run_.data(), run_bytes_);
+    if (find_invalid_utf8(run) == run.size()) {
+      emit(run);
+    } else {
+      replace(run.size());
+    }
+    run_bytes_ = 0;
+    broken_ = false;
+  }
+  void replace(std::size_t count) {
+    for (std::size_t i = 0; i < count; ++i) emit(detail::replacement_character);
+  }
+  void emit(std::string_view text) {
+    if (text.empty()) return;
+    const std::string_view what = decoder_->rules().text.what;
+    for (; strip_ > 0 && text.starts_with(what); --strip_) text.remove_prefix(what.size());
+    if (!text.empty()) strip_ = 0;
+    out_ += text;
+  }
+
+  const TokenDecoder* decoder_;
+  const Vocabulary* vocabulary_;
+  TextPlace place_;
+  Utf8Stream utf8_;
+  std::string out_;
+  std::array<char, max_waiting> run_{};
+  std::size_t run_bytes_ = 0, strip_ = 0;
+  bool broken_ = false, first_ = true;
+};
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/text/unicode.hpp --------------------------------------------------------------------------------------
+// The door to utf8proc: what a character is, its lower case, how it decomposes and composes, where graphemes end.
+// Not here: normal forms of a text (normal_form.hpp), the encoding (utf8.hpp), character classes in patterns (PCRE2).
+
+namespace finteam::inline FINTEAM_ABI::detail {
+
+/// A character in UTF-8, without memory of its own elsewhere.
+struct Utf8Character {
+  std::array<char, 4> bytes;
+  std::uint8_t size;
+  [[nodiscard]] std::string_view view() const noexcept { return {bytes.data(), size}; }
+};
+
+/// c is no surrogate and at most U+10FFFF.
+[[nodiscard]] constexpr Utf8Character utf8_encode(char32_t c) noexcept {
+  const auto tail = [c](int shift) { return static_cast<char>(0x80 | (c >> shift & 0x3F)); };
+  if (c < 0x80) return {{static_cast<char>(c)}, 1};
+  if (c < 0x800) return {{static_cast<char>(0xC0 | c >> 6), tail(0)}, 2};
+  if (c < 0x10000) return {{static_cast<char>(0xE0 | c >> 12), tail(6), tail(0)}, 3};
+  return {{static_cast<char>(0xF0 | c >> 18), tail(12), tail(6), tail(0)}, 4};
+}
+
+/// The bytes of the character that well-formed text starts with.
+[[nodiscard]] constexpr std::size_t utf8_length(char lead) noexcept {
+  const auto b = static_cast<unsigned char>(lead);
+  return b < 0x80 ? 1 : b < 0xE0 ? 2 : b < 0xF0 ? 3 : 4;
+}
+
+/// The first character of well-formed text that is not empty.
+[[nodiscard]] constexpr char32_t utf8_first(std::string_view text) noexcept {
+  return utf8_decode(text.substr(0, utf8_length(text.front())));
+}
+
+/// Where the last character of text[0, end) begins; end > 0.
+[[nodiscard]] constexpr std::size_t utf8_last(std::string_view text, std::size_t end) noexcept {
+  do --end;
+  while ((static_cast<unsigned char>(text[end]) & 0xC0) == 0x80);
+  return end;
+}
+
+/// The property White_Space, which no later version of Unicode changes.
+[[nodiscard]] constexpr bool is_white_space(char32_t c) noexcept {
+  return (c >= 0x09 && c <= 0x0D) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 ||
+         (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
+}
+
+[[nodiscard]] inline utf8proc_category_t category(char32_t c) noexcept {
+  return utf8proc_category(static_cast<utf8proc_int32_t>(c));
+}
+/// Nd, Nl, No.
+[[nodiscard]] inline bool is_numeric(char32_t c) noexcept {
+  const auto k = category(c);
+  return k == UTF8PROC_CATEGORY_ND || k == UTF8PROC_CATEGORY_NL || k == UTF8PROC_CATEGORY_NO;
+}
+/// P*, and what ASCII calls punctuation ($ and + are symbols to Unicode).
+[[nodiscard]] inline bool is_punctuation(char32_t c) noexcept {
+  if (c < 0x80) return c > 0x20 && c < 0x7F && !(c >= '0' && c <= '9') && !((c | 0x20) >= 'a' && (c | 0x20) <= 'z');
+  const auto k = category(c);
+  return k >= UTF8PROC_CATEGORY_PC && k <= UTF8PROC_CATEGORY_PO;
+}
+/// Mn, and Mc and Me too unless `nonspacing`.
+[[nodiscard]] inline bool is_mark(char32_t c, bool nonspacing) noexcept {
+  const auto k = category(c);
+  return k == UTF8PROC_CATEGORY_MN || (!nonspacing && (k == UTF8PROC_CATEGORY_MC || k == UTF8PROC_CATEGORY_ME));
+}
+/// C*: controls, format characters, private use, and what no character is.
+[[nodiscard]] inline bool is_other(char32_t c) noexcept {
+  const auto k = category(c);
+  return k == UTF8PROC_CATEGORY_CN || k >= UTF8PROC_CATEGORY_CC;
+}
+
+/// Lower case without context; only U+0130 has two characters there, the second of which is U+0307.
+[[nodiscard]] inline char32_t lower(char32_t c) noexcept {
+  return static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c)));
+}
+
+/// 0 for a character that others combine with.
+[[nodiscard]] inline unsigned combining_class(char32_t c) noexcept {
+  return static_cast<unsigned>(utf8proc_get_property(static_cast<utf8proc_int32_t>(c))->combining_class);
+}
+
+/// The full decomposition of one character, not ordered. At most 18 characters (U+FDFA).
+[[nodiscard]] inline std::span<const utf8proc_int32_t> decompose(char32_t c, bool compatibility,
+                                                                 std::array<utf8proc_int32_t, 32>& out) noexcept {
+  const int options = UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | (compatibility ? UTF8PROC_COMPAT : 0);
+  int boundary = 0;
+  const auto n =
+      utf8proc_decompose_char(static_cast<utf8proc_int32_t>(c), out.data(), static_cast<utf8proc_ssize_t>(out.size()),
+                              static_cast<utf8proc_option_t>(options), &boundary);
+  return {out.data(), n > 0 ? static_cast<std::size_t>(n) : 0};
+}
+
+/// The character that two compose to, or 0.
+[[nodiscard]] inline char32_t compose(char32_t first, char32_t second) noexcept {
+  std::array<utf8proc_int32_t, 2> pair = {static_cast<utf8proc_int32_t>(first), static_cast<utf8proc_int32_t>(second)};
+  const auto n =
+      utf8proc_normalize_utf32(pair.data(), 2, static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
+  return n == 1 ? static_cast<char32_t>(pair[0]) : 0;
+}
+
+/// The bytes of the extended grapheme cluster that well-formed text starts with.
+[[nodiscard]] inline std::size_t grapheme_length(std::string_view text) noexcept {
+  utf8proc_int32_t state = 0;
+  char32_t before = utf8_first(text);
+  std::size_t n = utf8_length(text.front());
+  while (n < text.size()) {
+    const char32_t c = utf8_first(text.substr(n));
+    if (utf8proc_grapheme_break_stateful(static_cast<utf8proc_int32_t>(before), static_cast<utf8proc_int32_t>(c),
+                                         &state)) {
+      break;
+    }
+    before = c;
+    n += utf8_length(text[n]);
+  }
+  return n;
+}
+
+}  // namespace finteam::inline FINTEAM_ABI::detail
+
+// ---- finteam/text/tokenizer_key.hpp --------------------------------------------------------------------------------
+// Small readers that every part of a tokenizer.json needs. Not here: what any part means.
+
+namespace finteam::inline FINTEAM_ABI::detail {
+
+/// Throws Error(unsupported) unless the key is missing, null or false.
+inline void must_be_off(const JsonView& object, std::string_view key) {
+  const auto value = object.find(key);
+  if (value && !(value->json().is_boolean() && !value->as_bool())) {
+    value->refuse("null or false, the rest is not supported", Code::unsupported);
+  }
+}
+
+/// The value of "type"; throws Error(unsupported) with the list of what is known unless it is one of them.
+[[nodiscard]] inline const std::string& type_of(const JsonView& object, std::initializer_list<std::string_view> known) {
+  const JsonView type = object.at("type");
+  const std::string& name = type.as_string();
+  if (std::find(known.begin(), known.end(), name) == known.end()) {
+    std::string expected;
+    for (const std::string_view k : known) expected += (expected.empty() ? "" : " or ") + std::string(k);
+    throw Error(Code::unsupported, type.where(), expected, printable(name));
+  }
+  return name;
+}
+
+/// A string that is neither empty nor long enough to make a search for it dear.
+[[nodiscard]] inline const std::string& short_string(const JsonView& value) {
+  const std::string& s = value.as_string();
+  if (s.empty() || s.size() > 256) value.refuse("a string of 1 to 256 bytes");
+  return s;
+}
+
+/// One character, as a string.
+[[nodiscard]] inline const std::string& one_character(const JsonView& value) {
+  const std::string& s = value.as_string();
+  if (s.empty() || utf8_length(s.front()) != s.size()) value.refuse("one character");
+  return s;
+}
+
+/// step(const JsonView&) for a step, or for all those of a Sequence (list: the key that holds them), however deep.
+template <class Step>
+void each_step(const JsonView& json, std::string_view list, int& left, Step&& step) {
+  if (json.at("type").as_string() != "Sequence") {
+    if (left-- == 0) json.refuse("at most 32 steps", Code::limit_exceeded);
+    return step(json);
+  }
+  only_keys(json, {"type", list});
+  json.at(list).each([&](const JsonView& inner) { each_step(inner, list, left, step); });
+}
+template <class Step>
+void each_step(const JsonView& json, std::string_view list, Step&& step) {
+  int left = 32;
+  each_step(json, list, left, step);
+}
+
+}  // namespace finteam::inline FINTEAM_ABI::detail
+
+// ---- finteam/text/decoder_json.hpp ---------------------------------------------------------------------------------
+// Reads the decoder of a tokenizer.json. What is not understood is refused by its name.
+
+namespace finteam::inline FINTEAM_ABI::detail {
+
+/// Reads steps in order: first those on each token, then one that puts bytes together, then Fuse, then Strip.
+class DecoderReader {
+ public:
+  void read(const JsonView& json) {
+    const std::string& type =
+        type_of(json, {"ByteLevel", "ByteFallback", "Fuse", "Replace", "Strip", "Metaspace", "WordPiece", "Sequence"});
+    if (type == "Strip") return read_strip(json);
+    if (type == "Fuse") {
+      only_keys(json, {"type"});
+      refuse_after(json, Stage::fused);
+      stage_ = Stage::fused;
+      return;
+    }
+    refuse_after(json, Stage::tokens);
+    if (type == "ByteLevel") {
+      only_keys(json, {"type", "add_prefix_space", "trim_offsets", "use_regex"});
+      if (!rules_.steps.empty()) json.refuse("no step before ByteLevel", Code::unsupported);
+      rules_.byte_level = true;
+      stage_ = Stage::fused;
+    } else if (type == "ByteFallback") {
+      only_keys(json, {"type"});
+      rules_.byte_fallback = true;
+      stage_ = Stage::bytes;
+    } else if (type == "Replace") {
+      read_replace(json);
+    } else if (type == "Metaspace") {
+      read_metaspace(json);
+    } else {
+      only_keys(json, {"type", "prefix", "cleanup"});
+      rules_.steps.emplace_back(token_decode::WordPiece{short_string(json.at("prefix")), json.at("cleanup").as_bool()});
+    }
+  }
+  [[nodiscard]] TokenDecoderRules take() { return std::move(rules_); }
+
+ private:
+  enum class Stage : std::uint8_t { tokens, bytes, fused, stripped };
+
+  void refuse_after(const JsonView& json, Stage last) const {
+    if (stage_ > last) json.refuse("no such step after those before it", Code::unsupported);
+  }
+  void read_strip(const JsonView& json) {
+    only_keys(json, {"type", "content", "start", "stop"});
+    if (const JsonView stop = json.at("stop"); stop.as_int(0, 1 << 20) != 0) stop.refuse("0", Code::unsupported);
+    token_decode::Strip strip{one_character(json.at("content")),
+                              static_cast<std::size_t>(json.at("start").as_int(0, 1 << 20))};
+    if (stage_ == Stage::bytes) json.refuse("Fuse between ByteFallback and Strip", Code::unsupported);
+    if (stage_ == Stage::tokens) {
+      rules_.steps.emplace_back(std::move(strip));
+      return;
+    }
+    refuse_after(json, Stage::fused);
+    rules_.text = std::move(strip);
+    stage_ = Stage::stripped;
+  }
+  void read_replace(const JsonView& json) {
+    only_keys(json, {"type", "pattern", "content"});
+    const JsonView pattern = json.at("pattern");
+    const std::string& content = json.at("content").as_string();
+    only_keys(pattern, {"String", "Regex"});
+    if (const auto regex = pattern.find("Regex")) {
+      rules_.steps.emplace_back(token_decode::ReplacePattern{Pattern(regex->as_string(), regex->where()), content});
+    } else {
+      rules_.steps.emplace_back(token_decode::Replace{short_string(pattern.at("String")), content});
+    }
+  }
+  void read_metaspace(const JsonView& json) {
+    only_keys(json, {"type", "replacement", "add_prefix_space", "prepend_scheme", "split", "str_rep"});
+    const bool prepends =
+        json.string_or("prepend_scheme", "always") != "never" && json.bool_or("add_prefix_space", true);
+    rules_.steps.emplace_back(token_decode::Metaspace{one_character(json.at("replacement")), prepends});
+  }
+
+  TokenDecoderRules rules_;
+  Stage stage_ = Stage::tokens;
+};
+
+[[nodiscard]] inline TokenDecoderRules read_decoder(const JsonView& json) {
+  DecoderReader reader;
+  each_step(json, "decoders", [&](const JsonView& step) { reader.read(step); });
+  return reader.take();
+}
+
+}  // namespace finteam::inline FINTEAM_ABI::detail
+
+// ---- finteam/text/bpe.hpp ------------------------------------------------------------------------------------------
+// Byte-pair encoding of one word: the merges, and the merging in O(n log n). Not here: how a text is cut into words.
+// Source: Sennrich et al. 2016; the order (lowest rank, then leftmost) is that of the tokenizers package,
+// models/bpe/word.rs.
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// What a pair of neighbours becomes, and how early: lower ranks first.
+struct Merge {
+  std::int32_t rank = 0;
+  std::int32_t id = 0;
+};
+
+/// (left id, right id) → Merge, in one flat table.
+class MergeTable {
+ public:
+  MergeTable() = default;
+  explicit MergeTable(std::size_t merges) : slots_(std::bit_ceil(2 * merges + 1)) {}
+
+  /// Nothing (nullptr) if the pair does not merge. Allocates nothing.
+  [[nodiscard]] const Merge* find(std::int32_t left, std::int32_t right) const noexcept {
+    const std::uint64_t k = key(left, right);
+    const std::size_t mask = slots_.size() - 1;
+    for (std::size_t i = detail::mix_bits(k) & mask; slots_[i].key != empty; i = (i + 1) & mask) {
+      if (slots_[i].key == k) return &slots_[i].merge;
+    }
+    return nullptr;
+  }
+
+  /// Building: false if the pair is there already. At most as many as the constructor was told.
+  /// Throws Error(limit_exceeded) if too many pairs collide.
+  [[nodiscard]] bool add(std::int32_t left, std::int32_t right, Merge merge) {
+    const std::uint64_t k = key(left, right);
+    const std::size_t mask = slots_.size() - 1;
+    std::size_t i = detail::mix_bits(k) & mask;
+    for (std::size_t probes = 0; slots_[i].key != empty; ++probes, i = (i + 1) & mask) {
+      if (slots_[i].key == k) return false;
+      if (probes == detail::max_probes) {
+        throw Error(Code::limit_exceeded, "merges", "pairs whose hashes differ", "too many collisions");
+      }
+    }
+    slots_[i] = {k, merge};
+    return true;
+  }
+
+ private:
+  static constexpr std::uint64_t empty = ~std::uint64_t{0};  // ids are not negative, so no pair has this key
+  struct Slot {
+    std::uint64_t key = empty;
+    Merge merge;
+  };
+  static std::uint64_t key(std::int32_t left, std::int32_t right) noexcept {
+    return static_cast<std::uint64_t>(static_cast<std::uint32_t>(left)) << 32 | static_cast<std::uint32_t>(right);
+  }
+
+  std::vector<Slot> slots_ = std::vector<Slot>(1);
+};
+
+/// Merges one word at a time. Owns all memory that words of up to max_symbols need; 28 bytes or less for each of them.
+class WordMerger {
+ public:
+  explicit WordMerger(std::size_t max_symbols)
+      : ids_(max_symbols), next_(max_symbols), previous_(max_symbols), ranks_(2 * std::bit_ceil(max_symbols + 1)) {}
+
+  /// A new word, without symbols yet.
+  void clear() noexcept { count_ = 0; }
+  [[nodiscard]] bool empty() const noexcept { return count_ == 0; }
+  /// Its next symbol. Throws Error(limit_exceeded) for more than max_symbols.
+  void add(std::int32_t id) {
+    if (at(count_) == ids_.size()) {
+      throw Error(Code::limit_exceeded, "text", "at most " + std::to_string(ids_.size()) + " symbols in a word",
+                  "more");
+    }
+    ids_[at(count_++)] = id;
+  }
+  /// Appends the ids of the word, which has at least one symbol: the pair of the lowest rank (of equals the leftmost)
+  /// merges until none is left. O(n log n). Allocates only if `out` must grow.
+  void finish(const MergeTable& merges, std::vector<std::int32_t>& out) {
+    start(merges);
+    while (ranks_[1] != none) merge_at(lowest(), merges);
+    for (std::int32_t i = 0; i < count_; i = next_[at(i)]) out.push_back(ids_[at(i)]);
+  }
+
+  /// The same for a word whose symbols are its bytes.
+  void append(std::string_view word, const std::array<std::int32_t, 256>& byte_tokens, const MergeTable& merges,
+              std::vector<std::int32_t>& out) {
+    clear();
+    for (const char c : word) add(byte_tokens[static_cast<unsigned char>(c)]);
+    finish(merges, out);
+  }
+
+ private:
+  static constexpr std::int32_t none = std::numeric_limits<std::int32_t>::max();
+  static std::size_t at(std::int32_t i) noexcept { return static_cast<std::size_t>(i); }
+
+  /// One node per symbol, and over the nodes a tree of minima: leaf i is the rank of the pair that starts at node i.
+  void start(const MergeTable& merges) {
+    leaves_ = std::bit_ceil(at(count_));
+    for (std::int32_t i = 0; i < count_; ++i) {
+      next_[at(i)] = i + 1;
+      previous_[at(i)] = i - 1;
+    }
+    for (std::int32_t i = 0; i < count_; ++i) ranks_[leaves_ + at(i)] = rank(i, merges);
+    std::fill(ranks_.begin() + static_cast<index_t>(leaves_ + at(count_)),
+              ranks_.begin() + static_cast<index_t>(2 * leaves_), none);
+    for (std::size_t i = leaves_ - 1; i > 0; --i) ranks_[i] = std::min(ranks_[2 * i], ranks_[2 * i + 1]);
+  }
+
+  /// The rank of the pair that starts at node i.
+  [[nodiscard]] std::int32_t rank(std::int32_t i, const MergeTable& merges) const noexcept {
+    const std::int32_t j = next_[at(i)];
+    if (j >= count_) return none;
+    const Merge* merge = merges.find(ids_[at(i)], ids_[at(j)]);
+    return merge != nullptr ? merge->rank : none;
+  }
+
+  /// The leftmost node whose pair has the lowest rank.
+  [[nodiscard]] std::int32_t lowest() const noexcept {
+    std::size_t i = 1;
+    while (i < leaves_) i = 2 * i + (ranks_[2 * i] == ranks_[i] ? 0 : 1);
+    return static_cast<std::int32_t>(i - leaves_);
+  }
+
+  void merge_at(std::int32_t i, const MergeTable& merges) noexcept {
+    const std::int32_t j = next_[at(i)];
+    ids_[at(i)] = merges.find(ids_[at(i)], ids_[at(j)])->id;
+    next_[at(i)] = next_[at(j)];
+    if (next_[at(i)] < count_) previous_[at(next_[at(i)])] = i;
+    set_rank(j, none);
+    set_rank(i, rank(i, merges));
+    if (previous_[at(i)] >= 0) set_rank(previous_[at(i)], rank(previous_[at(i)], merges));
+  }
+
+  void set_rank(std::int32_t i, std::int32_t rank) noexcept {
+    std::size_t k = leaves_ + at(i);
+    ranks_[k] = rank;
+    while (k > 1) {
+      k /= 2;
+      const std::int32_t minimum = std::min(ranks_[2 * k], ranks_[2 * k + 1]);
+      if (ranks_[k] == minimum) return;
+      ranks_[k] = minimum;
+    }
+  }
+
+  std::vector<std::int32_t> ids_, next_, previous_, ranks_;
+  std::int32_t count_ = 0;
+  std::size_t leaves_ = 1;
+};
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/text/bpe_model.hpp ------------------------------------------------------------------------------------
+// A BPE model over bytes or characters: what a word's symbols are, and what its tokens. Not here: merging (bpe.hpp),
+// reading (bpe_json.hpp).
+// Source: unknown characters as in the tokenizers package, models/bpe/model.rs, merge_word.
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// The neighbours that some token holds, as pairs of characters. Between two others no merge can reach.
+class Seams {
+ public:
+  [[nodiscard]] bool holds(char32_t left, char32_t right) const noexcept {
+    const std::uint64_t k = key(left, right);
+    const std::size_t mask = slots_.size() - 1;
+    for (std::size_t i = detail::mix_bits(k) & mask; slots_[i] != 0; i = (i + 1) & mask) {
+      if (slots_[i] == k) return true;
+    }
+    return false;
+  }
+  /// Building. Throws Error(limit_exceeded) if too many pairs collide.
+  void add(char32_t left, char32_t right) {
+    if (holds(left, right)) return;
+    if (2 * ++count_ > slots_.size()) {
+      std::vector<std::uint64_t> old(2 * slots_.size());
+      old.swap(slots_);
+      for (const std::uint64_t k : old) {
+        if (k != 0) put(k);
+      }
+    }
+    put(key(left, right));
+  }
+
+ private:
+  static std::uint64_t key(char32_t left, char32_t right) noexcept {
+    return std::uint64_t{1} << 63 | std::uint64_t{left} << 32 | right;
+  }
+  void put(std::uint64_t k) {
+    const std::size_t mask = slots_.size() - 1;
+    std::size_t i = detail::mix_bits(k) & mask;
+    for (std::size_t probes = 0; slots_[i] != 0; ++probes, i = (i + 1) & mask) {
+      if (probes == detail::max_probes) {
+        throw Error(Code::limit_exceeded, "merges", "neighbours whose hashes differ", "too many collisions");
+      }
+    }
+    slots_[i] = k;
+  }
+
+  std::vector<std::uint64_t> slots_ = std::vector<std::uint64_t>(64);
+  std::size_t count_ = 0;
+};
+
+/// Immutable. Made by the reader of a file.
+struct BpeModel {
+  static constexpr std::int32_t none = -1;
+
+  MergeTable merges;
+  bool bytes = true;           ///< a word's symbols are its bytes, not its characters
+  bool ignore_merges = false;  ///< a word that is a token is this token
+  bool byte_fallback = false;  ///< an unknown character is its bytes, if each has a token
+  bool fuse_unknown = false;
+  bool cuts = false;  ///< words may be cut where `seams` holds no pair
+  std::int32_t unknown = none;
+  std::array<std::int32_t, 256> byte_tokens{};  ///< or none
+  std::array<std::int32_t, 128> ascii{};        ///< the tokens of these characters, or none
+  Seams seams;
+
+  /// Appends the ids of a word of well-formed UTF-8 that is not empty. O(n log n). Allocates only if `out` must grow.
+  /// Throws Error(limit_exceeded) for more symbols than the merger is for.
+  void append(std::string_view word, const Vocabulary& vocabulary, WordMerger& merger,
+              std::vector<std::int32_t>& out) const {
+    if (const auto whole = ignore_merges ? vocabulary.find(word) : std::nullopt) return out.push_back(*whole);
+    if (bytes) return merger.append(word, byte_tokens, merges, out);
+    std::size_t begin = 0;
+    char32_t before = detail::utf8_first(word);
+    for (std::size_t at = detail::utf8_length(word[0]); cuts && at < word.size(); at += detail::utf8_length(word[at])) {
+      const char32_t c = detail::utf8_first(word.substr(at));
+      if (!seams.holds(before, c) && is_symbol(before, vocabulary) && is_symbol(c, vocabulary)) {
+        append_part(word.substr(begin, at - begin), vocabulary, merger, out);
+        begin = at;
+      }
+      before = c;
+    }
+    append_part(word.substr(begin), vocabulary, merger, out);
+  }
+
+ private:
+  void append_part(std::string_view part, const Vocabulary& vocabulary, WordMerger& merger,
+                   std::vector<std::int32_t>& out) const {
+    merger.clear();
+    add_characters(part, vocabulary, merger);
+    if (!merger.empty()) merger.finish(merges, out);
+  }
+
+  [[nodiscard]] std::int32_t symbol(std::string_view character, const Vocabulary& vocabulary) const noexcept {
+    if (character.size() == 1) return ascii[static_cast<unsigned char>(character[0])];
+    return vocabulary.find(character).value_or(none);
+  }
+  /// Unknown ones may belong to those beside them.
+  [[nodiscard]] bool is_symbol(char32_t c, const Vocabulary& vocabulary) const noexcept {
+    return symbol(detail::utf8_encode(c).view(), vocabulary) != none;
+  }
+
+  /// An unknown token waits until the next known character, as in the source: others may join it, bytes overtake it.
+  void add_characters(std::string_view word, const Vocabulary& vocabulary, WordMerger& merger) const {
+    bool waits = false;
+    for (std::size_t at = 0, n = 0; at < word.size(); at += n) {
+      n = detail::utf8_length(word[at]);
+      const std::string_view character = word.substr(at, n);
+      if (const std::int32_t id = symbol(character, vocabulary); id != none) {
+        if (waits) merger.add(unknown);
+        waits = false;
+        merger.add(id);
+      } else if (byte_fallback && has_bytes(character)) {
+        for (const char c : character) merger.add(byte_tokens[static_cast<unsigned char>(c)]);
+      } else if (unknown != none) {
+        if (waits && !fuse_unknown) merger.add(unknown);
+        waits = true;
+      }
+    }
+    if (waits) merger.add(unknown);
+  }
+  [[nodiscard]] bool has_bytes(std::string_view character) const noexcept {
+    for (const char c : character) {
+      if (byte_tokens[static_cast<unsigned char>(c)] == none) return false;
+    }
+    return true;
+  }
+};
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/text/byte_trie.hpp ------------------------------------------------------------------------------------
+// Strings as a trie over their bytes: which of them begin a text? Built once, then immutable.
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// Nodes breadth first; the children of one stand together, in the order of their bytes.
+class ByteTrie {
+ public:
+  using Node = std::uint32_t;
+  static constexpr Node root = 0;
+  static constexpr std::size_t max_nodes = std::size_t{1} << 24;  ///< ten times those of the largest vocabularies
+
+  ByteTrie() : nodes_(1) { first_.fill(0); }
+
+  /// Strings, none empty and none twice, with their values (not negative). The strings may go afterwards.
+  /// Throws Error(limit_exceeded) for more than max_nodes.
+  explicit ByteTrie(std::vector<std::pair<std::string_view, std::int32_t>> strings) : ByteTrie() {
+    std::sort(strings.begin(), strings.end());
+    struct Range {
+      std::size_t begin, end, depth;
+    };
+    std::vector<Range> ranges = {{0, strings.size(), 0}};
+    for (std::size_t n = 0; n < nodes_.size(); ++n) {
+      Range r = ranges[n];
+      if (r.begin < r.end && strings[r.begin].first.size() == r.depth) nodes_[n].value = strings[r.begin++].second;
+      nodes_[n].children = static_cast<Node>(nodes_.size());
+      while (r.begin < r.end) {
+        const auto byte = static_cast<unsigned char>(strings[r.begin].first[r.depth]);
+        std::size_t end = r.begin;
+        while (end < r.end && static_cast<unsigned char>(strings[end].first[r.depth]) == byte) ++end;
+        ranges.push_back({r.begin, end, r.depth + 1});
+        nodes_.push_back({.byte = byte});
+        ++nodes_[n].count;
+        r.begin = end;
+      }
+      if (nodes_.size() > max_nodes) {
+        throw Error(Code::limit_exceeded, "vocabulary", "at most " + std::to_string(max_nodes) + " beginnings of tokens",
+                    "more");
+      }
+    }
+    for (Node i = 0; i < nodes_[root].count; ++i)
+      first_[nodes_[nodes_[root].children + i].byte] = nodes_[root].children + i;
+  }
+
+  /// The child of a node by a byte; root if there is none. Allocates nothing.
+  [[nodiscard]] Node child(Node node, unsigned char byte) const noexcept {
+    if (node == root) return first_[byte];
+    const Entry& e = nodes_[node];
+    Node low = e.children, count = e.count;
+    while (count > 4) {
+      const Node half = count / 2;
+      if (nodes_[low + half].byte <= byte)
+        low += half, count -= half;
+      else
+        count = half;
+    }
+    for (const Node end = low + count; low < end; ++low) {
+      if (nodes_[low].byte == byte) return low;
+    }
+    return root;
+  }
+  /// The value of the string that ends at a node, or -1.
+  [[nodiscard]] std::int32_t value(Node node) const noexcept { return nodes_[node].value; }
+
+  /// The node of a string from a node on; root if there is none (or the string is empty, from the root).
+  [[nodiscard]] Node walk(Node node, std::string_view string) const noexcept {
+    for (const char c : string) {
+      node = child(node, static_cast<unsigned char>(c));
+      if (node == root) break;
+    }
+    return node;
+  }
+
+  struct Match {
+    std::int32_t value = -1;
+    std::size_t size = 0;
+  };
+  /// The longest string that `text` starts with, from a node on; value -1 if there is none.
+  [[nodiscard]] Match longest(std::string_view text, Node node = root) const noexcept {
+    Match best;
+    for (std::size_t i = 0; i < text.size(); ++i) {
+      node = child(node, static_cast<unsigned char>(text[i]));
+      if (node == root) break;
+      if (value(node) >= 0) best = {value(node), i + 1};
+    }
+    return best;
+  }
+
+ private:
+  struct Entry {
+    Node children = 0;
+    std::int32_t value = -1;
+    std::uint16_t count = 0;
+    std::uint8_t byte = 0;
+  };
+  std::vector<Entry> nodes_;
+  std::array<Node, 256> first_;  // of the root, by byte
+};
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/text/unigram.hpp --------------------------------------------------------------------------------------
+// Unigram language model: of all ways to cut a word into tokens the one with the greatest sum of scores.
+// Source: Kudo 2018; the search, its ties and its unknown characters as in the tokenizers package,
+// models/unigram/model.rs, encode_optimized.
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// Immutable. Made by the reader of a file.
+struct UnigramModel {
+  /// The longest token, in bytes: a text costs its length times this.
+  static constexpr std::size_t max_token_bytes = 512;
+
+  ByteTrie trie;
+  std::vector<double> scores;  ///< by id
+  double unknown_score = 0;
+  std::int32_t unknown = 0;
+  bool byte_fallback = false;                   ///< unknown text is its bytes, if each has a token
+  std::array<std::int32_t, 256> byte_tokens{};  ///< or negative
+};
+
+/// Cuts one word at a time. Owns all memory that words of up to max_bytes need.
+class UnigramCutter {
+ public:
+  explicit UnigramCutter(std::size_t max_bytes) : last_(max_bytes + 1), scores_(window) {}
+
+  /// Appends the ids of a word of 1 … max_bytes bytes of well-formed UTF-8. O(bytes · longest token).
+  void append(std::string_view word, const UnigramModel& model, const Vocabulary& vocabulary,
+              std::vector<std::int32_t>& out) {
+    search(word, model);
+    // From the end back to the beginning, then turned round.
+    const std::size_t before = out.size();
+    for (std::size_t end = word.size(); end > 0;) {
+      const std::size_t begin = start(word, end, model, vocabulary);
+      if (last_[end] != model.unknown) {
+        out.push_back(last_[end]);
+        end = begin;
+        continue;
+      }
+      std::size_t first = begin;  // unknown characters in a row are one
+      while (first > 0 && last_[first] == model.unknown) first = start(word, first, model, vocabulary);
+      append_unknown(word.substr(first, end - first), model, vocabulary, out);
+      end = first;
+    }
+    std::reverse(out.begin() + static_cast<std::ptrdiff_t>(before), out.end());
+  }
+
+ private:
+  static constexpr std::size_t window =
+      std::bit_ceil(UnigramModel::max_token_bytes + 4);  // scores that may be asked for
+  static constexpr std::int32_t none = -1;
+
+  void search(std::string_view word, const UnigramModel& model) {
+    std::fill_n(last_.begin(), word.size() + 1, none);
+    scores_[0] = 0;
+    for (std::size_t begin = 0; begin < word.size();) {
+      const double score = scores_[begin % window];
+      const std::size_t character = detail::utf8_length(word[begin]);
+      bool alone = false;
+      ByteTrie::Node node = ByteTrie::root;
+      for (std::size_t end = begin; end < word.size();) {
+        node = model.trie.child(node, static_cast<unsigned char>(word[end++]));
+        if (node == ByteTrie::root) break;
+        const std::int32_t id = model.trie.value(node);
+        if (id < 0) continue;
+        offer(end, score + model.scores[static_cast<std::size_t>(id)], id);
+        alone = alone || end - begin == character;
+      }
+      if (!alone) offer(begin + character, score + model.unknown_score, model.unknown);
+      begin += character;
+    }
+  }
+  void offer(std::size_t end, double score, std::int32_t id) noexcept {
+    if (last_[end] != none && score <= scores_[end % window]) return;
+    last_[end] = id;
+    scores_[end % window] = score;
+  }
+
+  /// Where the token that ends here begins.
+  [[nodiscard]] std::size_t start(std::string_view word, std::size_t end, const UnigramModel& model,
+                                  const Vocabulary& vocabulary) const noexcept {
+    const std::int32_t id = last_[end];
+    return id == model.unknown ? detail::utf8_last(word, end) : end - vocabulary.bytes(id).size();
+  }
+
+  /// What is unknown character by character may be a token as a whole.
+  static void append_unknown(std::string_view text, const UnigramModel& model, const Vocabulary& vocabulary,
+                             std::vector<std::int32_t>& out) {
+    if (const auto id = vocabulary.find(text)) {
+      out.push_back(*id);
+      return;
+    }
+    bool spelt = model.byte_fallback;
+    for (const char c : text) spelt = spelt && model.byte_tokens[static_cast<unsigned char>(c)] >= 0;
+    if (!spelt) {
+      out.push_back(model.unknown);
+    } else {
+      for (auto c = text.rbegin(); c != text.rend(); ++c)
+        out.push_back(model.byte_tokens[static_cast<unsigned char>(*c)]);
+    }
+  }
+
+  std::vector<std::int32_t> last_;  // [i]: the token that ends at byte i on the best way there
+  std::vector<double> scores_;
+};
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/text/word_piece.hpp -----------------------------------------------------------------------------------
+// WordPiece: the longest token that a word starts with, then the longest that continues it, and so on.
+// Source: Wu et al. 2016; an unknown word is one token, as in the tokenizers package, models/wordpiece/mod.rs.
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// Immutable. Made by the reader of a file.
+struct WordPieceModel {
+  ByteTrie trie;
+  ByteTrie::Node inside = ByteTrie::root;  ///< where the tokens that continue a word begin; root: there is none
+  bool has_prefix = true;                  ///< false: those inside a word are as those at its start
+  std::int32_t unknown = 0;
+  std::size_t max_characters = 100;  ///< a longer word is unknown
+
+  /// Appends the ids of a word. O(characters · longest token). Allocates only if `out` must grow.
+  void append(std::string_view word, std::vector<std::int32_t>& out) const {
+    const std::size_t before = out.size();
+    std::size_t characters = 0;
+    for (std::size_t at = 0; at < word.size() && characters <= max_characters; at += detail::utf8_length(word[at]))
+      ++characters;
+    bool known = characters <= max_characters;
+    for (std::size_t at = 0; known && at < word.size();) {
+      const bool nowhere = at > 0 && has_prefix && inside == ByteTrie::root;
+      const ByteTrie::Match token =
+          nowhere ? ByteTrie::Match{} : trie.longest(word.substr(at), at > 0 && has_prefix ? inside : ByteTrie::root);
+      known = token.value >= 0;
+      if (known) out.push_back(token.value);
+      at += token.size;
+    }
+    if (known) return;
+    out.resize(before);
+    out.push_back(unknown);
+  }
+};
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/text/tokenizer_model.hpp ------------------------------------------------------------------------------
+// The model of a tokenizer and its tokens. Not here: reading them (model_json.hpp).
+
+namespace finteam::inline FINTEAM_ABI::detail {
+
+struct TokenizerModel {
+  Vocabulary vocabulary;
+  AddedTokens added;
+  bool byte_level = false;              ///< the vocabulary's bytes are what its byte-level characters stand for
+  std::optional<std::int32_t> unknown;  ///< the token for text that the vocabulary cannot spell
+  std::optional<ByteTrie> blanks,
+      normalized_blanks;  ///< white space tokens to look for in text, as it is or normalised
+  std::variant<BpeModel, UnigramModel, WordPieceModel> model;
+
+  [[nodiscard]] const BpeModel* bpe() const noexcept { return std::get_if<BpeModel>(&model); }
+  [[nodiscard]] const UnigramModel* unigram() const noexcept { return std::get_if<UnigramModel>(&model); }
+};
+
+}  // namespace finteam::inline FINTEAM_ABI::detail
 
 // ---- finteam/text/byte_level.hpp -----------------------------------------------------------------------------------
 // The byte-level alphabet: every byte as one printable character, so that a vocabulary of bytes can stand in JSON.
@@ -12469,57 +13522,473 @@ constexpr std::array<std::int16_t, 0x144> byte_level_inverse() noexcept {
 
 }  // namespace finteam::inline FINTEAM_ABI
 
-// ---- finteam/text/tokenizer_model.hpp ------------------------------------------------------------------------------
-// Reads the model and the added tokens of a tokenizer.json: byte-level BPE. Not here: the file's other parts
-// (tokenizer_json.hpp), encoding (tokenizer.hpp).
+// ---- finteam/text/text_buffer.hpp ----------------------------------------------------------------------------------
+// Text of a bounded length: where a tokenizer's steps write what they make of a text. Allocates when it is made.
+
+namespace finteam::inline FINTEAM_ABI::detail {
+
+class TextBuffer {
+ public:
+  explicit TextBuffer(std::size_t max_bytes) : max_bytes_(max_bytes) { text_.reserve(max_bytes); }
+
+  void clear() noexcept { text_.clear(); }
+  /// Throws Error(limit_exceeded) beyond the length that it was made for.
+  void append(std::string_view text) {
+    if (text.size() > max_bytes_ - text_.size()) {
+      throw Error(Code::limit_exceeded, "text",
+                  "at most " + std::to_string(max_bytes_) + " bytes when it is normalised", "more");
+    }
+    text_ += text;
+  }
+  void append(char32_t c) { append(utf8_encode(c).view()); }
+  [[nodiscard]] std::string_view view() const noexcept { return text_; }
+
+ private:
+  std::size_t max_bytes_;
+  std::string text_;
+};
+
+}  // namespace finteam::inline FINTEAM_ABI::detail
+
+// ---- finteam/text/charsmap.hpp -------------------------------------------------------------------------------------
+// SentencePiece's precompiled normalisation: a double-array trie from characters to their replacements.
+// Source: Darts-clone's units as SentencePiece writes them (src/normalizer.cc); which part of a text is looked up, and
+// that of several keys the shortest counts, as in the tokenizers package, normalizers/precompiled.rs.
+
+namespace finteam::inline FINTEAM_ABI {
+namespace detail {
+
+/// Bytes that base64 stands for (RFC 4648, section 4); nothing if a character is none of its alphabet.
+[[nodiscard]] inline std::optional<std::string> base64_bytes(std::string_view text) {
+  constexpr std::string_view alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::array<std::int8_t, 256> values;
+  values.fill(-1);
+  for (std::size_t i = 0; i < alphabet.size(); ++i)
+    values[static_cast<unsigned char>(alphabet[i])] = static_cast<std::int8_t>(i);
+  if (text.size() % 4 != 0) return std::nullopt;
+  for (int padding = 0; padding < 2 && text.ends_with('='); ++padding) text.remove_suffix(1);
+  std::string bytes;
+  bytes.reserve(text.size() / 4 * 3 + 3);
+  std::uint32_t bits = 0;
+  int count = 0;
+  for (const char c : text) {
+    const std::int8_t value = values[static_cast<unsigned char>(c)];
+    if (value < 0) return std::nullopt;
+    bits = bits << 6 | static_cast<std::uint32_t>(value);
+    count += 6;
+    if (count < 8) continue;
+    count -= 8;
+    bytes += static_cast<char>(bits >> count & 0xFF);
+  }
+  return bytes;
+}
+
+}  // namespace detail
+
+/// Immutable. Hostile bytes make it replace nothing, never read elsewhere.
+class Charsmap {
+ public:
+  /// bytes: the trie's length in bytes (little endian), the trie, the replacements, each ended by a zero byte.
+  /// Throws Error(malformed).
+  Charsmap(std::string_view bytes, const std::string& where) {
+    const auto word = [&](std::size_t at) {
+      std::uint32_t w = 0;
+      for (std::size_t i = 0; i < 4; ++i)
+        w |= static_cast<std::uint32_t>(static_cast<unsigned char>(bytes[at + i])) << 8 * i;
+      return w;
+    };
+    const std::size_t trie = bytes.size() < 4 ? 0 : word(0);
+    if (trie < 4 || trie % 4 != 0 || trie > bytes.size() - 4) {
+      throw Error(Code::malformed, where, "a trie within the charsmap", std::to_string(trie) + " bytes of it");
+    }
+    for (std::size_t at = 4; at < 4 + trie; at += 4) units_.push_back(word(at));
+    replacements_ = bytes.substr(4 + trie);
+    check_utf8(replacements_, where);
+    for (std::size_t c = 0; c < ascii_.size(); ++c) {
+      const char key = static_cast<char>(c);
+      if (const auto to = find(std::string_view(&key, 1))) {
+        ascii_[c] = {static_cast<std::uint32_t>(to->data() - replacements_.data()),
+                     static_cast<std::int32_t>(to->size())};
+      }
+    }
+  }
+
+  /// What the shortest key that `text` starts with becomes, or nothing. Lives as long as the charsmap.
+  [[nodiscard]] std::optional<std::string_view> find(std::string_view text) const noexcept {
+    std::size_t at = offset(units_[0]);
+    for (const char c : text) {
+      const auto byte = static_cast<unsigned char>(c);
+      if (byte == 0) return std::nullopt;
+      at ^= byte;
+      if (at >= units_.size() || (units_[at] & 0x800000FF) != byte) return std::nullopt;
+      const std::uint32_t unit = units_[at];
+      at ^= offset(unit);
+      if ((unit >> 8 & 1) == 0) continue;
+      if (at >= units_.size()) return std::nullopt;
+      return replacement(units_[at] & 0x7FFFFFFF);
+    }
+    return std::nullopt;
+  }
+
+  /// Appends what it makes of a text: short graphemes as a whole, the characters of others one by one.
+  void apply(std::string_view text, detail::TextBuffer& out) const {
+    while (!text.empty()) {
+      const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+      if (byte(0) < 0x80 && (text.size() == 1 || (byte(1) < 0x80 && byte(1) != '\n'))) {
+        const Ascii& to = ascii_[byte(0)];
+        out.append(to.size < 0 ? text.substr(0, 1)
+                               : std::string_view(replacements_).substr(to.at, static_cast<std::size_t>(to.size)));
+        text.remove_prefix(1);
+        continue;
+      }
+      const std::size_t length = detail::grapheme_length(text);
+      const auto whole = length < 6 ? find(text.substr(0, length)) : std::nullopt;
+      if (whole) out.append(*whole);
+      for (std::size_t at = 0, n = 0; !whole && at < length; at += n) {
+        n = detail::utf8_length(text[at]);
+        out.append(find(text.substr(at, n)).value_or(text.substr(at, n)));
+      }
+      text.remove_prefix(length);
+    }
+  }
+
+ private:
+  static std::size_t offset(std::uint32_t unit) noexcept { return std::size_t{unit >> 10} << ((unit & 0x200) >> 6); }
+
+  [[nodiscard]] std::optional<std::string_view> replacement(std::size_t at) const noexcept {
+    const bool starts = at <= replacements_.size() &&
+                        (at == replacements_.size() || (static_cast<unsigned char>(replacements_[at]) & 0xC0) != 0x80);
+    if (!starts) return std::nullopt;
+    const std::string_view rest = std::string_view(replacements_).substr(at);
+    return rest.substr(0, rest.find('\0'));
+  }
+
+  struct Ascii {
+    std::uint32_t at = 0;
+    std::int32_t size = -1;  ///< negative: stays as it is
+  };
+
+  std::vector<std::uint32_t> units_;
+  std::string replacements_;
+  std::array<Ascii, 128> ascii_;
+};
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/text/normal_form.hpp ----------------------------------------------------------------------------------
+// Unicode's normal forms NFC, NFD, NFKC and NFKD of a text, in time n log n and memory of its own.
+// Source: Unicode Standard Annex #15; The Unicode Standard, section 3.11 (D108 to D117).
 
 namespace finteam::inline FINTEAM_ABI {
 
+/// The name of a normal form is what it does: C composes, D does not; K replaces compatibility characters.
+enum class NormalForm : std::uint8_t { nfc, nfd, nfkc, nfkd };
+
 namespace detail {
 
-/// What a byte-level BPE model is made of.
-struct TokenizerModel {
-  Vocabulary vocabulary;
-  AddedTokens added;
-  MergeTable merges;
-  std::array<std::int32_t, 256> byte_tokens{};
-  bool ignore_merges = false;
+/// Writes one text. A starter and the marks after it wait until the next starter.
+class NormalFormWriter {
+ public:
+  /// The marks that wait, each its class, its place and itself; so many can follow one starter.
+  using Marks = std::vector<std::uint64_t>;
+
+  NormalFormWriter(NormalForm form, Marks& marks, TextBuffer& out)
+      : composes_(form == NormalForm::nfc || form == NormalForm::nfkc),
+        compatibility_(form == NormalForm::nfkc || form == NormalForm::nfkd),
+        marks_(marks),
+        out_(out) {
+    marks_.clear();
+  }
+
+  void write(std::string_view text) {
+    while (!text.empty()) {
+      std::size_t ascii = 0;
+      while (ascii < text.size() && static_cast<unsigned char>(text[ascii]) < 0x80) ++ascii;
+      if (ascii != 0) {
+        flush();
+        out_.append(text.substr(0, ascii - 1));
+        starter_ = static_cast<unsigned char>(text[ascii - 1]);
+        text.remove_prefix(ascii);
+      } else {
+        std::array<utf8proc_int32_t, 32> parts;
+        for (const auto c : decompose(utf8_first(text), compatibility_, parts)) add(static_cast<char32_t>(c));
+        text.remove_prefix(utf8_length(text.front()));
+      }
+    }
+    flush();
+  }
+
+ private:
+  static constexpr char32_t none = 0xFFFFFFFF;
+
+  void add(char32_t c) {
+    if (const unsigned k = combining_class(c); k != 0) {
+      if (marks_.size() == marks_.capacity()) {
+        throw Error(Code::limit_exceeded, "text", "at most " + std::to_string(marks_.size()) + " marks in a row",
+                    "more");
+      }
+      // The place keeps the order of equal classes.
+      marks_.push_back(std::uint64_t{k} << 56 | std::uint64_t{marks_.size()} << 24 | c);
+      return;
+    }
+    settle();
+    if (composes_ && starter_ != none && marks_.empty()) {
+      if (const char32_t both = compose(starter_, c); both != 0) {
+        starter_ = both;
+        return;
+      }
+    }
+    write_waiting();
+    starter_ = c;
+  }
+
+  /// Orders the marks, and composes the starter with those that nothing of their class stands before.
+  void settle() {
+    if (marks_.empty()) return;
+    std::sort(marks_.begin(), marks_.end());
+    if (!composes_ || starter_ == none) return;
+    std::uint64_t before = 0;
+    std::size_t kept = 0;
+    for (const std::uint64_t mark : marks_) {
+      const char32_t both = mark >> 56 != before ? compose(starter_, mark & 0xFFFFFF) : 0;
+      if (both != 0) {
+        starter_ = both;
+      } else {
+        before = mark >> 56;
+        marks_[kept++] = mark;
+      }
+    }
+    marks_.resize(kept);
+  }
+
+  void write_waiting() {
+    if (starter_ != none) out_.append(starter_);
+    for (const std::uint64_t mark : marks_) out_.append(static_cast<char32_t>(mark & 0xFFFFFF));
+    starter_ = none;
+    marks_.clear();
+  }
+  void flush() {
+    settle();
+    write_waiting();
+  }
+
+  bool composes_, compatibility_;
+  Marks& marks_;
+  TextBuffer& out_;
+  char32_t starter_ = none;
 };
 
-/// Throws Error(unsupported) unless the key is missing, null or false.
-inline void must_be_off(const JsonView& object, std::string_view key) {
-  const auto value = object.find(key);
-  if (value && !(value->json().is_boolean() && !value->as_bool())) {
-    value->refuse("null or false, the rest is not supported", Code::unsupported);
+}  // namespace detail
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/text/normalizer.hpp -----------------------------------------------------------------------------------
+// What a tokenizer does to a text before it is cut: a list of steps, each a struct, in order.
+// Not here: reading them from a file (normalizer_json.hpp).
+
+namespace finteam::inline FINTEAM_ABI {
+namespace normalize {
+
+/// Puts `what` before a text that is not empty.
+struct Prepend {
+  std::string what;
+};
+/// Every `from`, which is not empty, becomes `to`.
+struct Replace {
+  std::string from, to;
+};
+/// Every match becomes `to`.
+struct ReplacePattern {
+  Pattern pattern;
+  std::string to;
+};
+/// Removes white space at the ends.
+struct Strip {
+  bool left, right;
+};
+struct Lowercase {};
+/// Removes combining marks: all, or nonspacing ones only.
+struct RemoveMarks {
+  bool nonspacing;
+};
+/// BERT's cleaning: without controls, every white space a blank.
+struct Clean {};
+/// BERT's blanks around Chinese characters.
+struct SpaceChinese {};
+
+}  // namespace normalize
+
+using NormalizerStep = std::variant<NormalForm, Charsmap, normalize::Prepend, normalize::Replace,
+                                    normalize::ReplacePattern, normalize::Strip, normalize::Lowercase,
+                                    normalize::RemoveMarks, normalize::Clean, normalize::SpaceChinese>;
+
+/// Immutable.
+class Normalizer {
+ public:
+  Normalizer() = default;
+  explicit Normalizer(std::vector<NormalizerStep> steps) : steps_(std::move(steps)) {}
+
+  [[nodiscard]] bool empty() const noexcept { return steps_.empty(); }
+
+  /// All memory that texts need which become no longer than max_bytes at any step, for one thread at a time.
+  class Scratch {
+   public:
+    Scratch(const Normalizer& normalizer, std::size_t max_bytes)
+        : from_(normalizer.steps_.size() > 1 ? max_bytes : 0), to_(normalizer.empty() ? 0 : max_bytes) {
+      for (const NormalizerStep& step : normalizer.steps_) {
+        if (std::holds_alternative<NormalForm>(step)) marks_.reserve(max_bytes);
+      }
+    }
+
+   private:
+    friend class Normalizer;
+    detail::TextBuffer from_, to_;
+    detail::NormalFormWriter::Marks marks_;
+  };
+
+  /// The normalised text; lives in the scratch until the next call, or is `text`. Throws Error(limit_exceeded) for one
+  /// that grows too long, or beyond a pattern's limits (steps_left is the budget that all searches share).
+  [[nodiscard]] std::string_view apply(std::string_view text, Scratch& scratch, Pattern::Scratch& patterns,
+                                       std::uint64_t& steps_left) const {
+    for (const NormalizerStep& step : steps_) {
+      if (&step != steps_.data()) std::swap(scratch.from_, scratch.to_);  // the text stays where it is
+      scratch.to_.clear();
+      std::visit([&](const auto& s) { run(s, text, Run{scratch, patterns, steps_left}); }, step);
+      text = scratch.to_.view();
+    }
+    return text;
   }
+
+ private:
+  struct Run {
+    Scratch& scratch;
+    Pattern::Scratch& patterns;
+    std::uint64_t& steps_left;
+    [[nodiscard]] detail::TextBuffer& out() const noexcept { return scratch.to_; }
+  };
+  template <class F>
+  static void each(std::string_view text, F&& f) {
+    for (std::size_t at = 0, n = 0; at < text.size(); at += n) {
+      n = detail::utf8_length(text[at]);
+      f(detail::utf8_decode(text.substr(at, n)), text.substr(at, n));
+    }
+  }
+
+  static void run(NormalForm form, std::string_view text, const Run& r) {
+    detail::NormalFormWriter(form, r.scratch.marks_, r.out()).write(text);
+  }
+  static void run(const Charsmap& map, std::string_view text, const Run& r) { map.apply(text, r.out()); }
+  static void run(const normalize::Prepend& s, std::string_view text, const Run& r) {
+    if (!text.empty()) r.out().append(s.what);
+    r.out().append(text);
+  }
+  static void run(const normalize::Replace& s, std::string_view text, const Run& r) {
+    for (std::size_t at = 0;;) {
+      const std::size_t end = text.find(s.from, at);
+      r.out().append(text.substr(at, end - at));
+      if (end == std::string_view::npos) return;
+      r.out().append(s.to);
+      at = end + s.from.size();
+    }
+  }
+  static void run(const normalize::ReplacePattern& s, std::string_view text, const Run& r) {
+    Pattern::Search search(s.pattern, r.patterns, text, r.steps_left);
+    std::size_t at = 0;
+    while (search.next()) {
+      r.out().append(text.substr(at, search.begin() - at));
+      r.out().append(s.to);
+      at = search.end();
+    }
+    r.out().append(text.substr(at));
+  }
+  static void run(const normalize::Strip& s, std::string_view text, const Run& r) {
+    while (s.left && !text.empty() && detail::is_white_space(detail::utf8_first(text))) {
+      text.remove_prefix(detail::utf8_length(text.front()));
+    }
+    while (s.right && !text.empty()) {
+      const std::size_t last = detail::utf8_last(text, text.size());
+      if (!detail::is_white_space(detail::utf8_first(text.substr(last)))) break;
+      text = text.substr(0, last);
+    }
+    r.out().append(text);
+  }
+  static void run(normalize::Lowercase, std::string_view text, const Run& r) {
+    each(text, [&](char32_t c, std::string_view) {
+      if (c == 0x130) {
+        r.out().append("i\xCC\x87");
+      } else {
+        r.out().append(detail::lower(c));
+      }
+    });
+  }
+  static void run(const normalize::RemoveMarks& s, std::string_view text, const Run& r) {
+    each(text, [&](char32_t c, std::string_view bytes) {
+      if (!detail::is_mark(c, s.nonspacing)) r.out().append(bytes);
+    });
+  }
+  static void run(normalize::Clean, std::string_view text, const Run& r) {
+    each(text, [&](char32_t c, std::string_view bytes) {
+      const bool line = c == '\t' || c == '\n' || c == '\r';
+      if (c == 0 || c == 0xFFFD || (!line && detail::is_other(c))) return;
+      r.out().append(detail::is_white_space(c) ? " " : bytes);
+    });
+  }
+  static void run(normalize::SpaceChinese, std::string_view text, const Run& r) {
+    const auto chinese = [](char32_t c) {
+      return (c >= 0x4E00 && c <= 0x9FFF) || (c >= 0x3400 && c <= 0x4DBF) || (c >= 0x20000 && c <= 0x2A6DF) ||
+             (c >= 0x2A700 && c <= 0x2B81F) || (c >= 0x2B920 && c <= 0x2CEAF) || (c >= 0xF900 && c <= 0xFAFF) ||
+             (c >= 0x2F800 && c <= 0x2FA1F);
+    };
+    each(text, [&](char32_t c, std::string_view bytes) {
+      if (chinese(c)) r.out().append(" ");
+      r.out().append(bytes);
+      if (chinese(c)) r.out().append(" ");
+    });
+  }
+
+  std::vector<NormalizerStep> steps_;
+};
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/text/tokenizer_tokens.hpp -----------------------------------------------------------------------------
+// Reads the tokens of a tokenizer.json: the added ones and the vocabulary. Not here: models (model_json.hpp).
+
+namespace finteam::inline FINTEAM_ABI::detail {
+
+/// White space, which U+2581 stands for in many vocabularies.
+[[nodiscard]] inline bool is_blank(std::string_view text) noexcept {
+  for (std::size_t at = 0; at < text.size(); at += utf8_length(text[at])) {
+    const char32_t c = utf8_first(text.substr(at));
+    if (!is_white_space(c) && c != 0x2581) return false;
+  }
+  return true;
 }
 
-/// The value of "type"; throws Error(unsupported) with the list of what is known unless it is one of them.
-[[nodiscard]] inline const std::string& type_of(const JsonView& object, std::initializer_list<std::string_view> known) {
-  const JsonView type = object.at("type");
-  const std::string& name = type.as_string();
-  if (std::find(known.begin(), known.end(), name) == known.end()) {
-    std::string expected;
-    for (const std::string_view k : known) expected += (expected.empty() ? "" : " or ") + std::string(k);
-    throw Error(Code::unsupported, type.where(), expected, printable(name));
+/// One of added_tokens. Law 5: none of them comes out of text, but for those that are white space alone and not
+/// special. These carry no structure, and Gemma's and Phi's models have seen them in every text: without them the ids
+/// of ordinary text would not be transformers'. lstrip and rstrip are for who writes the token beside text; single_word
+/// matters only where it is looked for.
+[[nodiscard]] inline AddedTokens::Entry read_added_token(const JsonView& token, std::int64_t max_id) {
+  only_keys(token, {"id", "content", "single_word", "lstrip", "rstrip", "normalized", "special"});
+  AddedTokens::Entry e{.content = token.at("content").as_string(),
+                       .id = static_cast<std::int32_t>(token.at("id").as_int(0, max_id)),
+                       .kind = token.bool_or("special", false) ? TokenKind::special : TokenKind::added,
+                       .strips_left = token.bool_or("lstrip", false),
+                       .strips_right = token.bool_or("rstrip", false),
+                       .normalized = token.bool_or("normalized", false)};
+  if (e.content.empty()) token.at("content").refuse("a string that is not empty");
+  if (e.kind == TokenKind::added && is_blank(e.content)) {
+    e.kind = TokenKind::ordinary;
+    for (const std::string_view key : {"single_word", "lstrip", "rstrip"}) must_be_off(token, key);
+    if (e.content.size() > 256) token.at("content").refuse("at most 256 bytes of white space", Code::limit_exceeded);
   }
-  return name;
+  return e;
 }
 
-/// lstrip and rstrip would change the ids around a structure token; single_word and normalized matter only where added
-/// tokens are looked for in text, which never happens here.
 [[nodiscard]] inline AddedTokens read_added_tokens(const JsonView& root, std::int64_t max_id) {
   std::vector<AddedTokens::Entry> entries;
   if (const auto list = root.find("added_tokens")) {
-    list->each([&](const JsonView& token) {
-      only_keys(token, {"id", "content", "single_word", "lstrip", "rstrip", "normalized", "special"});
-      must_be_off(token, "lstrip");
-      must_be_off(token, "rstrip");
-      const std::string content = token.at("content").as_string();
-      if (content.empty()) token.at("content").refuse("a string that is not empty");
-      entries.push_back({content, static_cast<std::int32_t>(token.at("id").as_int(0, max_id)),
-                         token.bool_or("special", false) ? TokenKind::special : TokenKind::added});
-    });
+    list->each([&](const JsonView& token) { entries.push_back(read_added_token(token, max_id)); });
   }
   AddedTokens added(std::move(entries));
   for (std::size_t i = 1; i < added.entries().size(); ++i) {
@@ -12531,184 +14000,390 @@ inline void must_be_off(const JsonView& object, std::string_view key) {
   return added;
 }
 
-/// Puts one token into the vocabulary; an added token's bytes are its content, an ordinary one's what it stands for.
-inline void put_token(Vocabulary& vocabulary, std::int32_t id, std::string_view token, TokenKind kind,
-                      const std::string& where) {
+/// Puts one token into the vocabulary; found: whether a model may look it up.
+inline void put_token(Vocabulary& vocabulary, std::int32_t id, std::string_view token, TokenKind kind, bool byte_level,
+                      bool found, const std::string& where) {
   if (vocabulary.contains(id)) {
     throw Error(Code::malformed, where, "an id of its own for every token",
                 "id " + std::to_string(id) + " for " + in_quotes(token) + " and for another token");
   }
-  const auto bytes = kind == TokenKind::ordinary ? byte_level_bytes(token) : std::nullopt;
+  const auto bytes = byte_level ? byte_level_bytes(token) : std::nullopt;
   vocabulary.set(id, kind, bytes ? std::string_view(*bytes) : token);
   // A token that text cannot spell, or must not be able to, is not found by its bytes.
-  if (bytes && !vocabulary.index(id)) {
+  if (found && (bytes || !byte_level) && !vocabulary.index(id)) {
     throw Error(Code::malformed, where, "every token once", in_quotes(token) + " twice");
   }
 }
 
-[[nodiscard]] inline Vocabulary read_vocabulary(const JsonView& vocab, const AddedTokens& added, std::int64_t max_id) {
-  std::int64_t greatest = -1;
-  vocab.each_member([&](std::string_view, const JsonView& id) { greatest = std::max(greatest, id.as_int(0, max_id)); });
-  for (const AddedTokens::Entry& e : added.entries()) greatest = std::max<std::int64_t>(greatest, e.id);
-  Vocabulary vocabulary(vocab.json().size() + added.entries().size(), static_cast<std::int32_t>(greatest + 1));
-  vocab.each_member([&](std::string_view token, const JsonView& value) {
-    const auto id = static_cast<std::int32_t>(value.as_int(0, max_id));
-    const AddedTokens::Entry* e = added.entry(token);
-    if (e == nullptr) return put_token(vocabulary, id, token, TokenKind::ordinary, vocab.where());
-    if (e->id != id) {
-      throw Error(Code::mismatch, value.where(), std::to_string(e->id) + " as in added_tokens", std::to_string(id));
-    }
-    put_token(vocabulary, id, token, e->kind, vocab.where());
+/// f(token, id, where) for each token of a vocabulary: an object of ids, or (Unigram) an array of tokens with scores.
+template <class F>
+void each_token(const JsonView& vocab, std::int64_t max_id, F&& f) {
+  if (!vocab.is_array()) {
+    vocab.each_member([&](std::string_view token, const JsonView& id) {
+      f(token, static_cast<std::int32_t>(id.as_int(0, max_id)), id.where());
+    });
+    return;
+  }
+  std::int32_t i = 0;
+  vocab.each([&](const JsonView& token) {
+    if (token.size() != 2) token.refuse("a token and its score");
+    f(std::string_view(token[0].as_string()), i++, token.where());
   });
-  for (const AddedTokens::Entry& e : added.entries()) {
-    const bool same = vocabulary.contains(e.id) && vocabulary.kind(e.id) != TokenKind::ordinary &&
-                      vocabulary.bytes(e.id) == e.content;
-    if (!same) put_token(vocabulary, e.id, e.content, e.kind, vocab.where() + " and added_tokens");
+}
+
+/// What a normalised text has for an added token that is normalised too, and so what it decodes to; others as they are.
+/// Source: tokenizers, tokenizer/added_vocabulary.rs, simple_id_to_token.
+class AddedTokenForms {
+ public:
+  explicit AddedTokenForms(const Normalizer& normalizer)
+      : normalizer_(normalizer), scratch_(normalizer, max_bytes), steps_left_(Pattern::budget(max_bytes)) {}
+
+  /// Throws Error(limit_exceeded) beyond 64 KiB.
+  [[nodiscard]] std::string operator()(const AddedTokens::Entry& e) {
+    if (!e.normalized || normalizer_.empty()) return e.content;
+    return std::string(normalizer_.apply(e.content, scratch_, patterns_, steps_left_));
+  }
+
+ private:
+  static constexpr std::size_t max_bytes = 65536;
+  const Normalizer& normalizer_;
+  Normalizer::Scratch scratch_;
+  Pattern::Scratch patterns_;
+  std::uint64_t steps_left_;
+};
+
+[[nodiscard]] inline Vocabulary read_vocabulary(const JsonView& vocab, const AddedTokens& added, AddedTokenForms& form,
+                                                bool byte_level, std::int64_t max_id) {
+  std::int32_t greatest = -1;
+  each_token(vocab, max_id,
+             [&](std::string_view, std::int32_t id, const std::string&) { greatest = std::max(greatest, id); });
+  for (const AddedTokens::Entry& e : added.entries()) greatest = std::max(greatest, e.id);
+  Vocabulary vocabulary(vocab.json().size() + added.entries().size(), greatest + 1);
+  std::vector<bool> listed(added.entries().size());
+  each_token(vocab, max_id, [&](std::string_view token, std::int32_t id, const std::string& where) {
+    const AddedTokens::Entry* e = added.entry(token);
+    if (e != nullptr && e->id != id) {
+      throw Error(Code::mismatch, where, std::to_string(e->id) + " as in added_tokens", std::to_string(id));
+    }
+    if (e != nullptr) listed[static_cast<std::size_t>(e - added.entries().data())] = true;
+    const bool ordinary = e == nullptr || e->kind == TokenKind::ordinary;
+    put_token(vocabulary, id, ordinary ? std::string(token) : form(*e), ordinary ? TokenKind::ordinary : e->kind,
+              byte_level, ordinary, vocab.where());
+  });
+  for (std::size_t i = 0; i < listed.size(); ++i) {
+    const AddedTokens::Entry& e = added.entries()[i];
+    const std::string where = vocab.where() + " and added_tokens";
+    if (!listed[i]) put_token(vocabulary, e.id, form(e), e.kind, byte_level, false, where);
   }
   return vocabulary;
 }
 
-/// The two halves of a merge: ["a", "b"], or "a b" as older files write it.
-[[nodiscard]] inline std::pair<std::string_view, std::string_view> merge_halves(const JsonView& merge) {
-  if (merge.is_array()) {
-    if (merge.size() != 2) merge.refuse("two tokens");
-    return {merge[0].as_string(), merge[1].as_string()};
+/// The white space tokens that are looked for in text, as it is or normalised. Of two with one form the first counts.
+[[nodiscard]] inline std::optional<ByteTrie> blank_tokens(const AddedTokens& added, AddedTokenForms& form,
+                                                          bool normalized) {
+  std::map<std::string, std::int32_t> forms;
+  for (const AddedTokens::Entry& e : added.entries()) {
+    const bool wanted = e.kind == TokenKind::ordinary && e.normalized == normalized;
+    if (std::string text = wanted ? form(e) : std::string(); !text.empty()) forms.emplace(std::move(text), e.id);
   }
-  const std::string_view both = merge.as_string();
-  const std::size_t space = both.find(' ');
-  if (space == std::string_view::npos || both.find(' ', space + 1) != std::string_view::npos) {
-    merge.refuse("two tokens with one space between them");
-  }
-  return {both.substr(0, space), both.substr(space + 1)};
+  if (forms.empty()) return std::nullopt;
+  return ByteTrie({forms.begin(), forms.end()});
 }
 
-/// Rank i is the i-th merge. An added token is no part and no result of a merge, so text can never become one.
-[[nodiscard]] inline MergeTable read_merges(const JsonView& merges, const Vocabulary& vocabulary) {
-  MergeTable table(merges.size());
+}  // namespace finteam::inline FINTEAM_ABI::detail
+
+// ---- finteam/text/bpe_json.hpp -------------------------------------------------------------------------------------
+// Reads a BPE model from a tokenizer.json: merges, bytes, the unknown token. Not here: its tokens
+// (tokenizer_tokens.hpp).
+
+namespace finteam::inline FINTEAM_ABI::detail {
+
+/// The two halves of a merge: ["a", "b"], or "a b" as older files write it.
+[[nodiscard]] inline std::pair<std::string_view, std::string_view> merge_halves(const JsonView& merge) {
+  std::pair<std::string_view, std::string_view> halves;
+  if (merge.is_array()) {
+    if (merge.size() != 2) merge.refuse("two tokens");
+    halves = {merge[0].as_string(), merge[1].as_string()};
+  } else {
+    const std::string_view both = merge.as_string();
+    const std::size_t space = both.find(' ');
+    if (space == std::string_view::npos || both.find(' ', space + 1) != std::string_view::npos) {
+      merge.refuse("two tokens with one space between them");
+    }
+    halves = {both.substr(0, space), both.substr(space + 1)};
+  }
+  // So that what two tokens merge to is longer than each of them: merges cannot go round.
+  if (halves.first.empty() || halves.second.empty()) merge.refuse("two tokens that are not empty");
+  return halves;
+}
+
+/// The token of each byte: itself, or <0xXX>; BpeModel::none where there is none.
+[[nodiscard]] inline std::array<std::int32_t, 256> read_byte_tokens(const Vocabulary& vocabulary, bool byte_level) {
+  constexpr std::string_view digits = "0123456789ABCDEF";
+  std::array<std::int32_t, 256> tokens;
+  for (std::size_t b = 0; b < 256; ++b) {
+    const char byte = static_cast<char>(static_cast<unsigned char>(b));
+    const std::string name =
+        byte_level ? std::string(1, byte) : std::string("<0x") + digits[b >> 4] + digits[b & 15] + ">";
+    tokens[b] = vocabulary.find(name).value_or(BpeModel::none);
+  }
+  return tokens;
+}
+
+/// Adds the neighbours that a token holds.
+inline void add_seams(Seams& seams, std::string_view token) {
+  for (std::size_t at = 0, next = utf8_length(token[0]); next < token.size();) {
+    seams.add(utf8_first(token.substr(at)), utf8_first(token.substr(next)));
+    at = next;
+    next += utf8_length(token[next]);
+  }
+}
+
+/// Rank i is the i-th merge. One with an added token is left out, so that text can never become it.
+inline void read_merges(const JsonView& merges, const TokenizerModel& t, BpeModel& m) {
+  const auto form = [&](std::string_view token) {
+    return t.byte_level ? byte_level_bytes(token) : std::optional<std::string>(token);
+  };
+  const auto is_added = [&](std::string_view token) {
+    const AddedTokens::Entry* e = t.added.entry(token);
+    return e != nullptr && e->kind != TokenKind::ordinary;
+  };
+  std::vector<bool> no_text(static_cast<std::size_t>(t.vocabulary.size()));
+  for (const std::int32_t id : m.byte_tokens) {
+    if (id != BpeModel::none) no_text[static_cast<std::size_t>(id)] = true;
+  }
+  if (m.unknown != BpeModel::none) no_text[static_cast<std::size_t>(m.unknown)] = true;
+  m.merges = MergeTable(merges.size());
   std::int32_t rank = 0;
   merges.each([&](const JsonView& merge) {
     const auto [left, right] = merge_halves(merge);
-    const auto a = byte_level_bytes(left), b = byte_level_bytes(right);
-    const auto i = a ? vocabulary.find(*a) : std::nullopt, j = b ? vocabulary.find(*b) : std::nullopt;
-    const auto both = i && j ? vocabulary.find(*a + *b) : std::nullopt;
-    if (!both) merge.refuse("two tokens of the vocabulary whose concatenation is one too, none of them added");
-    if (!table.add(*i, *j, {rank++, *both})) merge.refuse("every pair once");
+    const std::int32_t r = rank++;
+    if (is_added(left) || is_added(right) || is_added(std::string(left) + std::string(right))) return;
+    const auto a = form(left), b = form(right);
+    const auto i = a ? t.vocabulary.find(*a) : std::nullopt, j = b ? t.vocabulary.find(*b) : std::nullopt;
+    const auto both = i && j ? t.vocabulary.find(*a + *b) : std::nullopt;
+    if (!both) merge.refuse("two tokens of the vocabulary whose concatenation is one too");
+    if (!m.merges.add(*i, *j, {r, *both})) merge.refuse("every pair once");
+    // Text may be cut between neighbours that no token holds, unless a merge takes what is no text.
+    m.cuts = m.cuts && !no_text[static_cast<std::size_t>(*i)] && !no_text[static_cast<std::size_t>(*j)];
+    if (m.cuts) add_seams(m.seams, *a + *b);
   });
-  return table;
 }
 
-/// Everything but plain byte-level BPE is refused by its name.
-[[nodiscard]] inline TokenizerModel read_model(const JsonView& root) {
-  const JsonView model = root.at("model");
-  static_cast<void>(type_of(model, {"BPE"}));
+/// The id of a token that the file names, added or not.
+[[nodiscard]] inline std::int32_t named_token(const JsonView& name, const TokenizerModel& t) {
+  const auto added = t.added.find(name.as_string());
+  const auto id = added ? added : t.vocabulary.find(name.as_string());
+  if (!id) name.refuse("a token of the vocabulary", Code::mismatch);
+  return *id;
+}
+
+[[nodiscard]] inline BpeModel read_bpe(const JsonView& model, TokenizerModel& t) {
   only_keys(model, {"type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk",
                     "byte_fallback", "ignore_merges", "vocab", "merges"});
-  for (const std::string_view key : {"dropout", "unk_token", "byte_fallback"}) must_be_off(model, key);
+  if (const auto dropout = model.find("dropout"); dropout && !(dropout->is_number() && dropout->as_number() == 0)) {
+    dropout->refuse("null or 0, the rest is not supported", Code::unsupported);
+  }
   for (const std::string_view key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
     if (const auto value = model.find(key); value && !value->as_string().empty()) {
       value->refuse("null or nothing, the rest is not supported", Code::unsupported);
     }
   }
+  BpeModel m;
+  m.bytes = t.byte_level;
+  m.cuts = !m.bytes;
+  m.ignore_merges = model.bool_or("ignore_merges", false);
+  m.byte_fallback = model.bool_or("byte_fallback", false);
+  m.fuse_unknown = model.bool_or("fuse_unk", false);
+  m.byte_tokens = read_byte_tokens(t.vocabulary, m.bytes);
+  for (std::size_t b = 0; m.bytes && b < 256; ++b) {
+    if (m.byte_tokens[b] != BpeModel::none) continue;
+    throw Error(Code::malformed, model.at("vocab").where(), "a token for each of the 256 bytes",
+                "none for " + std::to_string(b));
+  }
+  // Bytes are never unknown.
+  if (const auto unknown = model.find("unk_token"); unknown && !m.bytes) m.unknown = named_token(*unknown, t);
+  if (m.unknown != BpeModel::none) t.unknown = m.unknown;
+  for (std::size_t c = 0; c < m.ascii.size(); ++c) {
+    const char character = static_cast<char>(c);
+    m.ascii[c] = t.vocabulary.find(std::string_view(&character, 1)).value_or(BpeModel::none);
+  }
+  read_merges(model.at("merges"), t, m);
+  return m;
+}
+
+}  // namespace finteam::inline FINTEAM_ABI::detail
+
+// ---- finteam/text/model_json.hpp -----------------------------------------------------------------------------------
+// Reads the model of a tokenizer.json: BPE, Unigram or WordPiece, with its tokens.
+
+namespace finteam::inline FINTEAM_ABI::detail {
+
+/// All that text may become, for a trie.
+[[nodiscard]] inline std::vector<std::pair<std::string_view, std::int32_t>> findable_tokens(const TokenizerModel& t) {
+  std::vector<std::pair<std::string_view, std::int32_t>> tokens;
+  for (std::int32_t id = 0; id < t.vocabulary.size(); ++id) {
+    const std::string_view token = t.vocabulary.bytes(id);
+    const bool text = !token.empty() && t.vocabulary.find(token) == id && t.unknown != id;
+    if (text) tokens.emplace_back(token, id);
+  }
+  return tokens;
+}
+
+[[nodiscard]] inline UnigramModel read_unigram(const JsonView& model, TokenizerModel& t) {
+  only_keys(model, {"type", "unk_id", "vocab", "byte_fallback"});
   const JsonView vocab = model.at("vocab");
-  if (!vocab.is_object()) vocab.refuse("an object");
+  UnigramModel m;
+  m.unknown = static_cast<std::int32_t>(model.at("unk_id").as_int(0, static_cast<std::int64_t>(vocab.size()) - 1));
+  t.unknown = m.unknown;
+  m.byte_fallback = model.bool_or("byte_fallback", false);
+  m.byte_tokens = read_byte_tokens(t.vocabulary, false);
+  vocab.each([&](const JsonView& token) {
+    m.scores.push_back(token[1].as_number(-1e30, 1e30));
+    if (token[0].as_string().size() > UnigramModel::max_token_bytes) {
+      token.refuse("a token of at most " + std::to_string(UnigramModel::max_token_bytes) + " bytes",
+                   Code::limit_exceeded);
+    }
+  });
+  // Source: tokenizers, models/unigram/model.rs, K_UNK_PENALTY.
+  m.unknown_score = *std::min_element(m.scores.begin(), m.scores.end()) - 10;
+  m.trie = ByteTrie(findable_tokens(t));
+  return m;
+}
+
+[[nodiscard]] inline WordPieceModel read_word_piece(const JsonView& model, TokenizerModel& t) {
+  only_keys(model, {"type", "unk_token", "continuing_subword_prefix", "max_input_chars_per_word", "vocab"});
+  WordPieceModel m;
+  m.unknown = named_token(model.at("unk_token"), t);
+  t.unknown = m.unknown;
+  m.max_characters = static_cast<std::size_t>(model.int_or("max_input_chars_per_word", 100, 1, 1000));
+  m.trie = ByteTrie(findable_tokens(t));
+  const std::string prefix = model.string_or("continuing_subword_prefix", "##");
+  m.has_prefix = !prefix.empty();
+  m.inside = m.trie.walk(ByteTrie::root, prefix);
+  return m;
+}
+
+/// byte_level: whether words come to the model as byte-level characters.
+[[nodiscard]] inline TokenizerModel read_model(const JsonView& root, const Normalizer& normalizer, bool byte_level) {
+  const JsonView model = root.at("model");
+  const std::string& type = type_of(model, {"BPE", "Unigram", "WordPiece"});
+  if (byte_level && type != "BPE") model.at("type").refuse("BPE after ByteLevel", Code::unsupported);
+  const JsonView vocab = model.at("vocab");
+  if (type == "Unigram" ? !vocab.is_array() : !vocab.is_object())
+    vocab.refuse(type == "Unigram" ? "an array" : "an object");
   const auto list = root.find("added_tokens");
   // A few ids may be unused, but a small file must not ask for a large table.
   const auto tokens = static_cast<std::int64_t>(vocab.json().size() + (list ? list->size() : 0));
   const std::int64_t max_id = std::min<std::int64_t>(2 * tokens + 1024, 0x7FFFFFFE);
-  TokenizerModel m;
-  m.added = read_added_tokens(root, max_id);
-  m.vocabulary = read_vocabulary(vocab, m.added, max_id);
-  for (std::size_t b = 0; b < 256; ++b) {
-    const char byte = static_cast<char>(static_cast<unsigned char>(b));
-    const auto id = m.vocabulary.find(std::string_view(&byte, 1));
-    if (!id) {
-      throw Error(Code::malformed, vocab.where(), "a token for each of the 256 bytes", "none for " + std::to_string(b));
-    }
-    m.byte_tokens[b] = *id;
-  }
-  m.merges = read_merges(model.at("merges"), m.vocabulary);
-  m.ignore_merges = model.bool_or("ignore_merges", false);
-  return m;
+  TokenizerModel t;
+  t.byte_level = byte_level;
+  t.added = read_added_tokens(root, max_id);
+  AddedTokenForms form(normalizer);
+  t.vocabulary = read_vocabulary(vocab, t.added, form, byte_level, max_id);
+  t.blanks = blank_tokens(t.added, form, false);
+  t.normalized_blanks = blank_tokens(t.added, form, true);
+  if (type == "BPE") t.model = read_bpe(model, t);
+  if (type == "Unigram") t.model = read_unigram(model, t);
+  if (type == "WordPiece") t.model = read_word_piece(model, t);
+  return t;
 }
 
-}  // namespace detail
-}  // namespace finteam::inline FINTEAM_ABI
+}  // namespace finteam::inline FINTEAM_ABI::detail
 
-// ---- finteam/text/tokenizer_json.hpp -------------------------------------------------------------------------------
-// Reads a tokenizer.json into the parts of a Tokenizer. What this build does not implement is refused by its name.
-// Layout: the tokenizers package's serialisation, version 1.0.
+// ---- finteam/text/normalizer_json.hpp ------------------------------------------------------------------------------
+// Reads the normalizer of a tokenizer.json. What is not understood is refused by its name.
 
-namespace finteam::inline FINTEAM_ABI {
-namespace detail {
+namespace finteam::inline FINTEAM_ABI::detail {
 
-/// GPT-2's own pattern, which ByteLevel uses when it is asked to cut the text itself.
-/// Source: Radford et al. 2019 (GPT-2), encoder.py.
-inline constexpr std::string_view gpt2_pattern =
-    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+inline void read_bert_normalizer(const JsonView& json, std::vector<NormalizerStep>& steps) {
+  only_keys(json, {"type", "clean_text", "handle_chinese_chars", "strip_accents", "lowercase"});
+  const bool lowercase = json.at("lowercase").as_bool();
+  if (json.at("clean_text").as_bool()) steps.emplace_back(normalize::Clean{});
+  if (json.at("handle_chinese_chars").as_bool()) steps.emplace_back(normalize::SpaceChinese{});
+  if (json.bool_or("strip_accents", lowercase)) {
+    steps.emplace_back(NormalForm::nfd);
+    steps.emplace_back(normalize::RemoveMarks{.nonspacing = true});
+  }
+  if (lowercase) steps.emplace_back(normalize::Lowercase{});
+}
 
-struct TokenizerParts {
-  std::string where;
-  TokenizerModel model;
-  std::string pattern;
+inline void read_replace(const JsonView& json, std::vector<NormalizerStep>& steps) {
+  only_keys(json, {"type", "pattern", "content"});
+  const JsonView pattern = json.at("pattern");
+  const std::string& content = json.at("content").as_string();
+  only_keys(pattern, {"String", "Regex"});
+  if (const auto regex = pattern.find("Regex")) {
+    steps.emplace_back(normalize::ReplacePattern{Pattern(regex->as_string(), regex->where()), content});
+  } else {
+    steps.emplace_back(normalize::Replace{short_string(pattern.at("String")), content});
+  }
+}
+
+inline void read_normalizer_step(const JsonView& json, std::vector<NormalizerStep>& steps) {
+  const std::string& type = type_of(json, {"NFC", "NFD", "NFKC", "NFKD", "Prepend", "Replace", "Strip", "Lowercase",
+                                           "StripAccents", "Precompiled", "BertNormalizer", "Sequence"});
+  if (type == "BertNormalizer") return read_bert_normalizer(json, steps);
+  if (type == "Replace") return read_replace(json, steps);
+  if (type == "Prepend") {
+    only_keys(json, {"type", "prepend"});
+    steps.emplace_back(normalize::Prepend{json.at("prepend").as_string()});
+  } else if (type == "Strip") {
+    only_keys(json, {"type", "strip_left", "strip_right"});
+    steps.emplace_back(normalize::Strip{json.at("strip_left").as_bool(), json.at("strip_right").as_bool()});
+  } else if (type == "Precompiled") {
+    only_keys(json, {"type", "precompiled_charsmap"});
+    const JsonView map = json.at("precompiled_charsmap");
+    const auto bytes = base64_bytes(map.as_string());
+    if (!bytes) map.refuse("base64");
+    steps.emplace_back(Charsmap(*bytes, map.where()));
+  } else {
+    only_keys(json, {"type"});
+    if (type == "NFC") steps.emplace_back(NormalForm::nfc);
+    if (type == "NFD") steps.emplace_back(NormalForm::nfd);
+    if (type == "NFKC") steps.emplace_back(NormalForm::nfkc);
+    if (type == "NFKD") steps.emplace_back(NormalForm::nfkd);
+    if (type == "Lowercase") steps.emplace_back(normalize::Lowercase{});
+    if (type == "StripAccents") steps.emplace_back(normalize::RemoveMarks{.nonspacing = false});
+  }
+}
+
+[[nodiscard]] inline Normalizer read_normalizer(const JsonView& json) {
+  std::vector<NormalizerStep> steps;
+  each_step(json, "normalizers", [&](const JsonView& step) { read_normalizer_step(step, steps); });
+  return Normalizer(std::move(steps));
+}
+
+}  // namespace finteam::inline FINTEAM_ABI::detail
+
+// ---- finteam/text/post_processor_json.hpp --------------------------------------------------------------------------
+// Reads the post_processor of a tokenizer.json: what stands before and after a single text.
+
+namespace finteam::inline FINTEAM_ABI::detail {
+
+struct PostProcessorParts {
   std::vector<std::int32_t> prefix, suffix;
 };
 
-/// Split by a regular expression, every match and everything between two matches a word.
-[[nodiscard]] inline std::string read_split(const JsonView& split) {
-  only_keys(split, {"type", "pattern", "behavior", "invert"});
-  must_be_off(split, "invert");
-  const JsonView behavior = split.at("behavior");
-  if (behavior.as_string() != "Isolated") behavior.refuse("\"Isolated\"", Code::unsupported);
-  const JsonView pattern = split.at("pattern");
-  only_keys(pattern, {"Regex"});
-  return pattern.at("Regex").as_string();
+[[nodiscard]] inline std::int32_t read_added_id(const JsonView& id, const Vocabulary& vocabulary) {
+  const auto i = static_cast<std::int32_t>(id.as_int(0, 0x7FFFFFFE));
+  const bool there = vocabulary.contains(i) && vocabulary.kind(i) != TokenKind::ordinary;
+  if (!there) id.refuse("the id of an added token", Code::mismatch);
+  return i;
 }
 
-/// True if this ByteLevel also cuts the text.
-[[nodiscard]] inline bool read_byte_level(const JsonView& step) {
-  only_keys(step, {"type", "add_prefix_space", "trim_offsets", "use_regex"});
-  must_be_off(step, "add_prefix_space");
-  return step.bool_or("use_regex", true);
-}
-
-/// The pattern of [Split, ByteLevel], or of a ByteLevel alone.
-[[nodiscard]] inline std::string read_pre_tokenizer(const JsonView& pre) {
-  if (type_of(pre, {"Sequence", "ByteLevel"}) == "ByteLevel") {
-    if (!read_byte_level(pre)) pre.refuse("use_regex true where no Split comes before", Code::unsupported);
-    return std::string(gpt2_pattern);
-  }
-  only_keys(pre, {"type", "pretokenizers"});
-  const JsonView steps = pre.at("pretokenizers");
-  if (steps.size() != 2) steps.refuse("Split and ByteLevel", Code::unsupported);
-  static_cast<void>(type_of(steps[0], {"Split"}));
-  static_cast<void>(type_of(steps[1], {"ByteLevel"}));
-  std::string pattern = read_split(steps[0]);
-  if (read_byte_level(steps[1])) steps[1].refuse("use_regex false after a Split", Code::unsupported);
-  return pattern;
-}
-
-/// Appends the ids that a template's special token stands for.
-inline void read_template_token(const JsonView& special_tokens, const JsonView& piece, const Vocabulary& vocabulary,
-                                std::vector<std::int32_t>& ids) {
-  const JsonView token = special_tokens.at(piece.at("id").as_string());
-  token.at("ids").each([&](const JsonView& id) {
-    const auto i = static_cast<std::int32_t>(id.as_int(0, 0x7FFFFFFE));
-    const bool there = vocabulary.contains(i) && vocabulary.kind(i) != TokenKind::ordinary;
-    if (!there) id.refuse("the id of an added token", Code::mismatch);
-    ids.push_back(i);
-  });
-}
-
-/// What stands before and after a single text. The template for pairs is not read.
-inline void read_template(const JsonView& processor, TokenizerParts& parts) {
+/// The template for pairs is not read.
+inline void read_template(const JsonView& processor, const Vocabulary& vocabulary, PostProcessorParts& parts) {
   only_keys(processor, {"type", "single", "pair", "special_tokens"});
   const JsonView single = processor.at("single");
   int texts = 0;
   single.each([&](const JsonView& piece) {
     only_keys(piece, {"SpecialToken", "Sequence"});
     if (const auto special = piece.find("SpecialToken")) {
-      read_template_token(processor.at("special_tokens"), *special, parts.model.vocabulary,
-                          texts == 0 ? parts.prefix : parts.suffix);
+      const JsonView token = processor.at("special_tokens").at(special->at("id").as_string());
+      token.at("ids").each([&](const JsonView& id) {
+        (texts == 0 ? parts.prefix : parts.suffix).push_back(read_added_id(id, vocabulary));
+      });
     }
     if (const auto sequence = piece.find("Sequence")) {
       if (sequence->at("id").as_string() != "A") sequence->at("id").refuse("\"A\" in a template for one text");
@@ -12718,21 +14393,385 @@ inline void read_template(const JsonView& processor, TokenizerParts& parts) {
   if (texts != 1) single.refuse("a template with its text once");
 }
 
-/// Null, ByteLevel (which changes offsets only), TemplateProcessing, or a Sequence of them.
-inline void read_post_processor(const JsonView& processor, TokenizerParts& parts) {
-  const std::string& type = type_of(processor, {"Sequence", "ByteLevel", "TemplateProcessing"});
-  if (type == "TemplateProcessing") return read_template(processor, parts);
-  if (type == "ByteLevel") return;
-  only_keys(processor, {"type", "processors"});
-  const JsonView steps = processor.at("processors");
-  int templates = 0;
-  steps.each([&](const JsonView& step) {
-    if (type_of(step, {"ByteLevel", "TemplateProcessing"}) == "ByteLevel") return;
-    read_template(step, parts);
-    ++templates;
-  });
-  if (templates > 1) steps.refuse("one template", Code::unsupported);
+/// [CLS] text [SEP].
+inline void read_class_and_separator(const JsonView& processor, const Vocabulary& vocabulary,
+                                     PostProcessorParts& parts) {
+  only_keys(processor, {"type", "sep", "cls", "trim_offsets", "add_prefix_space"});
+  for (const std::string_view key : {"cls", "sep"}) {
+    const JsonView token = processor.at(key);
+    if (token.size() != 2) token.refuse("a token and its id");
+    (key == "cls" ? parts.prefix : parts.suffix).push_back(read_added_id(token[1], vocabulary));
+  }
 }
+
+/// ByteLevel changes offsets only.
+[[nodiscard]] inline PostProcessorParts read_post_processor(const JsonView& json, const Vocabulary& vocabulary) {
+  PostProcessorParts parts;
+  int templates = 0;
+  each_step(json, "processors", [&](const JsonView& step) {
+    const std::string& type =
+        type_of(step, {"TemplateProcessing", "ByteLevel", "BertProcessing", "RobertaProcessing", "Sequence"});
+    if (type == "ByteLevel") return;
+    if (++templates > 1) json.refuse("one template", Code::unsupported);
+    if (type == "TemplateProcessing") return read_template(step, vocabulary, parts);
+    read_class_and_separator(step, vocabulary, parts);
+  });
+  return parts;
+}
+
+}  // namespace finteam::inline FINTEAM_ABI::detail
+
+// ---- finteam/text/split.hpp ----------------------------------------------------------------------------------------
+// What becomes of the matches that a text is cut by, and of what lies between them. Not here: finding them.
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// What happens to the matches that a text is cut by. Contiguous joins neighbours of one kind.
+enum class SplitBehavior : std::uint8_t { isolated, removed, merged_with_previous, merged_with_next, contiguous };
+
+namespace detail {
+
+/// Takes a text's matches and what lies between them, in order, and gives its pieces to emit(begin, end).
+/// Source: tokenizers, tokenizer/normalizer.rs, NormalizedString::split.
+template <class Emit>
+class PieceJoiner {
+ public:
+  PieceJoiner(SplitBehavior behavior, Emit& emit) : behavior_(behavior), emit_(emit) {}
+
+  void put(std::size_t begin, std::size_t end, bool match) {
+    using enum SplitBehavior;
+    const bool joins = behavior_ == contiguous             ? match == match_
+                       : behavior_ == merged_with_previous ? match && !match_
+                       : behavior_ == merged_with_next     ? !match && match_
+                                                           : false;
+    if (!joins || begin_ == end_) {
+      finish();
+      begin_ = begin;
+    }
+    end_ = end;
+    match_ = match;
+    if (behavior_ == removed && match) begin_ = end_;
+  }
+  void finish() {
+    if (begin_ != end_) emit_(begin_, end_);
+    begin_ = end_;
+  }
+
+ private:
+  SplitBehavior behavior_;
+  Emit& emit_;
+  std::size_t begin_ = 0, end_ = 0;  // the piece that waits
+  bool match_ = false;               // whether its last part is a match
+};
+
+/// next(begin, end) -> bool finds the matches of a text.
+template <class Next, class Emit>
+void cut(std::size_t size, SplitBehavior behavior, bool invert, Next&& next, Emit&& emit) {
+  PieceJoiner<Emit> joiner(behavior, emit);
+  std::size_t at = 0;
+  for (std::size_t begin = 0, end = 0; next(begin, end); at = end) {
+    if (at < begin) joiner.put(at, begin, invert);
+    joiner.put(begin, end, !invert);
+  }
+  if (at < size) joiner.put(at, size, invert);
+  joiner.finish();
+}
+
+}  // namespace detail
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/text/pre_tokenizer.hpp --------------------------------------------------------------------------------
+// How a tokenizer cuts a normalised text into words: a list of steps, each a struct, every one cutting the pieces of
+// the one before. Not here: reading them from a file (pre_tokenizer_json.hpp).
+
+namespace finteam::inline FINTEAM_ABI {
+
+namespace pre_tokenize {
+
+struct SplitPattern {
+  Pattern pattern;
+  SplitBehavior behavior;
+  bool invert;
+};
+/// By a string that is not empty.
+struct SplitString {
+  std::string string;
+  SplitBehavior behavior;
+  bool invert;
+};
+/// By characters: each is a match of its own.
+struct SplitCharacters {
+  bool (*is)(char32_t);
+  SplitBehavior behavior;
+};
+enum class PrependScheme : std::uint8_t { always, first_of_text, never };
+/// Blanks become `replacement`, one more stands before the text; it is cut before each of them if `split`.
+struct Metaspace {
+  std::string replacement;
+  PrependScheme prepend;
+  bool split;
+};
+/// One blank before the text unless there is one.
+struct PrefixSpace {};
+
+}  // namespace pre_tokenize
+
+using PreTokenizerStep =
+    std::variant<pre_tokenize::SplitPattern, pre_tokenize::SplitString, pre_tokenize::SplitCharacters,
+                 pre_tokenize::Metaspace, pre_tokenize::PrefixSpace>;
+
+/// Immutable.
+class PreTokenizer {
+ public:
+  PreTokenizer() = default;
+  explicit PreTokenizer(std::vector<PreTokenizerStep> steps) : steps_(std::move(steps)) {}
+
+  /// Whether a step writes text that was not there.
+  [[nodiscard]] bool adds_text() const noexcept {
+    for (const PreTokenizerStep& step : steps_) {
+      if (writes(step)) return true;
+    }
+    return false;
+  }
+
+  /// All memory that pieces need which become no longer than max_bytes, for one thread at a time.
+  class Scratch {
+   public:
+    Scratch(const PreTokenizer& pre, std::size_t max_bytes) {
+      for (const PreTokenizerStep& step : pre.steps_) buffers_.emplace_back(writes(step) ? max_bytes : 0);
+    }
+
+   private:
+    friend class PreTokenizer;
+    std::vector<detail::TextBuffer> buffers_;  // one for each step
+  };
+
+  /// Calls word(std::string_view) for each word, in order, none empty. first: whether nothing stands before this text.
+  /// Throws Error(limit_exceeded) for a text that grows too long, or beyond a pattern's limits (steps_left is the
+  /// budget that all searches share).
+  template <class Word>
+  void cut(std::string_view text, bool first, Scratch& scratch, Pattern::Scratch& patterns, std::uint64_t& steps_left,
+           Word&& word) const {
+    const Run<Word> r{steps_, scratch, patterns, steps_left, word};
+    r.from(0, text, first);
+  }
+
+ private:
+  static bool writes(const PreTokenizerStep& step) noexcept {
+    return std::holds_alternative<pre_tokenize::Metaspace>(step) ||
+           std::holds_alternative<pre_tokenize::PrefixSpace>(step);
+  }
+
+  template <class Word>
+  struct Run {
+    const std::vector<PreTokenizerStep>& steps;
+    Scratch& scratch;
+    Pattern::Scratch& patterns;
+    std::uint64_t& steps_left;
+    Word& word;
+
+    /// Step i and those after it. The file's reader bounds how many there are.
+    void from(std::size_t i, std::string_view text, bool first) const {
+      if (text.empty()) return;
+      if (i == steps.size()) return word(text);
+      std::visit([&](const auto& step) { run(step, i, text, first); }, steps[i]);
+    }
+    template <class Next>
+    void pieces(std::size_t i, std::string_view text, bool first, SplitBehavior behavior, bool invert,
+                Next&& next) const {
+      detail::cut(text.size(), behavior, invert, next, [&](std::size_t begin, std::size_t end) {
+        from(i + 1, text.substr(begin, end - begin), first && begin == 0);
+      });
+    }
+
+    void run(const pre_tokenize::SplitPattern& s, std::size_t i, std::string_view text, bool first) const {
+      Pattern::Search search(s.pattern, patterns, text, steps_left);
+      pieces(i, text, first, s.behavior, s.invert, [&](std::size_t& begin, std::size_t& end) {
+        const bool found = search.next();
+        begin = search.begin(), end = search.end();
+        return found;
+      });
+    }
+    void run(const pre_tokenize::SplitString& s, std::size_t i, std::string_view text, bool first) const {
+      pieces(i, text, first, s.behavior, s.invert, [&](std::size_t& begin, std::size_t& end) {
+        begin = text.find(s.string, end);
+        end = begin + s.string.size();
+        return begin != std::string_view::npos;
+      });
+    }
+    void run(const pre_tokenize::SplitCharacters& s, std::size_t i, std::string_view text, bool first) const {
+      pieces(i, text, first, s.behavior, false, [&](std::size_t& begin, std::size_t& end) {
+        for (begin = end; begin < text.size(); begin = end) {
+          end = begin + detail::utf8_length(text[begin]);
+          if (s.is(detail::utf8_decode(text.substr(begin, end - begin)))) return true;
+        }
+        return false;
+      });
+    }
+    void run(const pre_tokenize::Metaspace& s, std::size_t i, std::string_view text, bool first) const {
+      using enum pre_tokenize::PrependScheme;
+      detail::TextBuffer& out = scratch.buffers_[i];
+      out.clear();
+      const bool there = text.front() == ' ' || text.starts_with(s.replacement);
+      if (!there && (s.prepend == always || (s.prepend == first_of_text && first))) out.append(s.replacement);
+      for (std::size_t at = 0;;) {
+        const std::size_t blank = text.find(' ', at);
+        out.append(text.substr(at, blank - at));
+        if (blank == std::string_view::npos) break;
+        out.append(s.replacement);
+        at = blank + 1;
+      }
+      if (!s.split) return from(i + 1, out.view(), first);
+      run(pre_tokenize::SplitString{s.replacement, SplitBehavior::merged_with_next, false}, i, out.view(), first);
+    }
+    void run(pre_tokenize::PrefixSpace, std::size_t i, std::string_view text, bool first) const {
+      if (text.front() == ' ') return from(i + 1, text, first);
+      detail::TextBuffer& out = scratch.buffers_[i];
+      out.clear();
+      out.append(" ");
+      out.append(text);
+      from(i + 1, out.view(), first);
+    }
+  };
+
+  std::vector<PreTokenizerStep> steps_;
+};
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/text/pre_tokenizer_json.hpp ---------------------------------------------------------------------------
+// Reads the pre_tokenizer of a tokenizer.json. What is not understood is refused by its name.
+
+namespace finteam::inline FINTEAM_ABI::detail {
+
+/// GPT-2's own pattern, which ByteLevel uses when it is asked to cut the text itself.
+/// Source: Radford et al. 2019 (GPT-2), encoder.py.
+inline constexpr std::string_view gpt2_pattern =
+    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+/// What Whitespace keeps: `\w+|[^\w\s]+`, where \w is the regex crate's, not Oniguruma's.
+/// Source: tokenizers, pre_tokenizers/whitespace.rs; Unicode Technical Standard 18, annex C.
+inline constexpr std::string_view words_pattern =
+    R"([\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\u200c\u200d]+|[^\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\u200c\u200d\s]+)";
+
+struct PreTokenizerParts {
+  std::vector<PreTokenizerStep> steps;
+  bool byte_level = false;  ///< words are bytes to the model
+};
+
+[[nodiscard]] inline SplitBehavior read_behavior(const JsonView& value) {
+  using enum SplitBehavior;
+  static constexpr std::array<std::pair<std::string_view, SplitBehavior>, 5> names = {
+      {{"Isolated", isolated},
+       {"Removed", removed},
+       {"MergedWithPrevious", merged_with_previous},
+       {"MergedWithNext", merged_with_next},
+       {"Contiguous", contiguous}}};
+  for (const auto& [name, behavior] : names) {
+    if (value.as_string() == name) return behavior;
+  }
+  value.refuse("Isolated or Removed or MergedWithPrevious or MergedWithNext or Contiguous", Code::unsupported);
+}
+
+[[nodiscard]] inline PreTokenizerStep read_split(const JsonView& split) {
+  only_keys(split, {"type", "pattern", "behavior", "invert"});
+  const SplitBehavior behavior = read_behavior(split.at("behavior"));
+  const bool invert = split.bool_or("invert", false);
+  const JsonView pattern = split.at("pattern");
+  only_keys(pattern, {"Regex", "String"});
+  if (const auto regex = pattern.find("Regex")) {
+    return pre_tokenize::SplitPattern{Pattern(regex->as_string(), regex->where()), behavior, invert};
+  }
+  return pre_tokenize::SplitString{short_string(pattern.at("String")), behavior, invert};
+}
+
+[[nodiscard]] inline PreTokenizerStep read_metaspace(const JsonView& json) {
+  using enum pre_tokenize::PrependScheme;
+  only_keys(json, {"type", "replacement", "add_prefix_space", "prepend_scheme", "split", "str_rep"});
+  pre_tokenize::Metaspace m{one_character(json.at("replacement")), always, json.bool_or("split", true)};
+  const auto scheme = json.find("prepend_scheme");
+  const std::string name = scheme ? scheme->as_string() : "always";
+  if (name != "always" && name != "first" && name != "never") {
+    scheme->refuse("always or first or never", Code::unsupported);
+  }
+  m.prepend = name == "first" ? first_of_text : name == "never" ? never : always;
+  if (!json.bool_or("add_prefix_space", true)) {  // older files say it like this
+    if (scheme && name != "never") scheme->refuse("never, as add_prefix_space is false", Code::mismatch);
+    m.prepend = never;
+  }
+  return m;
+}
+
+inline void read_byte_level(const JsonView& json, PreTokenizerParts& parts) {
+  only_keys(json, {"type", "add_prefix_space", "trim_offsets", "use_regex"});
+  if (json.at("add_prefix_space").as_bool()) parts.steps.emplace_back(pre_tokenize::PrefixSpace{});
+  if (json.bool_or("use_regex", true)) {
+    parts.steps.emplace_back(
+        pre_tokenize::SplitPattern{Pattern(gpt2_pattern, json.where()), SplitBehavior::isolated, false});
+  }
+  parts.byte_level = true;
+}
+
+inline void read_pre_tokenizer_step(const JsonView& json, PreTokenizerParts& parts) {
+  using pre_tokenize::SplitCharacters;
+  const std::string& type = type_of(json, {"Split", "ByteLevel", "Metaspace", "Digits", "Punctuation", "Whitespace",
+                                           "WhitespaceSplit", "BertPreTokenizer", "Sequence"});
+  // Its output is another alphabet, in which no step but the model reads here.
+  if (parts.byte_level) json.refuse("no step after ByteLevel", Code::unsupported);
+  if (type == "Split") {
+    parts.steps.push_back(read_split(json));
+  } else if (type == "ByteLevel") {
+    read_byte_level(json, parts);
+  } else if (type == "Metaspace") {
+    parts.steps.push_back(read_metaspace(json));
+  } else if (type == "Digits") {
+    only_keys(json, {"type", "individual_digits"});
+    const bool each = json.at("individual_digits").as_bool();
+    parts.steps.emplace_back(SplitCharacters{is_numeric, each ? SplitBehavior::isolated : SplitBehavior::contiguous});
+  } else if (type == "Punctuation") {
+    only_keys(json, {"type", "behavior"});
+    const auto behavior = json.find("behavior");
+    parts.steps.emplace_back(
+        SplitCharacters{is_punctuation, behavior ? read_behavior(*behavior) : SplitBehavior::isolated});
+  } else {
+    only_keys(json, {"type"});
+    if (type == "Whitespace") {
+      parts.steps.emplace_back(
+          pre_tokenize::SplitPattern{Pattern(words_pattern, json.where()), SplitBehavior::removed, true});
+      return;
+    }
+    parts.steps.emplace_back(SplitCharacters{is_white_space, SplitBehavior::removed});
+    if (type == "BertPreTokenizer") parts.steps.emplace_back(SplitCharacters{is_punctuation, SplitBehavior::isolated});
+  }
+}
+
+[[nodiscard]] inline PreTokenizerParts read_pre_tokenizer(const JsonView& json) {
+  PreTokenizerParts parts;
+  each_step(json, "pretokenizers", [&](const JsonView& step) { read_pre_tokenizer_step(step, parts); });
+  return parts;
+}
+
+}  // namespace finteam::inline FINTEAM_ABI::detail
+
+// ---- finteam/text/tokenizer_json.hpp -------------------------------------------------------------------------------
+// Reads a tokenizer.json into the parts of a Tokenizer. What this build does not implement is refused by its name.
+// Layout: the tokenizers package's serialisation, version 1.0.
+
+namespace finteam::inline FINTEAM_ABI {
+namespace detail {
+
+/// What a tokenizer is made of; immutable once it is read.
+struct TokenizerParts {
+  std::string where;
+  Normalizer normalizer;
+  PreTokenizer pre_tokenizer;
+  TokenizerModel model;
+  TokenDecoder decoder;
+  std::vector<std::int32_t> prefix, suffix;
+
+  /// Whether a text may become longer before it comes to the model.
+  [[nodiscard]] bool grows() const noexcept { return !normalizer.empty() || pre_tokenizer.adds_text(); }
+};
 
 [[nodiscard]] inline TokenizerParts read_tokenizer(const JsonFile& file) {
   const JsonView root = file.root();
@@ -12741,13 +14780,30 @@ inline void read_post_processor(const JsonView& processor, TokenizerParts& parts
   if (const auto version = root.find("version"); version && version->as_string() != "1.0") {
     version->refuse("\"1.0\"", Code::unsupported);
   }
-  for (const std::string_view key : {"truncation", "padding", "normalizer"}) must_be_off(root, key);
+  for (const std::string_view key : {"truncation", "padding"}) must_be_off(root, key);
   TokenizerParts parts;
   parts.where = file.where();
-  parts.model = read_model(root);
-  parts.pattern = read_pre_tokenizer(root.at("pre_tokenizer"));
-  if (const auto processor = root.find("post_processor")) read_post_processor(*processor, parts);
-  static_cast<void>(type_of(root.at("decoder"), {"ByteLevel"}));
+  if (const auto normalizer = root.find("normalizer")) parts.normalizer = read_normalizer(*normalizer);
+  PreTokenizerParts pre;
+  if (const auto json = root.find("pre_tokenizer")) pre = read_pre_tokenizer(*json);
+  parts.pre_tokenizer = PreTokenizer(std::move(pre.steps));
+  parts.model = read_model(root, parts.normalizer, pre.byte_level);
+
+  TokenDecoderRules rules{.steps = {}};
+  const auto decoder = root.find("decoder");
+  if (decoder) rules = read_decoder(*decoder);
+  if (!decoder) rules.steps.emplace_back(token_decode::Blanks{});
+  if (rules.byte_level != pre.byte_level) {
+    throw Error(Code::unsupported, parts.where + ": decoder and pre_tokenizer", "ByteLevel in both or in none",
+                pre.byte_level ? "in the pre_tokenizer" : "in the decoder");
+  }
+  parts.decoder = TokenDecoder(std::move(rules), parts.model.vocabulary);
+
+  if (const auto processor = root.find("post_processor")) {
+    PostProcessorParts p = read_post_processor(*processor, parts.model.vocabulary);
+    parts.prefix = std::move(p.prefix);
+    parts.suffix = std::move(p.suffix);
+  }
   return parts;
 }
 
@@ -12762,9 +14818,116 @@ inline void read_post_processor(const JsonView& processor, TokenizerParts& parts
 }  // namespace detail
 }  // namespace finteam::inline FINTEAM_ABI
 
+// ---- finteam/text/tokenizer_scratch.hpp ----------------------------------------------------------------------------
+// The memory that encoding needs, and the encoding itself: normalise, cut into words, words to ids.
+
+namespace finteam::inline FINTEAM_ABI {
+namespace detail {
+
+/// A bound on the symbols, and so on the ids, of a text. Bytes of a text that nothing changes are their own symbols.
+/// Others may grow: an Error where they grow beyond this.
+[[nodiscard]] inline std::size_t max_symbols(const TokenizerParts& parts, std::size_t text_bytes) noexcept {
+  return text_bytes + (parts.grows() ? text_bytes + 256 : 0);
+}
+/// What a normalised text may have in bytes: a blank is three in U+2581, and twice that is rare.
+[[nodiscard]] inline std::size_t max_normalized_bytes(const TokenizerParts& parts, std::size_t text_bytes) noexcept {
+  return parts.grows() ? 4 * text_bytes + 256 : text_bytes;
+}
+
+}  // namespace detail
+
+class Tokenizer;
+
+/// All memory that encoding needs, for one thread at a time. Made by Tokenizer::scratch.
+class TokenizerScratch {
+ public:
+  [[nodiscard]] std::size_t max_bytes() const noexcept { return max_bytes_; }
+
+ private:
+  friend class Tokenizer;
+  using Parts = detail::TokenizerParts;
+
+  TokenizerScratch(std::shared_ptr<const Parts> parts, std::size_t max_bytes)
+      : parts_(std::move(parts)),
+        max_bytes_(max_bytes),
+        normalizer_(parts_->normalizer, detail::max_normalized_bytes(*parts_, max_bytes)),
+        pre_tokenizer_(parts_->pre_tokenizer, detail::max_normalized_bytes(*parts_, max_bytes)),
+        merger_(parts_->model.bpe() != nullptr ? detail::max_symbols(*parts_, max_bytes) : 0),
+        cutter_(parts_->model.unigram() != nullptr ? detail::max_normalized_bytes(*parts_, max_bytes) : 0) {}
+
+  void check(const std::shared_ptr<const Parts>& parts, std::size_t text_bytes) const {
+    if (parts != parts_) {
+      throw Error(Code::invalid_argument, "scratch", "one that this tokenizer made", "another's");
+    }
+    if (text_bytes > max_bytes_) {
+      throw Error(Code::limit_exceeded, "text", "at most " + std::to_string(max_bytes_) + " bytes",
+                  std::to_string(text_bytes));
+    }
+  }
+
+  void encode(std::string_view text, bool first, std::vector<std::int32_t>& ids) {
+    steps_left_ = Pattern::budget(text.size());
+    ids_before_ = ids.size();
+    max_ids_ = detail::max_symbols(*parts_, text.size());
+    each_piece(text, first, parts_->model.blanks, ids, [&](std::string_view piece, bool at_start) {
+      const std::string_view normalized = parts_->normalizer.apply(piece, normalizer_, patterns_, steps_left_);
+      each_piece(normalized, at_start, parts_->model.normalized_blanks, ids,
+                 [&](std::string_view part, bool part_first) {
+                   const auto word = [&](std::string_view w) { append(w, ids); };
+                   parts_->pre_tokenizer.cut(part, part_first, pre_tokenizer_, patterns_, steps_left_, word);
+                 });
+    });
+  }
+
+  /// Appends the white space tokens of a text (the leftmost, of these the longest); f(piece, first) for what lies
+  /// between. Source: tokenizers, tokenizer/added_vocabulary.rs.
+  template <class F>
+  static void each_piece(std::string_view text, bool first, const std::optional<ByteTrie>& blanks,
+                         std::vector<std::int32_t>& ids, F&& f) {
+    std::size_t begin = 0;
+    for (std::size_t at = 0; blanks && at < text.size();) {
+      const ByteTrie::Match token = blanks->longest(text.substr(at));
+      if (token.value < 0) {
+        ++at;
+        continue;
+      }
+      if (begin < at) f(text.substr(begin, at - begin), first && begin == 0);
+      ids.push_back(token.value);
+      begin = at += token.size;
+    }
+    if (begin < text.size()) f(text.substr(begin), first && begin == 0);
+  }
+
+  void append(std::string_view word, std::vector<std::int32_t>& ids) {
+    const auto& model = parts_->model;
+    if (const BpeModel* bpe = model.bpe()) {
+      bpe->append(word, model.vocabulary, merger_, ids);
+    } else if (const UnigramModel* unigram = model.unigram()) {
+      cutter_.append(word, *unigram, model.vocabulary, ids);
+    } else {
+      std::get<WordPieceModel>(model.model).append(word, ids);
+    }
+    if (ids.size() - ids_before_ > max_ids_) {
+      throw Error(Code::limit_exceeded, "text", "at most " + std::to_string(max_ids_) + " tokens", "more");
+    }
+  }
+
+  std::shared_ptr<const Parts> parts_;
+  std::size_t max_bytes_;
+  Pattern::Scratch patterns_;
+  Normalizer::Scratch normalizer_;
+  PreTokenizer::Scratch pre_tokenizer_;
+  WordMerger merger_;
+  UnigramCutter cutter_;
+  std::uint64_t steps_left_ = 0;
+  std::size_t ids_before_ = 0, max_ids_ = 0;
+};
+
+}  // namespace finteam::inline FINTEAM_ABI
+
 // ---- finteam/text/tokenizer.hpp ------------------------------------------------------------------------------------
-// Text to token ids and back: byte-level BPE, as a Hugging Face tokenizer.json describes it (the Llama 3 family).
-// Special and added tokens are never recognised in text; a chat format (chat.hpp) puts them around it.
+// Text to token ids and back, as a Hugging Face tokenizer.json describes it: BPE over bytes or characters, Unigram,
+// WordPiece. Special and added tokens are never recognised in text; a chat format (chat.hpp) puts them around it.
 
 namespace finteam::inline FINTEAM_ABI {
 
@@ -12786,165 +14949,159 @@ class Tokenizer {
   [[nodiscard]] static Tokenizer parse(std::string_view json, const std::string& where) {
     return Tokenizer(detail::parse_tokenizer_json(json, where));
   }
+  Tokenizer(Tokenizer&&) noexcept = default;
+  Tokenizer& operator=(Tokenizer&&) noexcept = default;
 
-  /// All memory that encoding needs, for one thread at a time. Made by Tokenizer::scratch.
-  class Scratch {
-   public:
-    [[nodiscard]] std::size_t max_bytes() const noexcept { return max_bytes_; }
+  /// All memory that encoding needs, for one thread at a time, with this tokenizer. Made by Tokenizer::scratch.
+  using Scratch = TokenizerScratch;
 
-   private:
-    friend class Tokenizer;
-    explicit Scratch(std::size_t max_bytes) : max_bytes_(max_bytes), merger_(max_bytes) {}
-    std::size_t max_bytes_;
-    Pattern::Scratch pattern_;
-    WordMerger merger_;
-  };
-
-  /// Memory for texts of up to max_bytes bytes: at most 28 bytes for each, and 2 MiB. Throws Error(limit_exceeded).
+  /// Memory for texts of up to max_bytes bytes: at most 28 bytes for each, and 2 MiB; at most 110 bytes for each where
+  /// text is normalised or has characters for symbols. Throws Error(limit_exceeded).
   [[nodiscard]] Scratch scratch(std::size_t max_bytes) const {
     if (max_bytes > max_text_bytes) {
-      throw Error(Code::limit_exceeded, where_ + ": scratch", "at most " + std::to_string(max_text_bytes) + " bytes",
+      throw Error(Code::limit_exceeded, where() + ": scratch", "at most " + std::to_string(max_text_bytes) + " bytes",
                   std::to_string(max_bytes));
     }
-    return Scratch(max_bytes);
+    return Scratch(parts_, max_bytes);
+  }
+
+  /// A bound on the ids of a text of so many bytes.
+  [[nodiscard]] std::size_t max_ids(std::size_t text_bytes) const noexcept {
+    return detail::max_symbols(*parts_, text_bytes);
   }
 
   /// Appends the ids of a text, with nothing before or after it. Special and added tokens are not recognised: they are
-  /// spelt out. At most one id per byte: with text.size() ids reserved it allocates nothing.
-  /// Throws Error: malformed (not UTF-8, with the byte offset), limit_exceeded (longer than the scratch is for, or
-  /// beyond the pattern's limits); ids is then as it was. O(n log n) in the longest word.
-  void encode(std::string_view text, Scratch& scratch, std::vector<std::int32_t>& ids) const {
-    if (text.size() > scratch.max_bytes_) {
-      throw Error(Code::limit_exceeded, "text", "at most " + std::to_string(scratch.max_bytes_) + " bytes",
-                  std::to_string(text.size()));
-    }
+  /// spelt out. (White space that is an added token of its own and not special, as Gemma's runs of newlines, is: it is
+  /// no structure, and a model saw it in every text.) place: whether other tokens of the same text stand before it.
+  /// With max_ids(text.size()) reserved it allocates nothing. Throws Error: malformed (not UTF-8, with the byte
+  /// offset), invalid_argument (another tokenizer's scratch), limit_exceeded (longer than the scratch is for,
+  /// normalised beyond four bytes for each, or beyond a pattern's limits); ids is then as it was. O(n log n).
+  void encode(std::string_view text, Scratch& scratch, std::vector<std::int32_t>& ids,
+              TextPlace place = TextPlace::start) const {
+    scratch.check(parts_, text.size());
     check_utf8(text, "text");
     const std::size_t before = ids.size();
     try {
-      append_words(text, scratch, ids);
+      scratch.encode(text, place == TextPlace::start, ids);
     } catch (...) {
       ids.resize(before);
       throw;
     }
   }
   /// The same, with memory of its own.
-  [[nodiscard]] std::vector<std::int32_t> encode(std::string_view text) const {
+  [[nodiscard]] std::vector<std::int32_t> encode(std::string_view text, TextPlace place = TextPlace::start) const {
     Scratch s = scratch(text.size());
     std::vector<std::int32_t> ids;
-    encode(text, s, ids);
+    encode(text, s, ids, place);
     return ids;
   }
 
   /// The ids that the file's template puts before and after a single text (BOS, EOS).
-  [[nodiscard]] std::span<const std::int32_t> prefix() const noexcept { return prefix_; }
-  [[nodiscard]] std::span<const std::int32_t> suffix() const noexcept { return suffix_; }
+  [[nodiscard]] std::span<const std::int32_t> prefix() const noexcept { return parts_->prefix; }
+  [[nodiscard]] std::span<const std::int32_t> suffix() const noexcept { return parts_->suffix; }
 
-  /// The text of some ids: their bytes, where what is not UTF-8 reads U+FFFD. Throws Error(invalid_argument) for an id
-  /// that no token has.
-  [[nodiscard]] std::string decode(std::span<const std::int32_t> ids,
-                                   SpecialTokens special = SpecialTokens::skip) const {
-    Utf8Stream stream(max_token_bytes());
-    std::string text;
-    for (const std::int32_t id : ids) {
-      const std::string_view token = bytes(id);
-      if (special == SpecialTokens::keep || kind(id) != TokenKind::special) text += stream.push(token);
-    }
-    return text += stream.flush();
-  }
+  /// The text of some ids, where what is not UTF-8 reads U+FFFD. Throws Error(invalid_argument) for an id that no token
+  /// has.
+  [[nodiscard]] std::string decode(std::span<const std::int32_t> ids, SpecialTokens special = SpecialTokens::skip,
+                                   TextPlace place = TextPlace::start) const;
 
-  /// The bytes of a token, which need not be whole characters. Lives as long as the tokenizer.
+  /// The bytes that a token adds to a text, which need not be whole characters. Lives as long as the tokenizer.
   /// Throws Error(invalid_argument) for an id that no token has.
   [[nodiscard]] std::string_view bytes(std::int32_t id) const {
-    if (!vocabulary_.contains(id)) {
-      throw Error(Code::invalid_argument, where_, "the id of a token", std::to_string(id));
-    }
-    return vocabulary_.bytes(id);
+    check(id);
+    return parts_->decoder.piece(id, vocabulary());
   }
   /// TokenKind::absent for an id that no token has.
   [[nodiscard]] TokenKind kind(std::int32_t id) const noexcept {
-    return vocabulary_.contains(id) ? vocabulary_.kind(id) : TokenKind::absent;
+    return vocabulary().contains(id) ? vocabulary().kind(id) : TokenKind::absent;
+  }
+  /// The token for text that the vocabulary cannot spell, if there is one; of all special tokens it alone comes out of
+  /// text.
+  [[nodiscard]] std::optional<std::int32_t> unknown() const noexcept { return parts_->model.unknown; }
+
+  /// Whether the file wants the white space before, or behind, an added token to go with it. A chat format that writes
+  /// the token beside text asks.
+  [[nodiscard]] bool strips_left(std::int32_t id) const noexcept {
+    const auto* e = added(id);
+    return e != nullptr && e->strips_left;
+  }
+  [[nodiscard]] bool strips_right(std::int32_t id) const noexcept {
+    const auto* e = added(id);
+    return e != nullptr && e->strips_right;
   }
 
-  /// The token whose content the file spells like this: "<|eot_id|>", "Ġthe".
+  /// The token whose content the file spells like this: "<|eot_id|>", "Ġthe", "▁the".
   [[nodiscard]] std::optional<std::int32_t> token(std::string_view content) const {
-    if (const auto id = added_.find(content)) return id;
+    if (const auto id = parts_->model.added.find(content)) return id;
+    if (!parts_->model.byte_level) return vocabulary().find(content);
     const auto bytes = byte_level_bytes(content);
-    return bytes ? vocabulary_.find(*bytes) : std::nullopt;
+    return bytes ? vocabulary().find(*bytes) : std::nullopt;
   }
 
   /// The greatest id + 1.
-  [[nodiscard]] std::int32_t size() const noexcept { return vocabulary_.size(); }
-  /// The bytes of the longest token.
-  [[nodiscard]] std::size_t max_token_bytes() const noexcept { return vocabulary_.max_token_bytes(); }
+  [[nodiscard]] std::int32_t size() const noexcept { return vocabulary().size(); }
+  /// The most bytes that a token adds to a text.
+  [[nodiscard]] std::size_t max_token_bytes() const noexcept { return parts_->decoder.max_piece_bytes(); }
   /// The file's name, for errors.
-  [[nodiscard]] const std::string& where() const noexcept { return where_; }
+  [[nodiscard]] const std::string& where() const noexcept { return parts_->where; }
 
  private:
+  friend class StreamDecoder;
   explicit Tokenizer(detail::TokenizerParts parts)
-      : where_(std::move(parts.where)),
-        vocabulary_(std::move(parts.model.vocabulary)),
-        added_(std::move(parts.model.added)),
-        merges_(std::move(parts.model.merges)),
-        byte_tokens_(parts.model.byte_tokens),
-        ignore_merges_(parts.model.ignore_merges),
-        pattern_(parts.pattern, where_ + ": pre_tokenizer: pattern"),
-        prefix_(std::move(parts.prefix)),
-        suffix_(std::move(parts.suffix)) {}
+      : parts_(std::make_shared<const detail::TokenizerParts>(std::move(parts))) {}
 
-  void append_words(std::string_view text, Scratch& scratch, std::vector<std::int32_t>& ids) const {
-    Pattern::Search search(pattern_, scratch.pattern_, text);
-    std::size_t at = 0;
-    while (search.next()) {
-      append_word(text.substr(at, search.begin() - at), scratch, ids);  // what lies between two matches is a word too
-      append_word(text.substr(search.begin(), search.end() - search.begin()), scratch, ids);
-      at = search.end();
+  [[nodiscard]] const Vocabulary& vocabulary() const noexcept { return parts_->model.vocabulary; }
+  void check(std::int32_t id) const {
+    if (!vocabulary().contains(id))
+      throw Error(Code::invalid_argument, where(), "the id of a token", std::to_string(id));
+  }
+  [[nodiscard]] const AddedTokens::Entry* added(std::int32_t id) const noexcept {
+    for (const AddedTokens::Entry& e : parts_->model.added.entries()) {
+      if (e.id == id) return &e;
     }
-    append_word(text.substr(at), scratch, ids);
+    return nullptr;
   }
 
-  void append_word(std::string_view word, Scratch& scratch, std::vector<std::int32_t>& ids) const {
-    if (word.empty()) return;
-    if (const auto whole = ignore_merges_ ? vocabulary_.find(word) : std::nullopt) {
-      ids.push_back(*whole);
-    } else {
-      scratch.merger_.append(word, byte_tokens_, merges_, ids);
-    }
-  }
-
-  std::string where_;
-  Vocabulary vocabulary_;
-  AddedTokens added_;
-  MergeTable merges_;
-  std::array<std::int32_t, 256> byte_tokens_;
-  bool ignore_merges_;
-  Pattern pattern_;
-  std::vector<std::int32_t> prefix_, suffix_;
+  std::shared_ptr<const detail::TokenizerParts> parts_;  // scratches hold it too: a shared place tells whose they are
 };
 
 /// The text of ids that arrive one at a time: whole characters only. Allocates when it is made, then never.
 class StreamDecoder {
  public:
-  /// The tokenizer must outlive it.
-  explicit StreamDecoder(const Tokenizer& tokenizer, SpecialTokens special = SpecialTokens::skip)
-      : tokenizer_(&tokenizer), special_(special), stream_(tokenizer.max_token_bytes()) {}
+  /// The tokenizer must outlive it. place: whether the text that it continues is shown already.
+  explicit StreamDecoder(const Tokenizer& tokenizer, SpecialTokens special = SpecialTokens::skip,
+                         TextPlace place = TextPlace::start)
+      : parts_(tokenizer.parts_), special_(special), stream_(parts_->decoder, parts_->model.vocabulary, place) {}
 
   /// The characters that this token completes; valid until the next call. Throws Error(invalid_argument) for an id that
   /// no token has.
   std::string_view push(std::int32_t id) {
-    const std::string_view token = tokenizer_->bytes(id);
-    if (special_ == SpecialTokens::skip && tokenizer_->kind(id) == TokenKind::special) return {};
-    return stream_.push(token);
+    const Vocabulary& vocabulary = parts_->model.vocabulary;
+    if (!vocabulary.contains(id)) {
+      throw Error(Code::invalid_argument, parts_->where, "the id of a token", std::to_string(id));
+    }
+    if (special_ == SpecialTokens::skip && vocabulary.kind(id) == TokenKind::special) return {};
+    return stream_.push(id);
   }
-  /// The end of the text: U+FFFD for a character that was cut, or nothing. The decoder is then as new.
+  /// A new text, which stands there; what waited of the last one is gone.
+  void begin(TextPlace place) { stream_.begin(place); }
+  /// The end of the text: what still waited, or nothing. The decoder is then as new.
   std::string_view flush() { return stream_.flush(); }
-  /// The most bytes that push() can return.
-  [[nodiscard]] std::size_t max_piece_bytes() const noexcept { return 3 * (tokenizer_->max_token_bytes() + 4); }
+  /// The most bytes that push() or flush() can return.
+  [[nodiscard]] std::size_t max_piece_bytes() const noexcept { return stream_.max_bytes(); }
 
  private:
-  const Tokenizer* tokenizer_;
+  std::shared_ptr<const detail::TokenizerParts> parts_;
   SpecialTokens special_;
-  Utf8Stream stream_;
+  TokenStream stream_;
 };
+
+inline std::string Tokenizer::decode(std::span<const std::int32_t> ids, SpecialTokens special, TextPlace place) const {
+  StreamDecoder stream(*this, special, place);
+  std::string text;
+  for (const std::int32_t id : ids) text += stream.push(id);
+  return text += stream.flush();
+}
 
 }  // namespace finteam::inline FINTEAM_ABI
 
@@ -13438,21 +15595,6 @@ namespace detail {
   return json.as_string();
 }
 
-/// One of `choices`; its index.
-inline std::size_t one_of(const JsonView& json, std::span<const std::string_view> choices) {
-  std::string list;
-  std::size_t i = 0;
-  for (const auto choice : choices) {
-    if (json.as_string() == choice) return i;
-    list += (i++ != 0 ? ", " : "") + std::string(choice);
-  }
-  json.refuse("one of " + list, Code::unsupported);
-}
-
-inline std::size_t one_of(const JsonView& json, std::initializer_list<std::string_view> choices) {
-  return one_of(json, std::span(choices.begin(), choices.size()));
-}
-
 /// Which role a name is; `names.size()` for "base", where there is one.
 [[nodiscard]] inline std::size_t role_of(const JsonView& json, const std::vector<std::string>& names, bool has_base) {
   for (std::size_t k = 0; k < names.size(); ++k) {
@@ -13893,6 +16035,313 @@ namespace detail {
 
 }  // namespace finteam::inline FINTEAM_ABI
 
+// ---- finteam/text/chat_families.hpp --------------------------------------------------------------------------------
+// The known families' chat formats: a table of what docs/team.md lets anybody declare in team.json.
+// Not here: how it is read (chat_layout.hpp), and how a checkpoint's own template is known to be one of them
+// (chat_marks.hpp). Source: chat_template in each family's tokenizer_config.json on Hugging Face.
+
+namespace finteam::inline FINTEAM_ABI::detail {
+
+struct ChatFamily {
+  std::string_view name;
+  std::string_view format;  ///< JSON, as team.json's "chat"
+};
+
+inline constexpr ChatFamily chat_families[] = {
+    {"none", R"({"prefix": true, "between": "\n\n", "system": {}, "system_later": {}, "user": {}, "assistant": {}})"},
+    {"chatml", R"({"tokens": ["<|im_start|>", "<|im_end|>"],
+      "system": {"before": "<|im_start|>system\n", "after": "<|im_end|>\n"},
+      "system_later": {"before": "<|im_start|>system\n", "after": "<|im_end|>\n"},
+      "user": {"before": "<|im_start|>user\n", "after": "<|im_end|>\n"},
+      "assistant": {"before": "<|im_start|>assistant\n", "after": "<|im_end|>\n"},
+      "open": "<|im_start|>assistant\n", "end": "<|im_end|>"})"},
+    {"qwen2", R"({"like": "chatml", "system": {"before": "<|im_start|>system\n", "after": "<|im_end|>\n",
+      "none": "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"}})"},
+    {"qwen1.5", R"({"like": "chatml", "system": {"before": "<|im_start|>system\n", "after": "<|im_end|>\n",
+      "none": "<|im_start|>system\nYou are a helpful assistant<|im_end|>\n"}})"},
+    {"qwen2.5", R"({"like": "chatml", "system": {"before": "<|im_start|>system\n", "after": "<|im_end|>\n",
+      "none": "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n"}})"},
+    {"qwen3", R"({"like": "chatml", "tokens": ["<|im_start|>", "<|im_end|>", "<think>", "</think>"],
+      "assistant": {"before": "<|im_start|>assistant\n", "after": "<|im_end|>\n", "drop_through": "</think>"},
+      "user_last": true})"},
+    {"qwen3-no-think", R"({"like": "qwen3", "open": "<|im_start|>assistant\n<think>\n\n</think>\n\n"})"},
+    {"qwen3-instruct", R"({"like": "chatml"})"},
+    {"smollm3", R"({"tokens": ["<|im_start|>", "<|im_end|>", "<think>", "</think>"], "date": "08 July 2025",
+      "system": {"before": "<|im_start|>system\n## Metadata\n\nKnowledge Cutoff Date: June 2025\nToday Date: {date}\nReasoning Mode: /think\n\n## Custom Instructions\n\n",
+        "after": "\n\n", "strip": "end", "never": ["/think", "/no_think", "/system_override"], "empty_is_none": true,
+        "none": "<|im_start|>system\n## Metadata\n\nKnowledge Cutoff Date: June 2025\nToday Date: {date}\nReasoning Mode: /think\n\n## Custom Instructions\n\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face. Your role as an assistant involves thoroughly exploring questions through a systematic thinking process before providing the final precise and accurate solutions. This requires engaging in a comprehensive cycle of analysis, summarizing, exploration, reassessment, reflection, backtracking, and iteration to develop well-considered thinking process. Please structure your response into two main sections: Thought and Solution using the specified format: <think> Thought section </think> Solution section. In the Thought section, detail your reasoning process in steps. Each step should include detailed considerations such as analysing questions, summarizing relevant findings, brainstorming new ideas, verifying the accuracy of the current steps, refining any errors, and revisiting previous steps. In the Solution section, based on various attempts, explorations, and reflections from the Thought section, systematically present the final solution that you deem correct. The Solution section should be logical, accurate, and concise and detail necessary steps needed to reach the conclusion.\n\n"},
+      "user": {"before": "<|im_start|>user\n", "after": "<|im_end|>\n"},
+      "assistant": {"before": "<|im_start|>assistant\n", "after": "<|im_end|>\n", "strip": "newlines"},
+      "open": "<|im_start|>assistant\n", "end": "<|im_end|>"})"},
+    {"llama-2", R"({"tokens": ["<s>", "</s>"], "markers": ["[INST]", "[/INST]", "<<SYS>>", "<</SYS>>"],
+      "system": {"before": "<<SYS>>\n", "after": "\n<</SYS>>\n\n", "in": "first_user"},
+      "user": {"before": "<s>[INST] ", "after": " [/INST]", "strip": "together"},
+      "assistant": {"before": " ", "after": " </s>", "strip": "ends"},
+      "alternate": true, "end": "</s>"})"},
+    {"llama-3", R"({"tokens": ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"],
+      "start": "<|begin_of_text|>",
+      "system": {"before": "<|start_header_id|>system<|end_header_id|>\n\n", "after": "<|eot_id|>", "strip": "ends"},
+      "system_later": {"before": "<|start_header_id|>system<|end_header_id|>\n\n", "after": "<|eot_id|>", "strip": "ends"},
+      "user": {"before": "<|start_header_id|>user<|end_header_id|>\n\n", "after": "<|eot_id|>", "strip": "ends"},
+      "assistant": {"before": "<|start_header_id|>assistant<|end_header_id|>\n\n", "after": "<|eot_id|>", "strip": "ends"},
+      "open": "<|start_header_id|>assistant<|end_header_id|>\n\n", "end": "<|eot_id|>"})"},
+    {"llama-3.1", R"({"like": "llama-3", "date": "26 Jul 2024",
+      "system": {"before": "<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\nToday Date: {date}\n\n",
+        "after": "<|eot_id|>", "strip": "ends",
+        "none": "<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\nToday Date: {date}\n\n<|eot_id|>"}})"},
+    {"llama-3.2", R"({"like": "llama-3.1"})"},
+    {"mistral-v1", R"({"tokens": ["<s>", "</s>"], "markers": ["[INST]", "[/INST]"], "start": "<s>",
+      "system": {"after": "\n\n", "in": "first_user"},
+      "user": {"before": " [INST] ", "after": " [/INST]"}, "assistant": {"before": " ", "after": "</s>"},
+      "alternate": true, "end": "</s>"})"},
+    {"mistral-v1-early", R"({"like": "mistral-v1", "system": null,
+      "user": {"before": "[INST] ", "after": " [/INST]"}, "assistant": {"after": "</s>"}})"},
+    {"mistral-v3", R"({"like": "mistral-v1", "system": {"after": "\n\n", "in": "last_user"},
+      "user": {"before": "[INST] ", "after": "[/INST]"},
+      "assistant": {"before": " ", "after": "</s>", "strip": "ends"}})"},
+    {"mistral-v3-unstripped", R"({"like": "mistral-v3", "assistant": {"before": " ", "after": "</s>"}})"},
+    {"mistral-v3-tekken", R"({"like": "mistral-v3", "user": {"before": "[INST]", "after": "[/INST]"},
+      "assistant": {"after": "</s>"}})"},
+    {"phi-3", R"({"tokens": ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>"],
+      "system": {"before": "<|system|>\n", "after": "<|end|>\n"},
+      "system_later": {"before": "<|system|>\n", "after": "<|end|>\n"},
+      "user": {"before": "<|user|>\n", "after": "<|end|>\n"},
+      "assistant": {"before": "<|assistant|>\n", "after": "<|end|>\n"}, "open": "<|assistant|>\n", "end": "<|end|>"})"},
+    {"phi-3.5", R"({"like": "phi-3",
+      "system": {"before": "<|system|>\n", "after": "<|end|>\n", "empty_is_none": true},
+      "system_later": {"before": "<|system|>\n", "after": "<|end|>\n", "empty_is_none": true}})"},
+    {"phi-4", R"({"tokens": ["<|im_start|>", "<|im_sep|>", "<|im_end|>"],
+      "system": {"before": "<|im_start|>system<|im_sep|>", "after": "<|im_end|>"},
+      "system_later": {"before": "<|im_start|>system<|im_sep|>", "after": "<|im_end|>"},
+      "user": {"before": "<|im_start|>user<|im_sep|>", "after": "<|im_end|>"},
+      "assistant": {"before": "<|im_start|>assistant<|im_sep|>", "after": "<|im_end|>"},
+      "open": "<|im_start|>assistant<|im_sep|>", "end": "<|im_end|>"})"},
+    {"phi-4-early", R"({"like": "phi-4",
+      "user": {"before": "<|im_start|>user<|im_sep|>", "after": "<|im_end|><|im_start|>assistant<|im_sep|>"},
+      "assistant": {"after": "<|im_end|>"}, "open": null, "user_last": true})"},
+    {"gemma-2", R"({"tokens": ["<bos>", "<start_of_turn>", "<end_of_turn>"], "start": "<bos>",
+      "user": {"before": "<start_of_turn>user\n", "after": "<end_of_turn>\n", "strip": "ends"},
+      "assistant": {"before": "<start_of_turn>model\n", "after": "<end_of_turn>\n", "strip": "ends"},
+      "alternate": true, "open": "<start_of_turn>model\n", "end": "<end_of_turn>"})"},
+    {"gemma-3", R"({"like": "gemma-2", "system": {"after": "\n\n", "in": "first_user"}})"},
+    {"olmo-2", R"({"tokens": ["<|endoftext|>"], "markers": ["<|system|>", "<|user|>", "<|assistant|>"],
+      "start": "<|endoftext|>",
+      "system": {"before": "<|system|>\n", "after": "\n"}, "system_later": {"before": "<|system|>\n", "after": "\n"},
+      "user": {"before": "<|user|>\n", "after": "\n"},
+      "assistant": {"before": "<|assistant|>\n", "after": "<|endoftext|>\n"},
+      "open": "<|assistant|>\n", "end": "<|endoftext|>", "user_last": true})"},
+    {"gpt-oss",
+     R"({"tokens": ["<|start|>", "<|message|>", "<|channel|>", "<|end|>", "<|return|>"], "date": "2025-08-05",
+      "start": "<|start|>system<|message|>You are ChatGPT, a large language model trained by OpenAI.\nKnowledge cutoff: 2024-06\nCurrent date: {date}\n\nReasoning: medium\n\n# Valid channels: analysis, commentary, final. Channel must be included for every message.<|end|>",
+      "system": {"before": "<|start|>developer<|message|># Instructions\n\n", "after": "\n\n<|end|>", "empty_is_none": true},
+      "user": {"before": "<|start|>user<|message|>", "after": "<|end|>"},
+      "assistant": {"before": "<|start|>assistant<|channel|>final<|message|>", "after": "<|end|>"},
+      "open": "<|start|>assistant", "end": "<|return|>"})"},
+    {"gpt-oss-final", R"({"like": "gpt-oss", "open": "<|start|>assistant<|channel|>final<|message|>"})"},
+};
+
+}  // namespace finteam::inline FINTEAM_ABI::detail
+
+// ---- finteam/text/chat_layout.hpp ----------------------------------------------------------------------------------
+// How a family writes a conversation, as data: what stands before and after each content, and which of it is structure.
+// Not here: formats by name (chat_formats.hpp), token ids (chat.hpp).
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// What a template cuts off a content before it writes it.
+enum class ContentStrip : std::uint8_t {
+  none,
+  ends,      ///< white space at both ends, as Python's strip
+  end,       ///< white space at the end
+  newlines,  ///< newlines at the start
+  together   ///< white space at the ends of what a system message before it and the content make together
+};
+
+/// What stands around a content.
+struct ChatTurn {
+  std::string before, after;
+  ContentStrip strip = ContentStrip::none;
+  std::string drop_through;  ///< if the content holds this: only what follows the last of them, and its newlines, stays
+  std::vector<std::string> never;  ///< what the template would read as a command: such a content is refused
+  bool empty_is_none = false;      ///< a message whose content is empty, once stripped, is none
+};
+
+/// Where a system message at the start of a conversation goes.
+enum class SystemPlace : std::uint8_t { turn, first_user, last_user };
+
+/// A format before it meets a tokenizer. Texts may hold structure tokens, spelt as in `tokens`.
+struct ChatLayout {
+  std::string name;
+  bool prefix = false;               ///< what the tokenizer puts before a text comes first
+  std::string start;                 ///< then this
+  std::vector<std::string> tokens;   ///< structure: added tokens that the tokenizer must have
+  std::vector<std::string> markers;  ///< structure that is plain text where the tokenizer has no such added token
+  std::optional<ChatTurn> system;    ///< none: a system message is refused
+  SystemPlace place = SystemPlace::turn;
+  std::string no_system;                 ///< what is written where no system message comes first
+  std::optional<ChatTurn> system_later;  ///< a system message that is not the first; none: refused
+  ChatTurn user, assistant;
+  std::string between;     ///< between two messages
+  std::string open;        ///< the start of the assistant's answer
+  std::string end;         ///< the token that ends it; may be empty
+  bool alternate = false;  ///< after the system message: user, assistant, user, …
+  bool user_last = false;  ///< the last message must be a user's
+};
+
+namespace detail {
+
+/// Longer texts in a format are nobody's format.
+inline constexpr std::size_t max_layout_bytes = 1 << 16;
+
+/// Replaces every {date} and tells whether there was one.
+inline bool put_date(std::string& text, std::string_view date) {
+  constexpr std::string_view slot = "{date}";
+  bool found = false;
+  for (std::size_t at = text.find(slot); at != std::string::npos; at = text.find(slot, at + date.size())) {
+    text.replace(at, slot.size(), date);
+    found = true;
+  }
+  return found;
+}
+
+[[nodiscard]] inline std::vector<std::string> read_strings(const JsonView& object, std::string_view key) {
+  std::vector<std::string> strings;
+  if (const auto list = object.find(key)) {
+    list->each([&](const JsonView& s) {
+      if (s.as_string().empty()) s.refuse("a string that is not empty");
+      strings.push_back(s.as_string());
+    });
+    if (strings.size() > 64) list->refuse("at most 64 strings", Code::limit_exceeded);
+  }
+  return strings;
+}
+
+/// Reads the keys of a turn; a system turn has more, which read_layout reads.
+[[nodiscard]] inline ChatTurn read_turn(const JsonView& json, bool system = false) {
+  if (system) {
+    only_keys(json, {"before", "after", "strip", "never", "empty_is_none", "in", "none"});
+  } else {
+    only_keys(json, {"before", "after", "strip", "never", "empty_is_none", "drop_through"});
+  }
+  ChatTurn turn{json.string_or("before", ""),       json.string_or("after", ""), {},
+                json.string_or("drop_through", ""), read_strings(json, "never"), json.bool_or("empty_is_none", false)};
+  if (const auto strip = json.find("strip")) {
+    turn.strip = static_cast<ContentStrip>(one_of(*strip, {"none", "ends", "end", "newlines", "together"}));
+  }
+  return turn;
+}
+
+/// Puts the date where the texts have room for it. Errors as read_layout.
+inline void fill_date(ChatLayout& f, const JsonView& json) {
+  std::vector<std::string*> texts{&f.start, &f.no_system, &f.between, &f.open, &f.user.before, &f.user.after};
+  for (ChatTurn* turn : {&f.assistant, f.system ? &*f.system : nullptr, f.system_later ? &*f.system_later : nullptr}) {
+    if (turn != nullptr) texts.insert(texts.end(), {&turn->before, &turn->after});
+  }
+  const auto date = json.find("date");
+  bool dated = false;
+  std::size_t bytes = 0;
+  for (std::string* text : texts) {
+    if (date) dated = put_date(*text, date->as_string()) || dated;
+    if (!date && text->find("{date}") != std::string::npos) json.refuse("a date, for {date}", Code::mismatch);
+    bytes += text->size();
+  }
+  if (date && !dated) date->refuse("null: the format writes no {date}", Code::mismatch);
+  if (bytes > max_layout_bytes) {
+    json.refuse("at most " + std::to_string(max_layout_bytes) + " bytes of text", Code::limit_exceeded);
+  }
+}
+
+/// A format as docs/team.md describes it, without "like". Throws Error as JsonView; mismatch for a date that no text
+/// has room for, or the other way round; limit_exceeded for texts that are too long.
+[[nodiscard]] inline ChatLayout read_layout(const JsonView& json, std::string name) {
+  only_keys(json, {"prefix", "start", "tokens", "markers", "system", "system_later", "user", "assistant", "between",
+                   "open", "end", "alternate", "user_last", "date"});
+  ChatLayout f;
+  f.name = std::move(name);
+  f.prefix = json.bool_or("prefix", false);
+  f.start = json.string_or("start", "");
+  f.tokens = read_strings(json, "tokens");
+  f.markers = read_strings(json, "markers");
+  if (const auto system = json.find("system")) {
+    f.system = read_turn(*system, true);
+    if (const auto in = system->find("in")) {
+      f.place = static_cast<SystemPlace>(one_of(*in, {"turn", "first_user", "last_user"}));
+    }
+    f.no_system = system->string_or("none", "");
+  }
+  if (const auto later = json.find("system_later")) f.system_later = read_turn(*later);
+  f.user = read_turn(json.at("user"));
+  f.assistant = read_turn(json.at("assistant"));
+  f.between = json.string_or("between", "");
+  f.open = json.string_or("open", "");
+  f.end = json.string_or("end", "");
+  f.alternate = json.bool_or("alternate", false);
+  f.user_last = json.bool_or("user_last", false);
+
+  fill_date(f, json);
+  return f;
+}
+
+}  // namespace detail
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/text/chat_formats.hpp ---------------------------------------------------------------------------------
+// Chat formats by a family's name, by what they are like, or declared in full: team.json's "chat".
+// Not here: the families' table (chat_families.hpp), what a format's keys mean (chat_layout.hpp).
+
+namespace finteam::inline FINTEAM_ABI {
+namespace detail {
+
+[[nodiscard]] inline Json family_format(std::string_view name);
+
+/// An object over the family's that it is "like": its keys replace the family's; null takes one out.
+[[nodiscard]] inline Json like_filled_in(Json json) {
+  const auto like = json.find("like");
+  if (like == json.end() || like->is_null()) return json;
+  Json whole = family_format(like->get_ref<const std::string&>());
+  json.erase(like);
+  whole.update(json);
+  return whole;
+}
+
+/// The row of that name with what it is like filled in, or null.
+[[nodiscard]] inline Json family_format(std::string_view name) {
+  for (const ChatFamily& family : chat_families) {
+    if (family.name == name) return like_filled_in(parse_json(family.format, std::string(name)));
+  }
+  return nullptr;
+}
+
+[[nodiscard]] inline std::string family_names() {
+  std::string names;
+  for (const ChatFamily& family : chat_families) (names += names.empty() ? "" : ", ") += family.name;
+  return names;
+}
+
+}  // namespace detail
+
+/// The format of a known family. where: the file and key that hold its name. Throws Error(unsupported).
+[[nodiscard]] inline ChatLayout chat_layout(std::string_view name, const std::string& where) {
+  const Json json = detail::family_format(name);
+  if (json.is_null()) {
+    throw Error(Code::unsupported, where, "a chat format (" + detail::family_names() + "), or one declared",
+                detail::in_quotes(name));
+  }
+  return detail::read_layout(JsonView(json, where), std::string(name));
+}
+
+/// A format by its name, or declared: docs/team.md. Throws Error that names the key.
+[[nodiscard]] inline ChatLayout chat_layout(const JsonView& json) {
+  if (json.is_string()) return chat_layout(json.as_string(), json.where());
+  if (!json.is_object()) json.refuse("the name of a chat format, or a format");
+  const auto like = json.find("like");
+  const ChatLayout known = like ? chat_layout(like->as_string(), like->where()) : ChatLayout{};
+  const Json whole = detail::like_filled_in(json.json());
+  return detail::read_layout(JsonView(whole, json.where()), like ? "like " + known.name : "declared");
+}
+
+}  // namespace finteam::inline FINTEAM_ABI
+
 // ---- finteam/team/manifest.hpp -------------------------------------------------------------------------------------
 // team.json, read and checked: the roles, the gate, the mix, the chat format and the tasks. Data only; nothing is
 // opened.
@@ -13912,7 +16361,8 @@ struct Manifest {
   std::string merged;  ///< a path, that of every role: a merged checkpoint, whose experts they are, in its order
   std::optional<GateSettings> gate;  ///< none for a team of one, or a merged one: its routers are the gate
   MixIn mix_in = MixIn::probabilities;
-  std::string chat = "llama-3";
+  std::optional<ChatLayout> chat;        ///< none: the one of the checkpoint's own template
+  std::string default_chat = "llama-3";  ///< where there is no template; empty: llama-3 if the tokenizer can, or none
   std::string tokenizer;  ///< a path; empty: tokenizer.json in the team's folder, else in the first role's
   std::map<std::string, Task, std::less<>> tasks;
   std::map<std::string, std::string, std::less<>> calibrations;  ///< by task, where it names one: a path
@@ -14014,7 +16464,7 @@ inline constexpr index_t most_roles = 64;
   if (m.gate && m.gate->per_token && m.mix_in == MixIn::deltas && m.gate_reads_base()) {
     gate->at("of").refuse("a role, where the base's own states are those of the answer", Code::unsupported);
   }
-  m.chat = json.string_or("chat", m.chat);
+  if (const auto chat = json.find("chat")) m.chat = chat_layout(*chat);
   if (const auto tokenizer = json.find("tokenizer")) m.tokenizer = detail::inner_path(*tokenizer);
   if (const auto tasks = json.find("tasks")) {
     tasks->each_member([&](std::string_view name, const JsonView& t) {
@@ -14082,7 +16532,7 @@ struct TeamFiles {
     files.where = file.where();
     files.manifest = read_manifest(file.root());
   } else {
-    files.manifest.chat.clear();
+    files.manifest.default_chat.clear();
     if (const Config config = read_config(folder / "."); config.is_routed()) {
       files.manifest.merged = ".";
       files.manifest.mix_in = MixIn::experts;
@@ -14142,9 +16592,55 @@ struct TeamFiles {
 }  // namespace detail
 }  // namespace finteam::inline FINTEAM_ABI
 
-// ---- finteam/text/chat.hpp -----------------------------------------------------------------------------------------
-// Chat formats: from messages to the ids that a model was tuned on. Structure is put together from token ids, and every
-// content is tokenised apart, so that no content can become structure. Not here: templates as text.
+// ---- finteam/text/chat_strip.hpp -----------------------------------------------------------------------------------
+// White space at the ends of a text, as chat templates see it.
+// Not here: normalisers.
+
+namespace finteam::inline FINTEAM_ABI {
+namespace detail {
+
+/// Source: CPython, Objects/unicodeobject.c, _PyUnicode_IsWhitespace (bidirectional types WS, B, S and category Zs).
+[[nodiscard]] constexpr bool is_space_of_python(char32_t c) noexcept {
+  return is_white_space(c) || (c >= 0x1C && c <= 0x1F);
+}
+
+/// The text from its first character on that is none of those; bytes that are no UTF-8 are none.
+template <class Is>
+[[nodiscard]] constexpr std::string_view drop_front(std::string_view text, Is is) noexcept {
+  while (!text.empty()) {
+    const Utf8Step step = utf8_step(text);
+    if (step.kind != Utf8Step::Kind::complete || !is(utf8_decode(text.substr(0, step.bytes)))) break;
+    text.remove_prefix(step.bytes);
+  }
+  return text;
+}
+
+/// The text up to its last character that is none of those.
+template <class Is>
+[[nodiscard]] constexpr std::string_view drop_back(std::string_view text, Is is) noexcept {
+  for (std::size_t n = 1; n <= 4 && n <= text.size(); ++n) {
+    const std::string_view last = text.substr(text.size() - n);
+    const Utf8Step step = utf8_step(last);
+    if (step.kind != Utf8Step::Kind::complete || step.bytes != n) continue;
+    if (!is(utf8_decode(last))) break;
+    text.remove_suffix(n);
+    n = 0;
+  }
+  return text;
+}
+
+}  // namespace detail
+
+/// The text without the whitespace at its ends, as Python's str.strip (and so a template's `trim`) sees whitespace.
+[[nodiscard]] constexpr std::string_view strip(std::string_view text) noexcept {
+  return detail::drop_back(detail::drop_front(text, detail::is_space_of_python), detail::is_space_of_python);
+}
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/text/chat_message.hpp ---------------------------------------------------------------------------------
+// Messages, and what a format makes of their order and of their contents before they are written.
+// Not here: ids (chat.hpp).
 
 namespace finteam::inline FINTEAM_ABI {
 
@@ -14157,88 +16653,381 @@ struct Message {
   std::string_view content;
 };
 
-/// The text without the whitespace at its ends, as Python's str.strip (and so a template's `trim`) sees whitespace.
-/// Source: CPython, Objects/unicodeobject.c, _PyUnicode_IsWhitespace (bidirectional types WS, B, S and category Zs).
-[[nodiscard]] inline std::string_view strip(std::string_view text) noexcept {
-  const auto is_space = [](std::string_view character) {
-    const char32_t c = detail::utf8_decode(character);
-    return (c >= 0x09 && c <= 0x0D) || (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0xA0 || c == 0x1680 ||
-           (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
+namespace detail {
+
+/// Throws Error(invalid_argument) for no message, or roles in an order that the format does not have.
+inline void check_order(const ChatLayout& layout, std::span<const Message> messages) {
+  const auto refuse = [&](std::size_t i, std::string expected) {
+    constexpr const char* names[] = {"a system's", "a user's", "an assistant's"};
+    throw Error(Code::invalid_argument, "chat: message " + std::to_string(i),
+                std::move(expected) + " (chat format " + layout.name + ")",
+                names[static_cast<std::size_t>(messages[i].role)]);
   };
-  const auto is_character = [](std::string_view s) {
-    const detail::Utf8Step step = detail::utf8_step(s);
-    return step.kind == detail::Utf8Step::Kind::complete && step.bytes == s.size();
-  };
-  for (std::size_t n = 1; n <= 4 && n <= text.size();) {
-    const std::string_view first = text.substr(0, n);
-    const bool space = is_character(first) && is_space(first);
-    if (space) text.remove_prefix(n);
-    n = space ? 1 : n + 1;
+  if (messages.empty()) throw Error(Code::invalid_argument, "chat", "at least one message", "none");
+  const std::size_t n = messages.size(), first = messages[0].role == ChatRole::system ? 1 : 0;
+  if (first == 1 && !layout.system) refuse(0, "no system message");
+  for (std::size_t i = first; i < n; ++i) {
+    const ChatRole role = messages[i].role;
+    if (role == ChatRole::system && !layout.system_later) refuse(i, "a system message at the start only");
+    const ChatRole turn = (i - first) % 2 == 0 ? ChatRole::user : ChatRole::assistant;
+    if (layout.alternate && role != turn) refuse(i, "user and assistant in turn");
   }
-  for (std::size_t n = 1; n <= 4 && n <= text.size();) {
-    const std::string_view last = text.substr(text.size() - n);
-    const bool space = is_character(last) && is_space(last);
-    if (space) text.remove_suffix(n);
-    n = space ? 1 : n + 1;
+  const bool folded = first == 1 && layout.place != SystemPlace::turn;
+  if ((layout.user_last || (folded && layout.place == SystemPlace::last_user)) &&
+      messages[n - 1].role != ChatRole::user) {
+    refuse(n - 1, "a user's message at the end");
   }
-  return text;
+  if (folded && (n == 1 || (layout.place == SystemPlace::first_user && messages[1].role != ChatRole::user))) {
+    refuse(n == 1 ? 0 : 1, "a user's message after the system's");
+  }
 }
+
+inline void check_text_bytes(std::string_view text, std::size_t max_bytes) {
+  if (text.size() <= max_bytes) return;
+  throw Error(Code::limit_exceeded, "text", "at most " + std::to_string(max_bytes) + " bytes",
+              std::to_string(text.size()));
+}
+
+/// What of a content is written. Throws Error: malformed (not UTF-8), limit_exceeded, invalid_argument for what the
+/// template would read as a command.
+[[nodiscard]] inline std::string_view written_part(const ChatTurn& how, std::string_view content,
+                                                   std::size_t max_bytes) {
+  check_text_bytes(content, max_bytes);
+  check_utf8(content, "message");  // before anything is cut off, so that the offset is the caller's
+  for (const std::string& never : how.never) {
+    if (content.find(never) != std::string_view::npos) {
+      throw Error(Code::invalid_argument, "message", "content without the template's commands", in_quotes(never));
+    }
+  }
+  const auto is_newline = [](char32_t c) { return c == '\n'; };
+  const std::size_t at = how.drop_through.empty() ? std::string_view::npos : content.rfind(how.drop_through);
+  if (at != std::string_view::npos) content = drop_front(content.substr(at + how.drop_through.size()), is_newline);
+  switch (how.strip) {
+    case ContentStrip::ends: return strip(content);
+    case ContentStrip::end: return drop_back(content, is_space_of_python);
+    case ContentStrip::newlines: return drop_front(content, is_newline);
+    case ContentStrip::none:
+    case ContentStrip::together: break;
+  }
+  return content;
+}
+
+}  // namespace detail
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/text/chat_pieces.hpp ----------------------------------------------------------------------------------
+// A chat format met by a tokenizer: its texts cut at the tokens that are spelt in them.
+// Not here: the format as data (chat_layout.hpp), contents and ids (chat_run.hpp).
+
+namespace finteam::inline FINTEAM_ABI {
+namespace detail {
+
+/// A structure token. Some tokens take the white space beside them along (lstrip and rstrip of tokenizer.json).
+struct StructureToken {
+  std::int32_t id = -1;
+  bool eats_before = false, eats_after = false;
+};
+
+/// What the tokenizer's file says of an added token.
+[[nodiscard]] inline StructureToken structure_token(const Tokenizer& tokenizer, std::int32_t id) {
+  return {id, tokenizer.strips_left(id), tokenizer.strips_right(id)};
+}
+
+/// A piece of a format's own text: a structure token, or text.
+struct ChatPiece {
+  StructureToken token;
+  std::string text;         ///< where token.id is -1
+  std::size_t markers = 0;  ///< in the text
+};
+
+/// How often one of the markers stands in a text.
+[[nodiscard]] inline std::size_t count_markers(std::string_view text,
+                                               const std::vector<std::string>& markers) noexcept {
+  std::size_t n = 0;
+  for (const std::string& marker : markers) {
+    for (std::size_t at = text.find(marker); at != std::string_view::npos; at = text.find(marker, at + marker.size())) {
+      ++n;
+    }
+  }
+  return n;
+}
+
+/// Cuts a text at the tokens that are spelt in it, each with its spelling as text; the first of them, and of those the
+/// longest, wins. pieces: appended to.
+inline void cut_pieces(std::string_view text, const std::vector<ChatPiece>& tokens,
+                       const std::vector<std::string>& markers, std::vector<ChatPiece>& pieces) {
+  while (!text.empty()) {
+    std::size_t at = text.size();
+    const ChatPiece* next = nullptr;
+    for (const ChatPiece& token : tokens) {
+      const std::size_t here = text.find(token.text);
+      if (here == std::string_view::npos || here > at) continue;
+      if (here < at || token.text.size() > next->text.size()) next = &token;
+      at = here;
+    }
+    if (at != 0) {
+      const std::string_view own = text.substr(0, at);
+      pieces.push_back({{}, std::string(own), count_markers(own, markers)});
+    }
+    if (next == nullptr) break;
+    pieces.push_back({next->token, {}, 0});
+    text.remove_prefix(at + next->text.size());
+  }
+}
+
+/// What a format is made of. Immutable.
+struct ChatPieces {
+  using List = std::vector<ChatPiece>;
+  struct Turn {
+    ChatTurn how;
+    List before, after;
+  };
+
+  List tokens;                       ///< structure, of each the spelling as its text
+  std::vector<std::string> markers;  ///< structure that is plain text
+  List start, no_system, between, open;
+  List answer;  ///< what an assistant's turn has before its content and open has not yet
+  std::optional<Turn> system, system_later;
+  Turn user, assistant;
+  std::optional<std::int32_t> end;
+  std::size_t bytes = 0, count = 1;  ///< of all texts, and how many pieces they are cut into
+
+  /// Throws Error(mismatch) for a token that the tokenizer lacks, or has as an ordinary one.
+  ChatPieces(const ChatLayout& layout, const Tokenizer& tokenizer) {
+    for (const std::string& token : layout.tokens) tokens.push_back(structure(layout, tokenizer, token));
+    for (const std::string& marker : layout.markers) {
+      if (const auto id = tokenizer.token(marker); id && tokenizer.kind(*id) != TokenKind::ordinary) {
+        tokens.push_back({structure_token(tokenizer, *id), marker, 0});
+      } else {
+        markers.push_back(marker);
+      }
+    }
+    if (!layout.end.empty()) end = structure(layout, tokenizer, layout.end).token.id;
+    if (layout.prefix) {
+      for (const std::int32_t id : tokenizer.prefix()) start.push_back({structure_token(tokenizer, id), {}, 0});
+      count += start.size();
+    }
+    cut(layout.start, start);
+    cut(layout.no_system, no_system);
+    cut(layout.between, between);
+    cut(layout.open, open);
+    const std::string_view before = layout.assistant.before;
+    if (before.starts_with(layout.open)) cut(before.substr(layout.open.size()), answer);
+    if (layout.system) system = turn(*layout.system);
+    if (layout.system_later) system_later = turn(*layout.system_later);
+    user = turn(layout.user);
+    assistant = turn(layout.assistant);
+  }
+
+ private:
+  [[nodiscard]] static ChatPiece structure(const ChatLayout& layout, const Tokenizer& tokenizer,
+                                           const std::string& content) {
+    const auto id = tokenizer.token(content);
+    const bool there = id && tokenizer.kind(*id) != TokenKind::ordinary;
+    if (!there) {
+      throw Error(Code::mismatch, tokenizer.where() + ": added_tokens",
+                  printable(content) + " (chat format " + layout.name + ")", id ? "an ordinary token" : "none");
+    }
+    return {structure_token(tokenizer, *id), content, 0};
+  }
+  void cut(std::string_view text, List& pieces) {
+    const std::size_t before = pieces.size();
+    cut_pieces(text, tokens, markers, pieces);
+    bytes += text.size();
+    count += pieces.size() - before + 1;
+  }
+  [[nodiscard]] Turn turn(const ChatTurn& how) {
+    Turn turn{how, {}, {}};
+    cut(how.before, turn.before);
+    cut(how.after, turn.after);
+    return turn;
+  }
+};
+
+}  // namespace detail
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/text/chat_run.hpp -------------------------------------------------------------------------------------
+// One run of text after another, each tokenised whole, with structure tokens between them: how transformers tokenises
+// a rendered conversation, but that only a format's own tokens are structure. Not here: what is written (chat.hpp).
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// All memory that writing a conversation needs, for one thread at a time. Made by ChatFormat::scratch.
+class ChatScratch {
+ public:
+  /// What a tokenizer needs for a text beside conversations. Throws Error(limit_exceeded) for one of more than
+  /// max_bytes() bytes.
+  [[nodiscard]] Tokenizer::Scratch& text(std::string_view text) {
+    detail::check_text_bytes(text, max_bytes_);
+    return text_;
+  }
+  /// The longest content.
+  [[nodiscard]] std::size_t max_bytes() const noexcept { return max_bytes_; }
+
+ private:
+  friend class ChatFormat;
+  ChatScratch(Tokenizer::Scratch text, std::size_t max_bytes) : text_(std::move(text)), max_bytes_(max_bytes) {
+    run_.reserve(text_.max_bytes());
+  }
+  Tokenizer::Scratch text_;
+  std::string run_;
+  std::size_t max_bytes_;
+};
+
+namespace detail {
+
+/// Writes pieces and contents, and appends the ids. Within the memory of its scratch it allocates nothing.
+class ChatWriter {
+ public:
+  /// run is the memory that runs are put together in; its capacity is the longest one. place: of the first one.
+  ChatWriter(const Tokenizer& tokenizer, const std::vector<std::string>& markers, Tokenizer::Scratch& scratch,
+             std::string& run, std::vector<std::int32_t>& ids, TextPlace place = TextPlace::start)
+      : tokenizer_(&tokenizer), markers_(&markers), scratch_(&scratch), run_(&run), ids_(&ids), place_(place) {
+    run.clear();
+  }
+
+  void write(const std::vector<ChatPiece>& pieces) {
+    for (const ChatPiece& piece : pieces) {
+      if (piece.token.id < 0) {
+        write(piece.text);
+        own_markers_ += piece.markers;
+      } else {
+        write(piece.token);
+      }
+    }
+  }
+
+  /// Throws Error(limit_exceeded) for a run that is longer than the scratch is for.
+  void write(std::string_view text) {
+    if (text.size() > scratch_->max_bytes() - run_->size()) {
+      throw Error(Code::limit_exceeded, "chat",
+                  "at most " + std::to_string(scratch_->max_bytes()) + " bytes between two structure tokens", "more");
+    }
+    *run_ += text;
+  }
+
+  /// Where in the run the next text will stand.
+  [[nodiscard]] std::size_t place() const noexcept { return run_->size(); }
+  /// Strips what was written since place() gave that.
+  void strip_from(std::size_t place) {
+    place = std::min(place, run_->size());  // a token in between: the run began anew
+    const std::string_view kept = strip(std::string_view(*run_).substr(place));
+    const auto front = static_cast<std::size_t>(kept.data() - run_->data()) - place;
+    const std::size_t size = kept.size();
+    run_->erase(place, front);
+    run_->resize(place + size);
+  }
+
+  /// The end: what is left becomes ids.
+  void finish() { flush(false); }
+
+ private:
+  void write(const StructureToken& token) {
+    flush(token.eats_before);
+    ids_->push_back(token.id);
+    place_ = TextPlace::inside;
+    skip_space_ = token.eats_after;
+  }
+
+  /// Throws Error(invalid_argument) if a content spells a marker, alone or with the text around it.
+  void flush(bool drop_space) {
+    std::string_view run = *run_;
+    if (!markers_->empty() && count_markers(run, *markers_) != own_markers_) {
+      std::string all;
+      for (const std::string& marker : *markers_) all += (all.empty() ? "" : ", ") + marker;
+      throw Error(Code::invalid_argument, "message", "content without " + all + ", which are structure here",
+                  "one of them");
+    }
+    own_markers_ = 0;
+    if (skip_space_) run = drop_front(run, is_white_space);
+    if (drop_space) run = drop_back(run, is_white_space);
+    if (!run.empty()) tokenizer_->encode(run, *scratch_, *ids_, place_);
+    if (!run_->empty()) place_ = TextPlace::inside;
+    run_->clear();
+  }
+
+  const Tokenizer* tokenizer_;
+  const std::vector<std::string>* markers_;
+  Tokenizer::Scratch* scratch_;
+  std::string* run_;
+  std::vector<std::int32_t>* ids_;
+  std::size_t own_markers_ = 0;
+  TextPlace place_;
+  bool skip_space_ = false;
+};
+
+}  // namespace detail
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/text/chat.hpp -----------------------------------------------------------------------------------------
+// Chat formats: from messages to the ids that a model was tuned on. Structure is put together from token ids, and every
+// text between two of them, a content and what the format writes beside it, is tokenised with special tokens off, so
+// that no content can become structure. Not here: the formats as data (chat_layout.hpp), templates as text
+// (chat_recognition.hpp).
+
+namespace finteam::inline FINTEAM_ABI {
 
 /// A family's way to write a conversation. Immutable; made for one tokenizer and used with it.
 class ChatFormat {
  public:
-  /// <|begin_of_text|>, then for each message <|start_header_id|>{role}<|end_header_id|>\n\n{content}<|eot_id|>, then
-  /// the header of the assistant's turn; content without the whitespace at its ends. Throws Error(mismatch) if the
-  /// tokenizer lacks one of these four, or has it as an ordinary token that text could spell. Source:
-  /// meta-llama/llama-models, models/llama3/chat_format.py; ids as transformers' apply_chat_template gives them.
-  [[nodiscard]] static ChatFormat llama3(const Tokenizer& tokenizer) {
-    ChatFormat f(tokenizer);
-    f.start_ = {structure(tokenizer, "<|begin_of_text|>")};
-    const std::int32_t start_header = structure(tokenizer, "<|start_header_id|>");
-    const std::int32_t end_header = structure(tokenizer, "<|end_header_id|>");
-    for (const ChatRole role : {ChatRole::system, ChatRole::user, ChatRole::assistant}) {
-      std::vector<std::int32_t>& header = f.headers_[static_cast<std::size_t>(role)];
-      header = {start_header};
-      for (const std::int32_t id : tokenizer.encode(name(role))) header.push_back(id);
-      header.push_back(end_header);
-      header.insert(header.end(), f.blank_line_.begin(), f.blank_line_.end());
-    }
-    f.end_ = structure(tokenizer, "<|eot_id|>");
-    return f;
-  }
+  using Scratch = ChatScratch;
 
+  /// Throws Error(mismatch) if the tokenizer lacks one of the format's tokens, or has it as an ordinary token that text
+  /// could spell.
+  ChatFormat(const ChatLayout& layout, const Tokenizer& tokenizer)
+      : layout_(layout),
+        pieces_(layout, tokenizer),
+        ids_per_byte_(tokenizer.max_ids(1) - tokenizer.max_ids(0)),
+        ids_per_run_(tokenizer.max_ids(0)) {}
+
+  /// A known family's: chat_families.hpp. Throws Error(unsupported) for another name. where: the file and key that hold
+  /// it.
+  [[nodiscard]] static ChatFormat by_name(std::string_view name, const Tokenizer& tokenizer, const std::string& where) {
+    return {chat_layout(name, where), tokenizer};
+  }
+  /// <|begin_of_text|>, then for each message <|start_header_id|>{role}<|end_header_id|>\n\n{content}<|eot_id|>, then
+  /// the header of the assistant's turn; content without the whitespace at its ends.
+  [[nodiscard]] static ChatFormat llama3(const Tokenizer& tokenizer) { return by_name("llama-3", tokenizer, "chat"); }
   /// No structure, for base models: what the tokenizer's template puts before a text (BOS), then the contents as they
   /// are, with a blank line between two of them. Who speaks is not written.
-  [[nodiscard]] static ChatFormat none(const Tokenizer& tokenizer) {
-    ChatFormat f(tokenizer);
-    f.start_.assign(tokenizer.prefix().begin(), tokenizer.prefix().end());
-    return f;
-  }
+  [[nodiscard]] static ChatFormat none(const Tokenizer& tokenizer) { return by_name("none", tokenizer, "chat"); }
 
-  /// "llama-3" or "none"; throws Error(unsupported) for another name. where: the file and key that hold it.
-  [[nodiscard]] static ChatFormat by_name(std::string_view name, const Tokenizer& tokenizer, const std::string& where) {
-    if (name == "llama-3") return llama3(tokenizer);
-    if (name == "none") return none(tokenizer);
-    throw Error(Code::unsupported, where, "a chat format of \"llama-3\" or \"none\"", detail::in_quotes(name));
+  /// Memory for contents of up to max_bytes bytes; those of one run, as a system message put before a user's, together.
+  /// Throws Error(limit_exceeded) as Tokenizer::scratch.
+  [[nodiscard]] Scratch scratch(const Tokenizer& tokenizer, std::size_t max_bytes) const {
+    const std::size_t all = std::max(max_bytes, std::min(Tokenizer::max_text_bytes, max_bytes + pieces_.bytes));
+    return {tokenizer.scratch(all), max_bytes};
   }
 
   /// Appends the ids of a conversation up to where the assistant's answer begins. With max_ids() reserved it allocates
-  /// nothing. Throws Error: invalid_argument (no message), and what Tokenizer::encode throws; ids is then as it was.
-  void encode(const Tokenizer& tokenizer, Tokenizer::Scratch& scratch, std::span<const Message> messages,
+  /// nothing. Throws Error: invalid_argument (no message; roles in an order that the format does not have; a content
+  /// that spells its markers), malformed (not UTF-8), limit_exceeded; ids is then as it was.
+  void encode(const Tokenizer& tokenizer, Scratch& scratch, std::span<const Message> messages,
               std::vector<std::int32_t>& ids) const {
-    if (messages.empty()) throw Error(Code::invalid_argument, "chat", "at least one message", "none");
+    detail::check_order(layout_, messages);
     const std::size_t before = ids.size();
     try {
-      append(start_, ids);
-      for (const Message& m : messages) {
-        if (end_) {
-          append_turn(tokenizer, scratch, m, ids);
-        } else {
-          if (&m != messages.data()) append(blank_line_, ids);
-          tokenizer.encode(m.content, scratch, ids);
-        }
-      }
-      append(headers_[static_cast<std::size_t>(ChatRole::assistant)], ids);
+      detail::ChatWriter writer(tokenizer, pieces_.markers, scratch.text_, scratch.run_, ids);
+      write(writer, messages, scratch.max_bytes());
+      writer.finish();
+    } catch (...) {
+      ids.resize(before);
+      throw;
+    }
+  }
+
+  /// Appends the ids of an answer to such a conversation, without its end: what an assistant's turn has before its
+  /// content and open has not yet, then the content as it is. Errors as encode.
+  void encode_answer(const Tokenizer& tokenizer, Scratch& scratch, std::string_view content,
+                     std::vector<std::int32_t>& ids) const {
+    detail::check_text_bytes(content, scratch.max_bytes());
+    const std::size_t before = ids.size();
+    try {
+      detail::ChatWriter writer(tokenizer, pieces_.markers, scratch.text_, scratch.run_, ids, TextPlace::inside);
+      writer.write(pieces_.answer);
+      writer.write(content);
+      writer.finish();
     } catch (...) {
       ids.resize(before);
       throw;
@@ -14247,47 +17036,527 @@ class ChatFormat {
 
   /// A bound on the ids of a conversation.
   [[nodiscard]] std::size_t max_ids(std::span<const Message> messages) const noexcept {
-    std::size_t header = blank_line_.size();
-    for (const auto& h : headers_) header = std::max(header, h.size());
-    std::size_t n = start_.size() + header;
-    for (const Message& m : messages) n += header + m.content.size() + 1;
-    return n;
+    std::size_t bytes = 0;
+    for (const Message& m : messages) bytes += m.content.size();
+    const std::size_t parts = messages.size() + 1;  // each writes less than all pieces
+    return (bytes + parts * pieces_.bytes) * ids_per_byte_ + parts * pieces_.count * (ids_per_run_ + 1);
   }
 
   /// The token that ends the assistant's turn; nothing where the format has none.
-  [[nodiscard]] std::optional<std::int32_t> end_id() const noexcept { return end_; }
+  [[nodiscard]] std::optional<std::int32_t> end_id() const noexcept { return pieces_.end; }
+  /// "llama-3"; "declared", or "like" and a name, for one that team.json describes.
+  [[nodiscard]] const std::string& name() const noexcept { return layout_.name; }
+  /// The format without its tokens' ids.
+  [[nodiscard]] const ChatLayout& layout() const noexcept { return layout_; }
 
  private:
-  explicit ChatFormat(const Tokenizer& tokenizer) : blank_line_(tokenizer.encode("\n\n")) {}
+  using Turn = detail::ChatPieces::Turn;
 
-  static std::string_view name(ChatRole role) noexcept {
-    return role == ChatRole::system ? "system" : role == ChatRole::user ? "user" : "assistant";
-  }
-  static std::int32_t structure(const Tokenizer& tokenizer, std::string_view content) {
-    const auto id = tokenizer.token(content);
-    const bool there = id && tokenizer.kind(*id) != TokenKind::ordinary;
-    if (!there) {
-      throw Error(Code::mismatch, tokenizer.where() + ": added_tokens", std::string(content) + " (chat format llama-3)",
-                  id ? "an ordinary token" : "none");
-    }
-    return *id;
-  }
-  static void append(const std::vector<std::int32_t>& what, std::vector<std::int32_t>& ids) {
-    ids.insert(ids.end(), what.begin(), what.end());
-  }
-  void append_turn(const Tokenizer& tokenizer, Tokenizer::Scratch& scratch, const Message& m,
-                   std::vector<std::int32_t>& ids) const {
-    append(headers_[static_cast<std::size_t>(m.role)], ids);
-    check_utf8(m.content, "message");  // before stripping, so that the offset is the caller's
-    tokenizer.encode(strip(m.content), scratch, ids);
-    ids.push_back(*end_);
+  void write(detail::ChatWriter& writer, std::span<const Message> messages, std::size_t max_bytes) const;
+  void write(detail::ChatWriter& writer, const Turn& turn, std::string_view content, const Message* folded,
+             std::size_t max_bytes) const;
+  [[nodiscard]] const Turn& turn_of(const Message& message) const noexcept {
+    return message.role == ChatRole::user        ? pieces_.user
+           : message.role == ChatRole::assistant ? pieces_.assistant
+                                                 : *pieces_.system_later;
   }
 
-  std::vector<std::int32_t> blank_line_;
-  std::vector<std::int32_t> start_;
-  std::array<std::vector<std::int32_t>, 3> headers_;
-  std::optional<std::int32_t> end_;
+  ChatLayout layout_;
+  detail::ChatPieces pieces_;
+  std::size_t ids_per_byte_, ids_per_run_;
 };
+
+inline void ChatFormat::write(detail::ChatWriter& writer, std::span<const Message> messages,
+                              std::size_t max_bytes) const {
+  writer.write(pieces_.start);
+  const Message* folded = nullptr;
+  std::size_t target = 0, i = 0;
+  bool none = messages[0].role != ChatRole::system;
+  if (!none) {
+    i = 1;
+    const std::string_view content = detail::written_part(pieces_.system->how, messages[0].content, max_bytes);
+    if (layout_.place != SystemPlace::turn) {
+      folded = messages.data();
+      target = layout_.place == SystemPlace::first_user ? 1 : messages.size() - 1;
+    } else if (none = pieces_.system->how.empty_is_none && content.empty(); !none) {
+      write(writer, *pieces_.system, content, nullptr, max_bytes);
+    }
+  }
+  if (none) writer.write(pieces_.no_system);
+  for (; i < messages.size(); ++i) {
+    const Turn& turn = turn_of(messages[i]);
+    const std::string_view content = detail::written_part(turn.how, messages[i].content, max_bytes);
+    if (turn.how.empty_is_none && content.empty()) continue;
+    if (i != 0) writer.write(pieces_.between);
+    write(writer, turn, content, i == target ? folded : nullptr, max_bytes);
+  }
+  writer.write(pieces_.open);
+}
+
+inline void ChatFormat::write(detail::ChatWriter& writer, const Turn& turn, std::string_view content,
+                              const Message* folded, std::size_t max_bytes) const {
+  writer.write(turn.before);
+  const std::size_t place = writer.place();
+  if (folded != nullptr) {
+    writer.write(pieces_.system->before);
+    writer.write(detail::written_part(pieces_.system->how, folded->content, max_bytes));
+    writer.write(pieces_.system->after);
+  }
+  writer.write(content);
+  if (turn.how.strip == ContentStrip::together) writer.strip_from(place);
+  writer.write(turn.after);
+}
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/text/chat_marks.hpp -----------------------------------------------------------------------------------
+// The marks by which a checkpoint's own chat template is known to be a family's: pieces of its text, as TemplateReader
+// leaves it. Not here: the families' formats (chat_families.hpp), the comparison (chat_recognition.hpp).
+
+namespace finteam::inline FINTEAM_ABI::detail {
+
+struct ChatMarks {
+  std::string_view family;
+  std::string_view all;       ///< a line each, all in the family's templates
+  std::string_view never;     ///< a line each, none in them
+  std::string_view bos, eos;  ///< what the template's bos_token and eos_token must be; empty: it writes none
+  std::string_view aside{};   ///< a line each: tokens of turns with tools, which the format does not have
+  std::string_view raw{};     ///< what the template writes outside blocks
+};
+
+/// No template has the marks of two.
+inline constexpr ChatMarks chat_marks[] = {
+    {"chatml",
+     R"({%for message in messages%}{{'<|im_start|>'+message['role']+'\n'+message['content']+'<|im_end|>'+'\n'}}{%endfor%}
+{{'<|im_start|>assistant\n'}})",
+     "bos_token\nsystem_message\nthink\ntools\nis not defined\nloop\n[0]", "", ""},
+    {"qwen2",
+     R"({{'<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n'}}
+{{'<|im_start|>'+message['role']+'\n'+message['content']+'<|im_end|>'+'\n'}}
+{%if loop.first and messages[0]['role']!='system'%}
+{{'<|im_start|>assistant\n'}})",
+     "bos_token\nthink\ntools", "", ""},
+    {"qwen1.5",
+     R"({{'<|im_start|>system\nYou are a helpful assistant<|im_end|>\n'}}
+{{'<|im_start|>'+message['role']+'\n'+message['content']+'<|im_end|>'+'\n'}}
+{%if loop.first and messages[0]['role']!='system'%}
+{{'<|im_start|>assistant\n'}})",
+     "bos_token\nthink\ntools", "", ""},
+    {"qwen2.5",
+     R"({{'<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n'}}
+{{'<|im_start|>system\n'+messages[0]['content']+'<|im_end|>\n'}}
+(message['role']=='system'and not loop.first)
+{{'<|im_start|>'+message['role']+'\n'+message['content']+'<|im_end|>'+'\n'}}
+{{'<|im_start|>assistant\n'}})",
+     "bos_token\nthink\nvision", "", ""},
+    {"qwen3",
+     R"({{'<|im_start|>system\n'+messages[0]['content']+'<|im_end|>\n'}}
+(message['role']=='system'and not loop.first)
+.split('</think>')[-1].lstrip('\n')
+{%if loop.index0>ns.last_query_index%}
+{%else%}{{'<|im_start|>'+message['role']+'\n'+content}}{%endif%}
+{{'<|im_start|>assistant\n'}}{%if enable_thinking is defined and enable_thinking is false%}{{'<think>\n\n</think>\n\n'}})",
+     "bos_token\nYou are a\nYou are Q\nvision\npreserve_thinking", "", ""},
+    {"qwen3-instruct",
+     R"({%else%}{%if messages[0]['role']=='system'%}{{'<|im_start|>system\n'+messages[0]['content']+'<|im_end|>\n'}}{%endif%}{%endif%}{%for message
+(message['role']=='system'and not loop.first)%}{{'<|im_start|>'+message['role']+'\n'+content+'<|im_end|>'+'\n'}}
+{{'<|im_start|>'+message['role']+'\n'+content}}{%if message.tool_calls%}
+{{'<|im_start|>assistant\n'}})",
+     "bos_token\nthink\nYou are a\nYou are Q\nvision", "", ""},
+    {"smollm3",
+     R"({{'Knowledge Cutoff Date: June 2025\n'}}
+strftime_now('%d %B %Y')
+{{'Reasoning Mode: '+reasoning_mode+'\n\n'}}{{'## Custom Instructions\n\n'}}{%if custom_instructions%}{{custom_instructions+'\n\n'}}
+'/system_override'in system_message
+{{'\n\n'}}{{'<|im_end|>\n'}}{%endif%}{%endif%}
+'<|im_start|>assistant\n'+content.lstrip('\n')+'<|im_end|>\n')",
+     "bos_token", "", ""},
+    {"llama-2",
+     R"({%set system_message=false%}
+{%set content='<<SYS>>\n'+system_message+'\n<</SYS>>\n\n'+message['content']%}
+{{bos_token+'[INST] '+content|trim+' [/INST]'}}
+{{' '+content|trim+' '+eos_token}})",
+     "'<<SYS>>'in\n'<<SYS>>' in", "<s>", "</s>"},
+    {"llama-3",
+     R"({%set content='<|start_header_id|>'+message['role']+'<|end_header_id|>\n\n'+message['content']|trim+'<|eot_id|>'%}
+{%if loop.index0==0%}{%set content=bos_token+content%}{%endif%}{{content}}
+{{'<|start_header_id|>assistant<|end_header_id|>\n\n'}})",
+     "tools\ndate\nsystem", "<|begin_of_text|>", ""},
+    {"llama-3.1",
+     R"({{bos_token}}
+{%set date_string='26 Jul 2024'%}
+{%set system_message=messages[0]['content']|trim%}
+{{'Cutting Knowledge Date: December 2023\n'}}{{'Today Date: '+date_string+'\n\n'}}
+{{'<|start_header_id|>'+message['role']+'<|end_header_id|>\n\n'+message['content']|trim+'<|eot_id|>'}}
+{{'<|start_header_id|>assistant<|end_header_id|>\n\n'}}{%endif%})",
+     "strftime_now", "<|begin_of_text|>", "", "<|python_tag|>\n<|eom_id|>"},
+    {"llama-3.2",
+     R"({{bos_token}}
+{%set date_string=strftime_now('%d %b %Y')%}{%else%}{%set date_string='26 Jul 2024'%}
+{%set system_message=messages[0]['content']|trim%}
+{{'Cutting Knowledge Date: December 2023\n'}}{{'Today Date: '+date_string+'\n\n'}}
+{{'<|start_header_id|>'+message['role']+'<|end_header_id|>\n\n'+message['content']|trim+'<|eot_id|>'}}
+{{'<|start_header_id|>assistant<|end_header_id|>\n\n'}}{%endif%})",
+     "image", "<|begin_of_text|>", "", "<|python_tag|>\n<|eom_id|>"},
+    {"mistral-v1",
+     R"({%if loop.first and system_message is defined%}{{' [INST] '+system_message+'\n\n'+message['content']+' [/INST]'}}
+{{' [INST] '+message['content']+' [/INST]'}}
+{{' '+message['content']+eos_token}})",
+     "tools", "<s>", "</s>"},
+    {"mistral-v1-early",
+     R"({{bos_token}}
+{{'[INST] '+message['content']+' [/INST]'}}
+{{message['content']+eos_token}}{%else%}{{raise_exception()",
+     "system", "<s>", "</s>"},
+    {"mistral-v3",
+     R"({%if loop.last and system_message is defined%}{{'[INST] '+system_message+'\n\n'+message['content']+'[/INST]'}}
+{{'[INST] '+message['content']+'[/INST]'}}
+{{' '+message['content']|trim+eos_token}})",
+     "SYSTEM_PROMPT", "<s>", "</s>"},
+    {"mistral-v3-unstripped",
+     R"({%if loop.last and system_message is defined%}{{'[INST] '+system_message+'\n\n'+message['content']+'[/INST]'}}
+{{'[INST] '+message['content']+'[/INST]'}}
+{{' '+message['content']+eos_token}})",
+     "SYSTEM_PROMPT", "<s>", "</s>"},
+    {"mistral-v3-tekken",
+     R"({%if loop.last and system_message is defined%}{{'[INST]'+system_message+'\n\n'+message['content']+'[/INST]'}}
+{{'[INST]'+message['content']+'[/INST]'}}
+{{message['content']+eos_token}})",
+     "SYSTEM_PROMPT", "<s>", "</s>"},
+    {"phi-3",
+     R"({%if message['role']=='system'%}{{'<|system|>\n'+message['content']+'<|end|>\n'}}
+{{'<|user|>\n'+message['content']+'<|end|>\n'}}
+{{'<|assistant|>\n'+message['content']+'<|end|>\n'}}
+{{'<|assistant|>\n'}})",
+     "bos_token\ntools", "", ""},
+    {"phi-3.5",
+     R"({%if message['role']=='system'and message['content']%}{{'<|system|>\n'+message['content']+'<|end|>\n'}}
+{{'<|user|>\n'+message['content']+'<|end|>\n'}}
+{{'<|assistant|>\n'+message['content']+'<|end|>\n'}}
+{{'<|assistant|>\n'}})",
+     "bos_token\ntools", "", ""},
+    {"phi-4",
+     R"({{'<|im_start|>system<|im_sep|>'+message['content']+'<|im_end|>'}}
+{{'<|im_start|>user<|im_sep|>'+message['content']+'<|im_end|>'}}
+{{'<|im_start|>assistant<|im_sep|>'+message['content']+'<|im_end|>'}}
+{{'<|im_start|>assistant<|im_sep|>'}})",
+     "bos_token\ntools\nthink", "", ""},
+    {"phi-4-early",
+     R"({{'<|im_start|>system<|im_sep|>'+message['content']+'<|im_end|>'}}
+{{'<|im_start|>user<|im_sep|>'+message['content']+'<|im_end|><|im_start|>assistant<|im_sep|>'}}
+{{message['content']+'<|im_end|>'}})",
+     "bos_token\nadd_generation_prompt", "", ""},
+    {"gemma-2",
+     R"({{bos_token}}
+{%if messages[0]['role']=='system'%}{{raise_exception(
+{{'<start_of_turn>'+role+'\n'+message['content']|trim+'<end_of_turn>\n'}}
+{{'<start_of_turn>model\n'}})",
+     "first_user_prefix\ntools", "<bos>", ""},
+    {"gemma-3",
+     R"({{bos_token}}
+{%set first_user_prefix=messages[0]['content']+'\n\n'%}
+{{'<start_of_turn>'+role+'\n'+(first_user_prefix if loop.first else'')}}
+{{message['content']|trim}}
+{{'<end_of_turn>\n'}}
+{{'<start_of_turn>model\n'}})",
+     "tools", "<bos>", ""},
+    {"olmo-2",
+     R"({{bos_token}}
+{{'<|system|>\n'+message['content']+'\n'}}
+{{'<|user|>\n'+message['content']+'\n'}}
+{%if not loop.last%}{{'<|assistant|>\n'+message['content']+eos_token+'\n'}}{%else%}{{'<|assistant|>\n'+message['content']+eos_token}}
+{{'<|assistant|>\n'}})",
+     "tools\nfunction", "<|endoftext|>", "<|endoftext|>"},
+    {"gpt-oss",
+     R"({%set model_identity='You are ChatGPT, a large language model trained by OpenAI.'%}
+{{'Knowledge cutoff: 2024-06\n'}}{{'Current date: '+strftime_now('%Y-%m-%d')+'\n\n'}}
+{%set reasoning_effort='medium'%}
+{{'# Valid channels: analysis, commentary, final. Channel must be included for every message.'}}
+{{'# Instructions\n\n'}}{{developer_message}}{{'\n\n'}}
+{{'<|start|>assistant<|channel|>final<|message|>'+message['content']+'<|end|>'}}
+{{'<|start|>user<|message|>'+message['content']+'<|end|>'}})",
+     "bos_token", "", "", "<|call|>\n<|final|>", "<|start|>assistant"},
+};
+
+}  // namespace finteam::inline FINTEAM_ABI::detail
+
+// ---- finteam/text/chat_template.hpp --------------------------------------------------------------------------------
+// A chat template's text made comparable: the same template however it is laid out. Jinja is read as far as blocks,
+// strings and white space go, and never run. Not here: which family it is (chat_recognition.hpp).
+
+namespace finteam::inline FINTEAM_ABI {
+namespace detail {
+
+/// A template without its layout.
+struct TemplateText {
+  /// The blocks, without white space and minus signs beside their braces; strings in single quotes, their newlines as
+  /// \n; x.role, x.content and x.strip() as x['role'], x['content'] and x|trim.
+  std::string code;
+  /// What stands outside blocks and is written as it stands, once Jinja has trimmed it (trim_blocks, lstrip_blocks, as
+  /// transformers sets them), with a zero byte after each piece.
+  std::string raw;
+};
+
+/// Reads a template; text that Jinja would refuse gives something that no family's marks are in.
+/// Source: Jinja's documentation, "Whitespace Control"; transformers, utils/chat_template_utils.py.
+class TemplateReader {
+ public:
+  [[nodiscard]] static TemplateText read(std::string_view text) {
+    TemplateReader reader(text);
+    while (reader.at_ < text.size()) reader.step();
+    return std::move(reader.out_);
+  }
+
+ private:
+  enum class After : unsigned char { text, expression, statement, minus };  // what stood before some raw text
+
+  explicit TemplateReader(std::string_view text) : text_(text) {
+    if (text_.ends_with('\n')) text_.remove_suffix(1);  // as Jinja, which keeps no newline at the end
+  }
+
+  void step() {
+    if (at_ >= text_.size()) {
+      at_ = static_cast<std::size_t>(-1);
+      return;
+    }
+    std::size_t open = at_;
+    while (open < text_.size() && !(text_[open] == '{' && open + 1 < text_.size() && is_kind(text_[open + 1]))) ++open;
+    raw(text_.substr(at_, open - at_), open);
+    if (open == text_.size()) {
+      at_ = static_cast<std::size_t>(-1);
+      return;
+    }
+    const char kind = text_[open + 1];
+    at_ = open + 2;
+    if (at_ < text_.size() && (text_[at_] == '-' || text_[at_] == '+')) ++at_;
+    if (kind == '#') {
+      const std::size_t close = text_.find("#}", at_);
+      after_ = close != std::string_view::npos && text_[close - 1] == '-' ? After::minus : After::statement;
+      at_ = close == std::string_view::npos ? close : close + 2;
+    } else {
+      block(kind);
+    }
+  }
+
+  static bool is_kind(char c) noexcept { return c == '{' || c == '%' || c == '#'; }
+  static bool is_blank(char c) noexcept { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
+  static bool is_word(char c) noexcept {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
+  }
+
+  /// Text between two blocks; the next one opens at `open`, or there is none.
+  void raw(std::string_view text, std::size_t open) {
+    if (after_ == After::minus) {
+      while (!text.empty() && is_blank(text.front())) text.remove_prefix(1);
+    } else if (after_ == After::statement && text.starts_with('\n')) {
+      text.remove_prefix(1);
+    }
+    if (open + 2 < text_.size() && text_[open + 2] == '-') {
+      while (!text.empty() && is_blank(text.back())) text.remove_suffix(1);
+    } else if (open < text_.size() && text_[open + 1] != '{') {
+      std::string_view line = text;
+      while (!line.empty() && (line.back() == ' ' || line.back() == '\t')) line.remove_suffix(1);
+      if (line.ends_with('\n') || (line.empty() && (after_ == After::statement || at_ == 0))) text = line;
+    }
+    if (!text.empty()) (out_.raw += text) += '\0';
+  }
+
+  /// A block from after its opening brace to after its closing one.
+  void block(char kind) {
+    out_.code += kind == '{' ? "{{" : "{%";
+    const char closing = kind == '{' ? '}' : '%';
+    while (at_ < text_.size()) {
+      const char c = text_[at_];
+      const std::size_t sign = c == '-' || c == '+' ? 1 : 0;
+      if (at_ + sign + 1 < text_.size() && text_[at_ + sign] == closing && text_[at_ + sign + 1] == '}') {
+        out_.code += kind == '{' ? "}}" : "%}";
+        after_ = c == '-' ? After::minus : kind == '{' ? After::expression : After::statement;
+        at_ += sign + 2;
+        return;
+      }
+      if (c == '\'' || c == '"') {
+        string(c);
+      } else if (is_blank(c)) {
+        const char before = at_ != 0 ? text_[at_ - 1] : ' ';
+        while (at_ < text_.size() && is_blank(text_[at_])) ++at_;
+        if (at_ < text_.size() && is_word(before) && is_word(text_[at_])) out_.code += ' ';  // two words
+      } else if (text_.substr(at_).starts_with(".strip()")) {                                // the same, as a filter
+        out_.code += "|trim";
+        at_ += 8;
+      } else if (!member("role") && !member("content")) {
+        out_.code += c;
+        ++at_;
+      }
+    }
+  }
+
+  void string(char quote) {
+    out_.code += '\'';
+    for (++at_; at_ < text_.size() && text_[at_] != quote; ++at_) {
+      if (text_[at_] == '\\' && at_ + 1 < text_.size()) out_.code += text_[at_++];
+      if (text_[at_] == '\n') {
+        out_.code += "\\n";
+      } else {
+        out_.code += text_[at_];
+      }
+    }
+    out_.code += '\'';
+    ++at_;
+  }
+
+  /// Writes .name as ['name'], if that is what comes next.
+  bool member(std::string_view name) {
+    const std::string_view rest = text_.substr(at_);
+    const bool here = rest.starts_with('.') && rest.substr(1).starts_with(name) &&
+                      (rest.size() == name.size() + 1 || !is_word(rest[name.size() + 1]));
+    if (here) {
+      ((out_.code += "['") += name) += "']";
+      at_ += name.size() + 1;
+    }
+    return here;
+  }
+
+  std::string_view text_;
+  std::size_t at_ = 0;
+  After after_ = After::text;
+  TemplateText out_;
+};
+
+}  // namespace detail
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/text/chat_recognition.hpp -----------------------------------------------------------------------------
+// Which known family a checkpoint's own chat template is: by marks in its text, which is never run.
+// Not here: the marks (chat_marks.hpp), the formats (chat_families.hpp).
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// A checkpoint's own chat template.
+struct ChatTemplate {
+  std::string where;                    ///< its file and key
+  std::string text;                     ///< Jinja
+  std::optional<std::string> bos, eos;  ///< what its bos_token and eos_token are, where the checkpoint says it
+};
+
+namespace detail {
+
+inline constexpr std::size_t max_template_bytes = 1 << 20;
+
+/// f(line) for every line that is not empty, until one gives false; whether none did.
+template <class F>
+[[nodiscard]] bool every_line(std::string_view lines, F&& f) {
+  while (!lines.empty()) {
+    const std::size_t end = std::min(lines.find('\n'), lines.size());
+    if (end != 0 && !f(lines.substr(0, end))) return false;
+    lines.remove_prefix(std::min(end + 1, lines.size()));
+  }
+  return true;
+}
+
+/// Whether every <|…|> in the code is one of the format's tokens or markers, or stands aside.
+[[nodiscard]] inline bool knows_tokens(std::string_view code, const ChatLayout& layout, std::string_view aside) {
+  for (std::size_t at = code.find("<|"); at != std::string_view::npos; at = code.find("<|", at + 2)) {
+    const std::size_t end = code.find_first_of("|'", at + 2);
+    if (end == std::string_view::npos || !code.substr(end).starts_with("|>")) continue;
+    const std::string_view token = code.substr(at, end + 2 - at);
+    const auto in = [&](const auto& list) { return std::find(list.begin(), list.end(), token) != list.end(); };
+    const bool known = in(layout.tokens) || in(layout.markers) ||
+                       !every_line(aside, [&](std::string_view line) { return line != token; });
+    if (!known) return false;
+  }
+  return true;
+}
+
+/// What the template writes outside blocks is what it should be. Where it is something, white space beside it belongs
+/// to turns with tools.
+[[nodiscard]] inline bool has_raw(std::string_view found, std::string_view wanted) {
+  std::size_t pieces = 0;
+  while (!found.empty()) {
+    const std::string_view piece = found.substr(0, found.find('\0'));
+    found.remove_prefix(piece.size() + 1);
+    const bool blank = piece.find_first_not_of(" \t\r\n") == std::string_view::npos;
+    if (!(blank && !wanted.empty()) && (piece != wanted || ++pieces > 1)) return false;
+  }
+  return pieces == (wanted.empty() ? 0 : 1);
+}
+
+[[nodiscard]] inline bool has_marks(const ChatTemplate& source, const TemplateText& text, const ChatMarks& marks) {
+  const auto in_code = [&](std::string_view line) { return text.code.find(line) != std::string::npos; };
+  const bool all =
+      every_line(marks.all, in_code) && every_line(marks.never, [&](std::string_view line) { return !in_code(line); });
+  if (!all || !has_raw(text.raw, marks.raw)) return false;
+  if ((!marks.bos.empty() && source.bos && *source.bos != marks.bos) ||
+      (!marks.eos.empty() && source.eos && *source.eos != marks.eos)) {
+    return false;
+  }
+  return knows_tokens(text.code, chat_layout(marks.family, source.where), marks.aside);
+}
+
+/// A special token as tokenizer_config.json writes it: a string, or an object that holds it.
+[[nodiscard]] inline std::optional<std::string> read_special(const JsonView& config, std::string_view key) {
+  const auto token = config.find(key);
+  if (!token) return std::nullopt;
+  return token->is_object() ? token->at("content").as_string() : token->as_string();
+}
+
+/// A template, or the one of several that is named "default".
+[[nodiscard]] inline ChatTemplate read_template_key(const JsonView& key) {
+  if (!key.is_array()) return {key.where(), key.as_string(), {}, {}};
+  std::optional<ChatTemplate> found;
+  key.each([&](const JsonView& named) {
+    if (named.at("name").as_string() != "default") return;
+    if (found) named.at("name").refuse("one template of that name");
+    found = {named.at("template").where(), named.at("template").as_string(), {}, {}};
+  });
+  if (!found) key.refuse("a template named default", Code::unsupported);
+  return *found;
+}
+
+}  // namespace detail
+
+/// The chat template of a checkpoint's folder: chat_template.jinja, else tokenizer_config.json's "chat_template".
+/// Nothing where neither says one. Throws Error as MappedFile::open and JsonView.
+[[nodiscard]] inline std::optional<ChatTemplate> find_chat_template(const std::filesystem::path& folder) {
+  std::error_code ignored;
+  const auto there = [&](const char* name) { return std::filesystem::exists(folder / name, ignored); };
+  std::optional<ChatTemplate> found;
+  if (there("chat_template.jinja")) {
+    const MappedFile file = MappedFile::open(folder / "chat_template.jinja");
+    found = {detail::file_label(folder / "chat_template.jinja"), std::string(file.text()), {}, {}};
+  }
+  if (there("tokenizer_config.json")) {
+    const JsonFile file = JsonFile::open(folder / "tokenizer_config.json");
+    if (const auto key = file.root().find("chat_template"); key && !found) found = detail::read_template_key(*key);
+    if (found) {
+      found->bos = detail::read_special(file.root(), "bos_token");
+      found->eos = detail::read_special(file.root(), "eos_token");
+    }
+  }
+  return found;
+}
+
+/// The known family's format that a template writes. Throws Error(unsupported) for a template that is no known
+/// family's, or not only; limit_exceeded for one of more than 1 MiB.
+[[nodiscard]] inline ChatLayout recognise_chat(const ChatTemplate& source) {
+  if (source.text.size() > detail::max_template_bytes) {
+    throw Error(Code::limit_exceeded, source.where, "a template of at most 1 MiB",
+                std::to_string(source.text.size()) + " bytes");
+  }
+  const detail::TemplateText text = detail::TemplateReader::read(source.text);
+  std::string_view family;
+  for (const detail::ChatMarks& marks : detail::chat_marks) {
+    if (!detail::has_marks(source, text, marks)) continue;
+    if (!family.empty()) family = "?";
+    if (family.empty()) family = marks.family;
+  }
+  if (family.empty() || family == "?") {
+    throw Error(Code::unsupported, source.where,
+                "the chat template of a known family, or \"chat\" in team.json (docs/team.md), by name (" +
+                    detail::family_names() + ") or declared",
+                "a template that begins " + detail::in_quotes(source.text));
+  }
+  return chat_layout(family, source.where);
+}
 
 }  // namespace finteam::inline FINTEAM_ABI
 
@@ -14393,6 +17662,8 @@ class Team {
 
  private:
   void open_tokenizer(const std::filesystem::path& folder);
+  /// team.json's format, or that of the chat template beside the tokenizer, or the default.
+  void open_chat(const std::filesystem::path& tokenizer);
   /// Throws Error(mismatch) if there is a tokenizer at `own` whose tokens are not those of the team's, at `path`.
   void refuse_other_tokenizer(const std::filesystem::path& own, const std::filesystem::path& path) const;
   void open_gate(const std::filesystem::path& folder, const std::string& where);
@@ -14408,9 +17679,10 @@ class Team {
 };
 
 /// Opens the team in `folder`: a team.json, or one Hugging Face checkpoint (a team of one without tasks, or of a merged
-/// checkpoint's "expert 0", "expert 1", …, which chats as Llama 3 if its tokenizer can).
-/// Throws Error that names the file and the key or tensor, what was expected and what was found.
-/// Cost: reads every weight once, and packs it as the backend likes it; what it takes in memory, plan() says before.
+/// checkpoint's "expert 0", "expert 1", …). It chats as team.json says, else as the chat template beside the tokenizer,
+/// if that is a known family's; without one a lone checkpoint chats as Llama 3 if its tokenizer can. Throws Error that
+/// names the file and the key or tensor, what was expected and what was found. Cost: reads every weight once, and packs
+/// it as the backend likes it; what it takes in memory, plan() says before.
 template <Backend B = Cpu>
 [[nodiscard]] Team<B> open_team(const std::filesystem::path& folder, const OpenOptions& options = {}, B backend = {}) {
   return Team<B>(folder, options, std::move(backend));
@@ -14466,9 +17738,21 @@ void Team<B>::open_tokenizer(const std::filesystem::path& folder) {
   for (std::int32_t id = 0; id < vocab_size(); ++id) {
     if (tokenizer_->kind(id) == TokenKind::absent) absent_ids_.push_back(id);
   }
-  if (manifest_.chat.empty()) manifest_.chat = tokenizer_->token("<|start_header_id|>") ? "llama-3" : "none";
-  chat_ = ChatFormat::by_name(manifest_.chat, *tokenizer_, path.string());
+  open_chat(path);
   if (chat_->end_id()) end_ids_.insert(end_ids_.begin(), *chat_->end_id());
+}
+
+template <Backend B>
+void Team<B>::open_chat(const std::filesystem::path& tokenizer) {
+  if (!manifest_.chat) {
+    if (const auto source = find_chat_template(tokenizer.parent_path())) manifest_.chat = recognise_chat(*source);
+  }
+  if (!manifest_.chat) {
+    std::string& name = manifest_.default_chat;
+    if (name.empty()) name = tokenizer_->token("<|start_header_id|>") ? "llama-3" : "none";
+    manifest_.chat = chat_layout(name, tokenizer.string());
+  }
+  chat_.emplace(*manifest_.chat, *tokenizer_);
 }
 
 template <Backend B>
@@ -14795,15 +18079,16 @@ class TextStream {
   /// The tokenizer must outlive it.
   explicit TextStream(const Tokenizer& tokenizer) : decoder_(tokenizer), matcher_({}, decoder_.max_piece_bytes()) {}
 
-  /// A new text, which ends before any of `stops`. Throws Error as StopMatcher does; the stream is then as it was.
-  void begin(const std::vector<std::string>& stops) {
+  /// A new text, which ends before any of `stops`. place: inside, if it goes on with a text that is shown already, and
+  /// not an answer of its own. Throws Error as StopMatcher does; the stream is then as it was.
+  void begin(const std::vector<std::string>& stops, TextPlace place = TextPlace::start) {
     if (stops != stops_) {
       StopMatcher matcher(stops, decoder_.max_piece_bytes());
       stops_ = stops;
       matcher_ = std::move(matcher);
     }
     matcher_.flush();
-    decoder_.flush();
+    decoder_.begin(place);
   }
 
   /// Takes the next token; emit(std::string_view) -> bool gets what may be shown of it now, if there is anything.
@@ -14859,7 +18144,7 @@ class Session {
       : team_(&team),
         limits_(detail::checked(limits, team.context())),
         b_(std::move(backend)),
-        text_scratch_(team.tokenizer().scratch(static_cast<std::size_t>(limits_.text_bytes))),
+        text_scratch_(team.chat().scratch(team.tokenizer(), static_cast<std::size_t>(limits_.text_bytes))),
         readers_(b_, team, limits_),
         logits_(
             b_.template tensor<float, 3>({readers_.count(), Reader<B>::logit_rows, team.vocab_size()}, limits_.memory)),
@@ -15061,7 +18346,7 @@ class Session {
   const Team<B>* team_;
   SessionLimits limits_;
   B b_;
-  Tokenizer::Scratch text_scratch_;
+  ChatFormat::Scratch text_scratch_;
   RoleReaders<B> readers_;
   decltype(std::declval<B&>().template tensor<float, 3>({}, nullptr)) logits_;  // [roles and base, logit_rows, v]
   std::vector<float> mixed_;                                                    // log p of the next token, [v]
@@ -15150,7 +18435,7 @@ void Session<B>::tokenize_labels(const Task& task) {
                   std::to_string(label.size()));
     }
     const index_t first = static_cast<index_t>(labels_.ids.size());
-    team_->tokenizer().encode(label, text_scratch_, labels_.ids);
+    team_->chat().encode_answer(team_->tokenizer(), text_scratch_, label, labels_.ids);
     if (team_->end_id()) labels_.ids.push_back(*team_->end_id());
     labels_.begin.push_back(static_cast<index_t>(labels_.ids.size()));
     longest = std::max(longest, labels_.begin.back() - first);
@@ -15318,7 +18603,9 @@ void Session<B>::reserve() {
   const auto n = team_->roles().size();
   const auto labels = static_cast<std::size_t>(limits_.labels), tokens = static_cast<std::size_t>(limits_.tokens);
   const std::size_t label_bytes = static_cast<std::size_t>(limits_.label_bytes);
-  ids_.reserve(static_cast<std::size_t>(std::max(limits_.text_bytes, limits_.tokens)) + 64);
+  const Message one;
+  ids_.reserve(std::max(team_->tokenizer().max_ids(static_cast<std::size_t>(limits_.text_bytes)), tokens) + 64 +
+               team_->chat().max_ids({&one, 1}));
   labels_.ids.reserve(static_cast<std::size_t>(limits_.rows) + labels);
   labels_.begin.reserve(labels + 1);
   weights_.assign(n, 0.0);
@@ -15375,7 +18662,7 @@ void Session<B>::tokenize_chat(std::span<const Message> chat) {
 template <Backend B>
 void Session<B>::tokenize_text(std::string_view text) {
   ids_.assign(team_->tokenizer().prefix().begin(), team_->tokenizer().prefix().end());
-  team_->tokenizer().encode(text, text_scratch_, ids_);
+  team_->tokenizer().encode(text, text_scratch_.text(text), ids_);
 }
 
 template <Backend B>

@@ -32,7 +32,8 @@ GPT4O = "|".join([
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
     r"\p{N}{1,3}", r" ?[^\s\p{L}\p{N}]+[\r\n/]*", r"\s*[\r\n]+", r"\s+(?!\S)", r"\s+"])
-GPT4 = (r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+")
+GPT4 = (r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s")
+BLOOM = r" ?[^(\s|[.,!?…。，、।۔،])]+|^\t|\p{Han}{2}+"
 DEEPSEEK = [r"\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+",
             r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*"
             r"|\s*[\r\n]+|\s+(?!\S)|\s+"]
@@ -270,6 +271,7 @@ def cases(args):
     yield "gpt-oss", "../plain.json", {"/pre_tokenizer": sequence(split(GPT4O), BYTES)}
     yield "Phi-4", "../plain.json", {"/pre_tokenizer": sequence(split(GPT4, "Removed", True), BYTES)}
     yield "DeepSeek", "../plain.json", {"/pre_tokenizer": sequence(*map(split, DEEPSEEK), BYTES)}
+    yield "BLOOM", "../plain.json", {"/pre_tokenizer": sequence(split(BLOOM), BYTES)}
     yield "GPT-2", "../plain.json", {"/pre_tokenizer": GPT2}
     yield "StarCoder", "../plain.json", {
         "/pre_tokenizer": sequence({"type": "Digits", "individual_digits": True}, dict(GPT2, add_prefix_space=False))}
@@ -390,14 +392,15 @@ def main():
     parser.add_argument("--corpus", type=pathlib.Path, default=ROOT.parent / "shared/data/corpora")
     parser.add_argument("--llama3", type=pathlib.Path, default=ROOT.parent / "shared/tokenizers/llama-3/tokenizer.json")
     parser.add_argument("--mistral", type=pathlib.Path, default=ROOT.parent / "shared/tokenizers/mistral-v1/tokenizer.model")
+    parser.add_argument("--train", action="store_true", help="train anew: the same files, but for Unigram's scores")
     args = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
     corpus = "".join((args.corpus / f"{role}.txt").read_text()[:400_000] for role in ("macro", "micro", "quant"))
     corpus = "".join(c for c in corpus if unicodedata.category(c) != "Cn")
     pool = make_pool(corpus)
     for name, train in (("sp", train_sp), ("unigram", train_unigram), ("word_piece", train_word_piece)):
-        d = train(corpus)
-        (OUT / f"{name}.json").write_text(json.dumps(d, ensure_ascii=False, separators=(",", ":")) + "\n")
+        if args.train or not (OUT / f"{name}.json").exists():
+            (OUT / f"{name}.json").write_text(json.dumps(train(corpus), ensure_ascii=False, separators=(",", ":")) + "\n")
         print(f"{name}.json: {(OUT / f'{name}.json').stat().st_size:,} bytes")
     texts = [string(n, pool) for n in range(STRINGS)]
     print(f"{sum(len(t.encode()) for t in texts):,} bytes, {len(set(texts)):,} different strings")

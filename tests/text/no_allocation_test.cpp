@@ -1,5 +1,6 @@
 // Counts malloc while the hot calls run. It defines malloc, so it wants a program of its own; skipped aloud where a
 // sanitizer has its own malloc, or the C library is not glibc.
+#include <finteam/file/json_view.hpp>
 #include <finteam/text/chat.hpp>
 #include <finteam/text/sampler.hpp>
 #include <finteam/text/stop.hpp>
@@ -102,6 +103,37 @@ TEST_CASE("Encoding, decoding and stopping allocate nothing within their limits"
           }
         }) == 0);
   CHECK(bytes > 50000);
+}
+
+TEST_CASE("No kind of tokenizer allocates within its limits", "[law4]") {
+  if (!counting()) return;
+  const auto folder = finteam_test::tokenizer_goldens() / "parity";
+  std::vector<std::string> texts = {std::string(3000, 'a'), std::string(3000, ' '), std::string(3000, '\n'), ""};
+  for (const Json& line : finteam_test::read_lines(finteam_test::tokenizer_goldens() / "strings.jsonl")) {
+    texts.push_back(line["text"].get<std::string>());
+  }
+  const JsonFile kinds = JsonFile::open(folder / "golden.json");
+  for (const Json& kind : kinds.root().json()) {
+    if (kind["file"] == "") continue;  // a real one
+    Json file = JsonFile::open(folder / kind["file"].get<std::string>()).root().json();
+    for (const auto& [pointer, value] : kind["changes"].items()) file[Json::json_pointer(pointer)] = value;
+    const Tokenizer tokenizer = Tokenizer::parse(file.dump(), "t");
+    Tokenizer::Scratch scratch = tokenizer.scratch(3000);
+    StreamDecoder stream(tokenizer);
+    std::vector<std::int32_t> ids;
+    ids.reserve(tokenizer.max_ids(3000));
+    std::size_t bytes = 0;
+    CAPTURE(kind["name"].get<std::string>());
+    CHECK(count([&] {
+            for (const std::string& text : texts) {
+              ids.clear();
+              tokenizer.encode(text, scratch, ids);
+              for (const std::int32_t id : ids) bytes += stream.push(id).size();
+              bytes += stream.flush().size();
+            }
+          }) == 0);
+    CHECK(bytes > 20000);
+  }
 }
 
 TEST_CASE("Both engines match, and give up, without allocating", "[law4]") {

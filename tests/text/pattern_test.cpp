@@ -46,17 +46,29 @@ TEST_CASE("Word characters are Oniguruma's", "[text]") {
   CHECK(matches(R"([\w-]+|\W)", "a-b ") == Strings{"a-b", " "});
 }
 
+TEST_CASE("What the engines read differently is written as both read it", "[text]") {
+  CHECK(pcre2_syntax(R"(\p{N}{1,3}+)", "t") == R"((?:\p{N}{1,3})+)");  // possessive in PCRE2
+  CHECK(matches(R"(\d{2}+|x)", "1234567x") == Strings{"123456", "x"});
+  CHECK(matches(R"((?:a|(b)){2}+|[x]{2}+|.)", "abaxxxy") == Strings{"ab", "a", "xx", "x", "y"});
+  CHECK(matches(R"(\s++$|\s)", "a  \n b \n") == Strings{" ", " ", "\n", " ", " \n"});
+  CHECK(matches(R"(^a)", "a\naba") == Strings{"a", "a"});
+  CHECK(matches(R"([^(\s|[.,])]+)", "a|b,c (d").size() == 4);
+  CHECK(matches(R"([x[ab]]+)", "x[ab]") == Strings{"x", "ab"});
+  CHECK(matches(R"(\p{Han}+)", "a\xE4\xB8\x80\xE3\x80\x82") == Strings{"\xE4\xB8\x80"});
+}
+
 TEST_CASE("A pattern is translated only where the two engines read it alike", "[text]") {
   CHECK(pcre2_syntax(R"([^\s\p{L}]\S\s)", "t") == R"([^\p{White_Space}\p{L}]\P{White_Space}\p{White_Space})");
   CHECK(pcre2_syntax(R"(a\u00e9\x41\x{1F600}\.\[[\]\\-]x{2,3})", "t") == R"(a\x{00e9}\x41\x{1F600}\.\[[\]\\-]x{2,3})");
   CHECK(matches(R"([\]\\s]+)", R"(a]\s\b)") == Strings{R"(]\s\)"});
-  for (const char* pattern : {R"([\W])",  R"(\bx)",      R"(\h)",   R"(\R)",      R"(\X)",          R"(\K)",
-                              R"(\Qa\E)", R"(\1)",       R"(\pL)",  R"(\p{Han})", R"(\p{^L})",      R"(\p{Letter})",
-                              R"(\p{})",  R"(\p{L Lu})", R"(\xE9)", R"(\x{})",    R"(\x{1234567})", R"(\u12)",
-                              "^a",       "a$",          "[[a]]",   "[a&&b]",     "[]a]",           "[^]a]",
-                              "(?m:a)",   "(?i)a",       "(?<n>a)", "(?#c)",      "(*UTF)a",        "(*LIMIT_MATCH=1)a",
-                              "(?R)",     "(?C1)a",      "a{,3}",   "a{2}+",      "a{1,2}?",        "a{x}",
-                              R"(\)",     "[a",          "[a\\",    "a{2",        R"(\p{L)",        R"(\x{41)"}) {
+  for (const char* pattern :
+       {R"([\W])",  R"(\bx)",      R"(\h)",       R"(\R)",        R"(\X)",          R"(\K)",
+        R"(\Qa\E)", R"(\1)",       R"(\pL)",      R"(\p{Emoji})", R"(\p{^L})",      R"(\p{Letter})",
+        R"(\p{})",  R"(\p{L Lu})", R"(\xE9)",     R"(\x{})",      R"(\x{1234567})", R"(\u12)",
+        "[[^a]]",   "[a-[b]]",     "[[:alpha:]]", "[a&&b]",       "[]a]",           "[^]a]",
+        "(?m:a)",   "(?i)a",       "(?<n>a)",     "(?#c)",        "(*UTF)a",        "(*LIMIT_MATCH=1)a",
+        "(?R)",     "(?C1)a",      "a{,3}",       "a{2}++",       "a{1,2}?",        "a{x}",
+        R"(\)",     "[a",          "[a\\",        "a{2",          R"(\p{L)",        R"(\x{41)"}) {
     CAPTURE(pattern);
     CHECK_THROWS_AS(pcre2_syntax(pattern, "t"), Error);
   }

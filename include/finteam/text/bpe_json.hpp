@@ -5,7 +5,6 @@
 #include <finteam/text/tokenizer_model.hpp>
 #include <finteam/text/tokenizer_tokens.hpp>
 
-#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -13,6 +12,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 namespace finteam::inline FINTEAM_ABI::detail {
 
@@ -48,16 +48,12 @@ namespace finteam::inline FINTEAM_ABI::detail {
   return tokens;
 }
 
-/// Which neighbours tokens hold. Text may be cut elsewhere, unless a merge takes what is no text (bytes, unknown).
-inline void note_seams(BpeModel& m, std::int32_t left, std::int32_t right, std::string_view both) {
-  const auto is_text = [&](std::int32_t id) {
-    return id != m.unknown && std::find(m.byte_tokens.begin(), m.byte_tokens.end(), id) == m.byte_tokens.end();
-  };
-  m.cuts = m.cuts && is_text(left) && is_text(right);
-  for (std::size_t at = 0, next = utf8_length(both[0]); m.cuts && next < both.size();) {
-    m.seams.add(utf8_first(both.substr(at)), utf8_first(both.substr(next)));
+/// Adds the neighbours that a token holds.
+inline void add_seams(Seams& seams, std::string_view token) {
+  for (std::size_t at = 0, next = utf8_length(token[0]); next < token.size();) {
+    seams.add(utf8_first(token.substr(at)), utf8_first(token.substr(next)));
     at = next;
-    next += utf8_length(both[next]);
+    next += utf8_length(token[next]);
   }
 }
 
@@ -70,6 +66,11 @@ inline void read_merges(const JsonView& merges, const TokenizerModel& t, BpeMode
     const AddedTokens::Entry* e = t.added.entry(token);
     return e != nullptr && e->kind != TokenKind::ordinary;
   };
+  std::vector<bool> no_text(static_cast<std::size_t>(t.vocabulary.size()));
+  for (const std::int32_t id : m.byte_tokens) {
+    if (id != BpeModel::none) no_text[static_cast<std::size_t>(id)] = true;
+  }
+  if (m.unknown != BpeModel::none) no_text[static_cast<std::size_t>(m.unknown)] = true;
   m.merges = MergeTable(merges.size());
   std::int32_t rank = 0;
   merges.each([&](const JsonView& merge) {
@@ -81,7 +82,9 @@ inline void read_merges(const JsonView& merges, const TokenizerModel& t, BpeMode
     const auto both = i && j ? t.vocabulary.find(*a + *b) : std::nullopt;
     if (!both) merge.refuse("two tokens of the vocabulary whose concatenation is one too");
     if (!m.merges.add(*i, *j, {r, *both})) merge.refuse("every pair once");
-    if (m.cuts) note_seams(m, *i, *j, *a + *b);
+    // Text may be cut between neighbours that no token holds, unless a merge takes what is no text.
+    m.cuts = m.cuts && !no_text[static_cast<std::size_t>(*i)] && !no_text[static_cast<std::size_t>(*j)];
+    if (m.cuts) add_seams(m.seams, *a + *b);
   });
 }
 

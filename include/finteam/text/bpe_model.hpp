@@ -5,7 +5,7 @@
 
 #include <finteam/text/bpe.hpp>
 #include <finteam/text/unicode.hpp>
-#include <finteam/text/word_cache.hpp>
+#include <finteam/text/vocabulary.hpp>
 
 #include <array>
 #include <bit>
@@ -76,37 +76,29 @@ struct BpeModel {
 
   /// Appends the ids of a word of well-formed UTF-8 that is not empty. O(n log n). Allocates only if `out` must grow.
   /// Throws Error(limit_exceeded) for more symbols than the merger is for.
-  void append(std::string_view word, const Vocabulary& vocabulary, WordMerger& merger, detail::WordCache& cache,
+  void append(std::string_view word, const Vocabulary& vocabulary, WordMerger& merger,
               std::vector<std::int32_t>& out) const {
-    if (bytes || !cuts) return append_cached(word, vocabulary, merger, cache, out);
     if (const auto whole = ignore_merges ? vocabulary.find(word) : std::nullopt) return out.push_back(*whole);
+    if (bytes) return merger.append(word, byte_tokens, merges, out);
     std::size_t begin = 0;
     char32_t before = detail::utf8_first(word);
-    for (std::size_t at = detail::utf8_length(word[0]); at < word.size(); at += detail::utf8_length(word[at])) {
+    for (std::size_t at = detail::utf8_length(word[0]); cuts && at < word.size(); at += detail::utf8_length(word[at])) {
       const char32_t c = detail::utf8_first(word.substr(at));
       if (!seams.holds(before, c) && is_symbol(before, vocabulary) && is_symbol(c, vocabulary)) {
-        append_cached(word.substr(begin, at - begin), vocabulary, merger, cache, out);
+        append_part(word.substr(begin, at - begin), vocabulary, merger, out);
         begin = at;
       }
       before = c;
     }
-    append_cached(word.substr(begin), vocabulary, merger, cache, out);
+    append_part(word.substr(begin), vocabulary, merger, out);
   }
 
  private:
-  void append_cached(std::string_view word, const Vocabulary& vocabulary, WordMerger& merger, detail::WordCache& cache,
-                     std::vector<std::int32_t>& out) const {
-    cache.get(word, out, [&](std::vector<std::int32_t>& ids) {
-      if (const auto whole = ignore_merges && !cuts ? vocabulary.find(word) : std::nullopt)
-        return ids.push_back(*whole);
-      merger.clear();
-      if (bytes) {
-        for (const char c : word) merger.add(byte_tokens[static_cast<unsigned char>(c)]);
-      } else {
-        add_characters(word, vocabulary, merger);
-      }
-      if (!merger.empty()) merger.finish(merges, ids);
-    });
+  void append_part(std::string_view part, const Vocabulary& vocabulary, WordMerger& merger,
+                   std::vector<std::int32_t>& out) const {
+    merger.clear();
+    add_characters(part, vocabulary, merger);
+    if (!merger.empty()) merger.finish(merges, out);
   }
 
   [[nodiscard]] std::int32_t symbol(std::string_view character, const Vocabulary& vocabulary) const noexcept {

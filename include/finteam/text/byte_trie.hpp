@@ -7,6 +7,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -18,11 +19,12 @@ class ByteTrie {
  public:
   using Node = std::uint32_t;
   static constexpr Node root = 0;
+  static constexpr std::size_t max_nodes = std::size_t{1} << 24;  ///< ten times those of the largest vocabularies
 
   ByteTrie() : nodes_(1) { first_.fill(0); }
 
   /// Strings, none empty and none twice, with their values (not negative). The strings may go afterwards.
-  /// Throws Error(limit_exceeded) for 2³² nodes or more.
+  /// Throws Error(limit_exceeded) for more than max_nodes.
   explicit ByteTrie(std::vector<std::pair<std::string_view, std::int32_t>> strings) : ByteTrie() {
     std::sort(strings.begin(), strings.end());
     struct Range {
@@ -42,7 +44,10 @@ class ByteTrie {
         ++nodes_[n].count;
         r.begin = end;
       }
-      if (nodes_.size() > 0xFFFFFFFF) throw Error(Code::limit_exceeded, "vocabulary", "fewer than 2^32 bytes", "more");
+      if (nodes_.size() > max_nodes) {
+        throw Error(Code::limit_exceeded, "vocabulary", "at most " + std::to_string(max_nodes) + " beginnings of tokens",
+                    "more");
+      }
     }
     for (Node i = 0; i < nodes_[root].count; ++i)
       first_[nodes_[nodes_[root].children + i].byte] = nodes_[root].children + i;

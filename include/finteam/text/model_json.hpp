@@ -73,9 +73,10 @@ namespace finteam::inline FINTEAM_ABI::detail {
   TokenizerModel t;
   t.byte_level = byte_level;
   t.added = read_added_tokens(root, max_id);
-  t.vocabulary = read_vocabulary(vocab, t.added, normalizer, byte_level, max_id);
-  t.blanks = blank_tokens(t.added, normalizer, false);
-  t.normalized_blanks = blank_tokens(t.added, normalizer, true);
+  AddedTokenForms form(normalizer);
+  t.vocabulary = read_vocabulary(vocab, t.added, form, byte_level, max_id);
+  t.blanks = blank_tokens(t.added, form, false);
+  t.normalized_blanks = blank_tokens(t.added, form, true);
   if (type == "BPE") t.model = read_bpe(model, t);
   if (type == "Unigram") t.model = read_unigram(model, t);
   if (type == "WordPiece") t.model = read_word_piece(model, t);

@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace finteam::inline FINTEAM_ABI {
 namespace detail {
@@ -28,8 +29,15 @@ class PatternTranslator {
         case '(': group(); break;
         case '{': interval(); break;
         case '^':
-        case '$': refuse(1);
-        default: out_ += in_[at_++];
+        case '$': line(); break;
+        case ')': close(); break;
+        case '*':
+        case '+':
+        case '?':
+        case '|': copy(1); break;
+        default:
+          if ((static_cast<unsigned char>(in_[at_]) & 0xC0) != 0x80) atom();
+          copy(1);
       }
     }
     return std::move(out_);
@@ -48,9 +56,26 @@ class PatternTranslator {
     at_ += n;
   }
 
+  /// What a repeat repeats begins here.
+  void atom() { atom_ = out_.size(); }
+
+  /// Of a line always, in Ruby's syntax.
+  void line() {
+    atom();
+    out_ += "(?m:" + std::string(1, in_[at_++]) + ")";
+  }
+  void close() {
+    if (!groups_.empty()) {  // or PCRE2 says what is wrong
+      atom_ = groups_.back();
+      groups_.pop_back();
+    }
+    copy(1);
+  }
+
   /// PCRE2's `\s` matches U+180E, which is not White_Space; `\w`, `\b`, `\h` and others mean other things in Oniguruma.
   void escape() {
     if (at_ + 1 >= in_.size()) cut();
+    if (!in_class_) atom();
     const char c = in_[at_ + 1];
     if (c == 's' || c == 'S') {
       out_ += c == 's' ? "\\p{White_Space}" : "\\P{White_Space}";
@@ -73,18 +98,23 @@ class PatternTranslator {
     }
   }
 
-  /// `\p{L}`: general categories and Alphabetic. Scripts are Script_Extensions in PCRE2, other names differ.
+  /// `\p{L}`, `\p{Han}`: general categories, Alphabetic, and scripts, which PCRE2 would take for Script_Extensions.
   void property() {
-    static constexpr std::string_view categories =
+    static constexpr std::string_view same =
         " C Cc Cf Cn Co Cs L Ll Lm Lo Lt Lu M Mc Me Mn N Nd Nl No P Pc Pd Pe Pf Pi Po Ps S Sc Sk Sm So Z Zl Zp Zs "
         "Alphabetic ";
+    static constexpr std::string_view scripts =
+        " Arabic Armenian Bengali Cyrillic Devanagari Ethiopic Georgian Greek Gujarati Gurmukhi Han Hangul Hebrew "
+        "Hiragana Kannada Katakana Khmer Lao Latin Malayalam Mongolian Myanmar Sinhala Tamil Telugu Thai Tibetan ";
     const std::size_t end = in_.find('}', at_);
     if (end == std::string_view::npos) cut();
     if (!in_.substr(at_ + 2).starts_with('{')) refuse(3);
     const std::string name(in_.substr(at_ + 3, end - at_ - 3));
     const bool plain = !name.empty() && name.find(' ') == std::string::npos;
-    if (!plain || categories.find(" " + name + " ") == std::string_view::npos) refuse(end + 1 - at_);
-    copy(end + 1 - at_);
+    const bool script = plain && scripts.find(" " + name + " ") != std::string_view::npos;
+    if (!script && (!plain || same.find(" " + name + " ") == std::string_view::npos)) refuse(end + 1 - at_);
+    out_ += std::string(in_.substr(at_, 3)) + (script ? "sc:" : "") + name + "}";
+    at_ = end + 1;
   }
 
   /// `\x41` and `\x{1F600}`; `\xE9` would be a lone byte in Oniguruma.
@@ -109,17 +139,23 @@ class PatternTranslator {
     at_ += 6;
   }
 
-  /// No nested class, no intersection, no `]` as the first member: each is read differently.
+  /// No intersection, no `]` as the first member: each is read differently. A class within one joins it.
   void character_class() {
+    atom();
     copy(1);
     if (starts("^")) copy(1);
     if (starts("]")) refuse(1);
     in_class_ = true;
-    while (!starts("]")) {
+    for (int depth = 1; depth > 0;) {
       if (at_ >= in_.size()) cut();
-      if (starts("[")) refuse(1);
-      if (starts("&&")) refuse(2);
-      if (starts("\\")) {
+      if (starts("&&") || starts("[^") || starts("[:") || starts("[]") || starts("-[")) refuse(2);
+      if (starts("[")) {
+        ++depth, ++at_;
+      } else if (starts("]")) {
+        if (--depth == 0) break;
+        ++at_;
+        if (starts("-")) refuse(1);
+      } else if (starts("\\")) {
         escape();
       } else {
         copy(1);
@@ -132,6 +168,7 @@ class PatternTranslator {
   void group() {
     static constexpr std::array<std::string_view, 8> openers = {
         "(?:", "(?i:", "(?-i:", "(?=", "(?!", "(?<=", "(?<!", "(?>"};
+    groups_.push_back(out_.size());
     for (const std::string_view opener : openers) {
       if (starts(opener)) return copy(opener.size());
     }
@@ -139,7 +176,8 @@ class PatternTranslator {
     copy(1);
   }
 
-  /// `{n}`, `{n,}`, `{n,m}`, without a suffix: `{n}+` is possessive in PCRE2 and a repeat in Oniguruma.
+  /// `{n}`, `{n,}`, `{n,m}`. With `+` behind it PCRE2 would take it for possessive; Oniguruma repeats it. No other
+  /// suffix.
   void interval() {
     const std::size_t end = in_.find('}', at_);
     if (end == std::string_view::npos) cut();
@@ -155,10 +193,18 @@ class PatternTranslator {
       body.remove_prefix(1);
       digits();
     }
-    const std::string_view after = in_.substr(end + 1, 1);
-    const bool suffix = after == "+" || after == "?" || after == "*" || after == "{";
-    if (!first || !body.empty() || suffix) refuse(end + (suffix ? 2 : 1) - at_);
+    const auto is_suffix = [&](std::size_t at) {
+      return at < in_.size() && std::string_view("+?*{").find(in_[at]) != std::string_view::npos;
+    };
+    const bool repeats = in_.substr(end + 1, 1) == "+";
+    const bool other = is_suffix(end + (repeats ? 2 : 1));
+    if (!first || !body.empty() || other) refuse(end + (other ? 2 : 1) - at_);
+    if (repeats) out_.insert(atom_, "(?:");
     copy(end + 1 - at_);
+    if (repeats) {
+      out_ += ")+";
+      ++at_;
+    }
   }
 
   static bool is_hex(char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F'); }
@@ -172,6 +218,8 @@ class PatternTranslator {
   std::size_t at_ = 0;
   bool in_class_ = false;
   std::string out_;
+  std::size_t atom_ = 0;             // where what a repeat repeats begins, in out_
+  std::vector<std::size_t> groups_;  // where the open groups begin
 };
 
 }  // namespace detail

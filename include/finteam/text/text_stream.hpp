@@ -16,15 +16,16 @@ class TextStream {
   /// The tokenizer must outlive it.
   explicit TextStream(const Tokenizer& tokenizer) : decoder_(tokenizer), matcher_({}, decoder_.max_piece_bytes()) {}
 
-  /// A new text, which ends before any of `stops`. Throws Error as StopMatcher does; the stream is then as it was.
-  void begin(const std::vector<std::string>& stops) {
+  /// A new text, which ends before any of `stops`. place: inside, if it goes on with a text that is shown already, and
+  /// not an answer of its own. Throws Error as StopMatcher does; the stream is then as it was.
+  void begin(const std::vector<std::string>& stops, TextPlace place = TextPlace::start) {
     if (stops != stops_) {
       StopMatcher matcher(stops, decoder_.max_piece_bytes());
       stops_ = stops;
       matcher_ = std::move(matcher);
     }
     matcher_.flush();
-    decoder_.flush();
+    decoder_.begin(place);
   }
 
   /// Takes the next token; emit(std::string_view) -> bool gets what may be shown of it now, if there is anything.

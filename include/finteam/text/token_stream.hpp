@@ -51,6 +51,12 @@ class TokenStream {
     }
     return out_;
   }
+  /// A new text, which stands there.
+  void begin(TextPlace place) {
+    flush();
+    place_ = place;
+    restart();
+  }
   /// The end of the text: what waited, U+FFFD for what is no character. The stream is then as new.
   std::string_view flush() {
     out_.clear();

@@ -43,7 +43,7 @@ class Tokenizer {
   /// All memory that encoding needs, for one thread at a time, with this tokenizer. Made by Tokenizer::scratch.
   using Scratch = TokenizerScratch;
 
-  /// Memory for texts of up to max_bytes bytes: at most 28 bytes for each, and 3 MiB; at most 110 bytes for each where
+  /// Memory for texts of up to max_bytes bytes: at most 28 bytes for each, and 2 MiB; at most 110 bytes for each where
   /// text is normalised or has characters for symbols. Throws Error(limit_exceeded).
   [[nodiscard]] Scratch scratch(std::size_t max_bytes) const {
     if (max_bytes > max_text_bytes) {
@@ -171,6 +171,8 @@ class StreamDecoder {
     if (special_ == SpecialTokens::skip && vocabulary.kind(id) == TokenKind::special) return {};
     return stream_.push(id);
   }
+  /// A new text, which stands there; what waited of the last one is gone.
+  void begin(TextPlace place) { stream_.begin(place); }
   /// The end of the text: what still waited, or nothing. The decoder is then as new.
   std::string_view flush() { return stream_.flush(); }
   /// The most bytes that push() or flush() can return.

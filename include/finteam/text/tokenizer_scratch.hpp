@@ -2,7 +2,6 @@
 #pragma once
 
 #include <finteam/text/tokenizer_json.hpp>
-#include <finteam/text/word_cache.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -45,8 +44,7 @@ class TokenizerScratch {
         normalizer_(parts_->normalizer, detail::max_normalized_bytes(*parts_, max_bytes)),
         pre_tokenizer_(parts_->pre_tokenizer, detail::max_normalized_bytes(*parts_, max_bytes)),
         merger_(parts_->model.bpe() != nullptr ? detail::max_symbols(*parts_, max_bytes) : 0),
-        cutter_(parts_->model.unigram() != nullptr ? detail::max_normalized_bytes(*parts_, max_bytes) : 0),
-        cache_(parts_->model.bpe() != nullptr ? cached_words : 1) {}
+        cutter_(parts_->model.unigram() != nullptr ? detail::max_normalized_bytes(*parts_, max_bytes) : 0) {}
 
   void check(const std::shared_ptr<const Parts>& parts, std::size_t text_bytes) const {
     if (parts != parts_) {
@@ -60,7 +58,8 @@ class TokenizerScratch {
 
   void encode(std::string_view text, bool first, std::vector<std::int32_t>& ids) {
     steps_left_ = Pattern::budget(text.size());
-    ids_end_ = ids.size() + detail::max_symbols(*parts_, text.size());
+    ids_before_ = ids.size();
+    max_ids_ = detail::max_symbols(*parts_, text.size());
     each_piece(text, first, parts_->model.blanks, ids, [&](std::string_view piece, bool at_start) {
       const std::string_view normalized = parts_->normalizer.apply(piece, normalizer_, patterns_, steps_left_);
       each_piece(normalized, at_start, parts_->model.normalized_blanks, ids,
@@ -93,16 +92,16 @@ class TokenizerScratch {
   void append(std::string_view word, std::vector<std::int32_t>& ids) {
     const auto& model = parts_->model;
     if (const BpeModel* bpe = model.bpe()) {
-      bpe->append(word, model.vocabulary, merger_, cache_, ids);
+      bpe->append(word, model.vocabulary, merger_, ids);
     } else if (const UnigramModel* unigram = model.unigram()) {
       cutter_.append(word, *unigram, model.vocabulary, ids);
     } else {
       std::get<WordPieceModel>(model.model).append(word, ids);
     }
-    if (ids.size() > ids_end_) throw Error(Code::limit_exceeded, "text", "fewer tokens than it has", "more");
+    if (ids.size() - ids_before_ > max_ids_) {
+      throw Error(Code::limit_exceeded, "text", "at most " + std::to_string(max_ids_) + " tokens", "more");
+    }
   }
-
-  static constexpr std::size_t cached_words = 8192;
 
   std::shared_ptr<const Parts> parts_;
   std::size_t max_bytes_;
@@ -111,9 +110,8 @@ class TokenizerScratch {
   PreTokenizer::Scratch pre_tokenizer_;
   WordMerger merger_;
   UnigramCutter cutter_;
-  detail::WordCache cache_;
   std::uint64_t steps_left_ = 0;
-  std::size_t ids_end_ = 0;
+  std::size_t ids_before_ = 0, max_ids_ = 0;
 };
 
 }  // namespace finteam::inline FINTEAM_ABI

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -96,17 +97,27 @@ void each_token(const JsonView& vocab, std::int64_t max_id, F&& f) {
 
 /// What a normalised text has for an added token that is normalised too, and so what it decodes to; others as they are.
 /// Source: tokenizers, tokenizer/added_vocabulary.rs, simple_id_to_token.
-[[nodiscard]] inline std::string normalized_content(const AddedTokens::Entry& e, const Normalizer& normalizer) {
-  if (!e.normalized || normalizer.empty()) return e.content;
-  const std::size_t most = 64 * e.content.size() + 4096;
-  Normalizer::Scratch scratch(normalizer, most);
-  Pattern::Scratch patterns;
-  std::uint64_t steps = Pattern::budget(most);
-  return std::string(normalizer.apply(e.content, scratch, patterns, steps));
-}
+class AddedTokenForms {
+ public:
+  explicit AddedTokenForms(const Normalizer& normalizer)
+      : normalizer_(normalizer), scratch_(normalizer, max_bytes), steps_left_(Pattern::budget(max_bytes)) {}
 
-[[nodiscard]] inline Vocabulary read_vocabulary(const JsonView& vocab, const AddedTokens& added,
-                                                const Normalizer& normalizer, bool byte_level, std::int64_t max_id) {
+  /// Throws Error(limit_exceeded) beyond 64 KiB.
+  [[nodiscard]] std::string operator()(const AddedTokens::Entry& e) {
+    if (!e.normalized || normalizer_.empty()) return e.content;
+    return std::string(normalizer_.apply(e.content, scratch_, patterns_, steps_left_));
+  }
+
+ private:
+  static constexpr std::size_t max_bytes = 65536;
+  const Normalizer& normalizer_;
+  Normalizer::Scratch scratch_;
+  Pattern::Scratch patterns_;
+  std::uint64_t steps_left_;
+};
+
+[[nodiscard]] inline Vocabulary read_vocabulary(const JsonView& vocab, const AddedTokens& added, AddedTokenForms& form,
+                                                bool byte_level, std::int64_t max_id) {
   std::int32_t greatest = -1;
   each_token(vocab, max_id,
              [&](std::string_view, std::int32_t id, const std::string&) { greatest = std::max(greatest, id); });
@@ -120,33 +131,27 @@ void each_token(const JsonView& vocab, std::int64_t max_id, F&& f) {
     }
     if (e != nullptr) listed[static_cast<std::size_t>(e - added.entries().data())] = true;
     const bool ordinary = e == nullptr || e->kind == TokenKind::ordinary;
-    put_token(vocabulary, id, ordinary ? std::string(token) : normalized_content(*e, normalizer),
-              ordinary ? TokenKind::ordinary : e->kind, byte_level, ordinary, vocab.where());
+    put_token(vocabulary, id, ordinary ? std::string(token) : form(*e), ordinary ? TokenKind::ordinary : e->kind,
+              byte_level, ordinary, vocab.where());
   });
   for (std::size_t i = 0; i < listed.size(); ++i) {
     const AddedTokens::Entry& e = added.entries()[i];
     const std::string where = vocab.where() + " and added_tokens";
-    if (!listed[i]) put_token(vocabulary, e.id, normalized_content(e, normalizer), e.kind, byte_level, false, where);
+    if (!listed[i]) put_token(vocabulary, e.id, form(e), e.kind, byte_level, false, where);
   }
   return vocabulary;
 }
 
-/// The white space tokens that are looked for in text, as it is or normalised.
-[[nodiscard]] inline std::optional<ByteTrie> blank_tokens(const AddedTokens& added, const Normalizer& normalizer,
+/// The white space tokens that are looked for in text, as it is or normalised. Of two with one form the first counts.
+[[nodiscard]] inline std::optional<ByteTrie> blank_tokens(const AddedTokens& added, AddedTokenForms& form,
                                                           bool normalized) {
-  std::vector<std::string> forms;
-  std::vector<std::int32_t> ids;
+  std::map<std::string, std::int32_t> forms;
   for (const AddedTokens::Entry& e : added.entries()) {
-    if (e.kind != TokenKind::ordinary || e.normalized != normalized) continue;
-    std::string form = normalized_content(e, normalizer);
-    if (form.empty() || std::find(forms.begin(), forms.end(), form) != forms.end()) continue;
-    forms.push_back(std::move(form));
-    ids.push_back(e.id);
+    const bool wanted = e.kind == TokenKind::ordinary && e.normalized == normalized;
+    if (std::string text = wanted ? form(e) : std::string(); !text.empty()) forms.emplace(std::move(text), e.id);
   }
   if (forms.empty()) return std::nullopt;
-  std::vector<std::pair<std::string_view, std::int32_t>> strings;
-  for (std::size_t i = 0; i < forms.size(); ++i) strings.emplace_back(forms[i], ids[i]);
-  return ByteTrie(std::move(strings));
+  return ByteTrie({forms.begin(), forms.end()});
 }
 
 }  // namespace finteam::inline FINTEAM_ABI::detail
