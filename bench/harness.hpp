@@ -45,6 +45,7 @@ void decode(Run&);
 void team(Run&);
 void load(Run&);
 void classify(Run&);
+void tokenizer(Run&);
 
 /// One line on stderr: what takes its time just now.
 void say(const std::string& what);

@@ -19,12 +19,14 @@ struct Question {
   std::string_view name;
   void (*ask)(Run&);
 };
-constexpr Question questions[] = {{"machine", machine}, {"kernels", kernels}, {"prefill", prefill},  {"decode", decode},
-                                  {"team", team},       {"load", load},       {"classify", classify}};
+constexpr Question questions[] = {{"machine", machine},   {"kernels", kernels},    {"prefill", prefill},
+                                  {"decode", decode},     {"team", team},          {"load", load},
+                                  {"classify", classify}, {"tokenizer", tokenizer}};
 
 /// The standard set of the results files: every question, for both shapes in every format that fits in memory.
 void ask_all(Run& run, const std::vector<std::string>& shapes, const std::vector<std::string>& formats) {
   machine(run);
+  tokenizer(run);
   for (const auto& shape : shapes) {
     for (const auto& format : formats) {
       Run one{run.options, run.pool};
@@ -32,7 +34,7 @@ void ask_all(Run& run, const std::vector<std::string>& shapes, const std::vector
       one.options.weights = format;
       say("== " + shape + ", " + format);
       for (const Question& q : questions) {
-        if (q.ask == machine) continue;
+        if (q.ask == machine || q.ask == tokenizer) continue;
         try {
           q.ask(one);
         } catch (const finteam::Error& e) {

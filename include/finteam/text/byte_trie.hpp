@@ -45,8 +45,8 @@ class ByteTrie {
         r.begin = end;
       }
       if (nodes_.size() > max_nodes) {
-        throw Error(Code::limit_exceeded, "vocabulary", "at most " + std::to_string(max_nodes) + " beginnings of tokens",
-                    "more");
+        throw Error(Code::limit_exceeded, "vocabulary",
+                    "at most " + std::to_string(max_nodes) + " beginnings of tokens", "more");
       }
     }
     for (Node i = 0; i < nodes_[root].count; ++i)

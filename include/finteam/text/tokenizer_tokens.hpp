@@ -116,8 +116,8 @@ class AddedTokenForms {
   std::uint64_t steps_left_;
 };
 
-[[nodiscard]] inline Vocabulary read_vocabulary(const JsonView& vocab, const AddedTokens& added,
-                                                AddedTokenForms& form, bool byte_level, std::int64_t max_id) {
+[[nodiscard]] inline Vocabulary read_vocabulary(const JsonView& vocab, const AddedTokens& added, AddedTokenForms& form,
+                                                bool byte_level, std::int64_t max_id) {
   std::int32_t greatest = -1;
   each_token(vocab, max_id,
              [&](std::string_view, std::int32_t id, const std::string&) { greatest = std::max(greatest, id); });
@@ -131,8 +131,8 @@ class AddedTokenForms {
     }
     if (e != nullptr) listed[static_cast<std::size_t>(e - added.entries().data())] = true;
     const bool ordinary = e == nullptr || e->kind == TokenKind::ordinary;
-    put_token(vocabulary, id, ordinary ? std::string(token) : form(*e),
-              ordinary ? TokenKind::ordinary : e->kind, byte_level, ordinary, vocab.where());
+    put_token(vocabulary, id, ordinary ? std::string(token) : form(*e), ordinary ? TokenKind::ordinary : e->kind,
+              byte_level, ordinary, vocab.where());
   });
   for (std::size_t i = 0; i < listed.size(); ++i) {
     const AddedTokens::Entry& e = added.entries()[i];
