@@ -1,6 +1,7 @@
 // Tokenizers that are not byte-level BPE, and what a file's steps mean for who uses a tokenizer. Their ids are compared
 // with the package's in tokenizer_parity_test.cpp.
 #include <finteam/file/json_view.hpp>
+#include <finteam/text/text_stream.hpp>
 #include <finteam/text/tokenizer.hpp>
 
 #include "catch.hpp"
@@ -72,6 +73,25 @@ TEST_CASE("Decoding takes that blank away at the start of a text only", "[text]"
   CHECK(t.decode(TokenIds{*t.token("▁"), *t.token("▁")}) == " ");
   CHECK(t.decode(TokenIds{*t.token("<s>"), ids[0]}) == "rate");
   CHECK(t.decode(TokenIds{*t.token("<s>"), ids[0]}, SpecialTokens::keep) == "<s> rate");
+}
+
+TEST_CASE("A stream of text goes on with one that is shown already, or is an answer of its own", "[text]") {
+  const Tokenizer t = llama2();
+  TextStream stream(t);
+  const auto shown = [&](TextPlace place) {
+    std::string text;
+    const auto emit = [&text](std::string_view piece) {
+      text += piece;
+      return true;
+    };
+    stream.begin({"fell"}, place);
+    for (const std::int32_t id : t.encode("rate rose fell")) static_cast<void>(stream.push(id, emit));
+    stream.finish(emit);
+    return text;
+  };
+  CHECK(shown(TextPlace::start) == "rate rose ");
+  CHECK(shown(TextPlace::inside) == " rate rose ");
+  CHECK(shown(TextPlace::start) == "rate rose ");
 }
 
 TEST_CASE("A run of byte tokens is text as a whole or not at all, and a stream waits for its end", "[text]") {
@@ -197,7 +217,7 @@ TEST_CASE("Searches through the pieces of one text share their budget", "[text][
 }
 
 TEST_CASE("A mebibyte of one character is encoded in about a second by every model", "[text]") {
-  const std::vector<Tokenizer> all = [] {
+  std::vector<Tokenizer> all = [] {
     std::vector<Tokenizer> list;
     for (const char* name : {"sp.json", "unigram.json", "word_piece.json"}) list.push_back(changed(name, [](Json&) {}));
     for (const char* form : {"NFC", "NFKD"}) {
@@ -206,9 +226,15 @@ TEST_CASE("A mebibyte of one character is encoded in about a second by every mod
     list.push_back(changed("sp.json", [](Json& file) { file["model"]["byte_fallback"] = false; }));
     return list;
   }();
+  all.push_back(changed("unigram.json", [](Json& file) {  // as dear as a file can make it
+    file["pre_tokenizer"] = nullptr;
+    for (int n = 2; n <= 256; ++n) {
+      file["model"]["vocab"].push_back({std::string(static_cast<std::size_t>(n), 'z'), -1.0 * n});
+    }
+  }));
   for (const Tokenizer& t : all) {
     Tokenizer::Scratch scratch = t.scratch(1 << 20);
-    for (const std::string c : {"a", " ", "7", "\n", "\xCC\x81", "\xE4\xB8\x80", "\xE1\x85\xA1", "\xC2\xA0"}) {
+    for (const std::string c : {"a", " ", "7", "z", "\n", "\xCC\x81", "\xE4\xB8\x80", "\xE1\x85\xA1", "\xC2\xA0"}) {
       std::string text;
       while (text.size() + c.size() <= 1 << 20) text += c;
       TokenIds ids;

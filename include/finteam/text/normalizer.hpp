@@ -64,7 +64,8 @@ class Normalizer {
     Scratch(const Normalizer& normalizer, std::size_t max_bytes)
         : from_(normalizer.steps_.size() > 1 ? max_bytes : 0), to_(normalizer.empty() ? 0 : max_bytes) {
       for (const NormalizerStep& step : normalizer.steps_) {
-        if (std::holds_alternative<NormalForm>(step)) marks_.reserve(max_bytes);
+        // a mark has at least two bytes
+        if (std::holds_alternative<NormalForm>(step)) marks_.reserve(max_bytes / 2);
       }
     }
 

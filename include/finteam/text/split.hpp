@@ -24,7 +24,7 @@ class PieceJoiner {
     using enum SplitBehavior;
     const bool joins = behavior_ == contiguous             ? match == match_
                        : behavior_ == merged_with_previous ? match && !match_
-                       : behavior_ == merged_with_next     ? !match && match_
+                       : behavior_ == merged_with_next     ? !match
                                                            : false;
     if (!joins || begin_ == end_) {
       finish();

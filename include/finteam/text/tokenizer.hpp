@@ -43,7 +43,7 @@ class Tokenizer {
   /// All memory that encoding needs, for one thread at a time, with this tokenizer. Made by Tokenizer::scratch.
   using Scratch = TokenizerScratch;
 
-  /// Memory for texts of up to max_bytes bytes: at most 28 bytes for each, and 2 MiB; at most 110 bytes for each where
+  /// Memory for texts of up to max_bytes bytes: at most 28 bytes for each, and 2 MiB; at most 90 bytes for each where
   /// text is normalised or has characters for symbols. Throws Error(limit_exceeded).
   [[nodiscard]] Scratch scratch(std::size_t max_bytes) const {
     if (max_bytes > max_text_bytes) {

@@ -19,7 +19,7 @@ namespace finteam::inline FINTEAM_ABI {
 /// Immutable. Made by the reader of a file.
 struct UnigramModel {
   /// The longest token, in bytes: a text costs its length times this.
-  static constexpr std::size_t max_token_bytes = 512;
+  static constexpr std::size_t max_token_bytes = 256;
 
   ByteTrie trie;
   std::vector<double> scores;  ///< by id
