@@ -135,6 +135,7 @@ inline void add_memory(const Folder& folder, Report& report) {
   Section s{"memory", "memory"};
   bool all = !folder.models.empty();
   for (const Model& model : folder.models) all = all && !model.weights.empty();
+  if (!all) s.add("weights", nullptr, "unknown: not all tensors are understood");
   using finteam::Weights, finteam::CacheFormat;
   for (const Weights weights : {Weights::stored, Weights::bf16, Weights::int8, Weights::int4, Weights::int4_zero}) {
     if (!all) break;
@@ -159,7 +160,6 @@ inline void add_memory(const Folder& folder, Report& report) {
                          static_cast<double>(finteam::page_tokens);
     s.add("cache_of_a_token_" + std::string(name(format)), token, in_bytes(static_cast<std::uint64_t>(token)));
   }
-  if (s.facts.empty()) s.add("weights_stored", nullptr, "unknown: not all tensors are understood");
   report.add(std::move(s));
 }
 

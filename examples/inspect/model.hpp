@@ -195,7 +195,7 @@ inline void add_expert(Section& s, const finteam::ExpertSource& expert) {
   if (expert.embed_tokens) own.push_back("embed_tokens");
   if (expert.lm_head) own.push_back("lm_head");
   if (norms > 0) own.push_back(std::to_string(norms) + " norms");
-  if (!own.empty()) s.add("in_place_of_the_bases", std::move(own));
+  if (!own.empty()) s.add("own_tensors", std::move(own));
   add_files(s, {expert.delta_file ? &expert.delta_file->file() : &*expert.file});
 }
 
