@@ -10,6 +10,8 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -44,29 +46,37 @@ struct Folder {
   [[nodiscard]] bool is_merged() const noexcept { return !manifest.merged.empty(); }
 };
 
+/// The longest key of a file's object that the place of an Error begins with; empty: none.
+[[nodiscard]] inline std::string key_of(const finteam::Error& e, const std::string& where, const Json& json) {
+  std::string longest;
+  if (!json.is_object()) return longest;
+  for (const auto& [key, value] : json.items()) {
+    const std::string place = where + ": " + key;
+    if (!e.where().starts_with(place)) continue;
+    const std::string_view rest = std::string_view(e.where()).substr(place.size());
+    if ((rest.empty() || rest.starts_with('.') || rest.starts_with('[')) && key.size() > longest.size()) longest = key;
+  }
+  return longest;
+}
+
 /// What read(json) gives. Where it refuses a key of the file as unsupported, the refusal is noted and the rest is read
-/// without that key; nothing if that does not help.
+/// without that key; nothing if that does not help, or there are too many of them.
 template <class Read>
 auto read_the_rest(const finteam::JsonFile& file, Report& report, Read&& read) {
   using Result = std::optional<std::invoke_result_t<Read, const Json&>>;
+  constexpr int most = 20;  // refusals: each costs a reading
   Json json = file.root().json();
-  while (true) {
+  for (int i = 0; i < most; ++i) {
     try {
       return Result(read(std::as_const(json)));
     } catch (const finteam::Error& e) {
       report.refused(e);
-      std::string refused;  // the longest key that the Error's place begins with
-      for (auto i = json.begin(); json.is_object() && i != json.end(); ++i) {
-        const std::string place = file.where() + ": " + i.key();
-        const bool named =
-            e.where().starts_with(place) &&
-            (e.where().size() == place.size() || std::string(".[").find(e.where()[place.size()]) != std::string::npos);
-        if (named && i.key().size() > refused.size()) refused = i.key();
-      }
+      const std::string refused = key_of(e, file.where(), json);
       if (e.code() != finteam::Code::unsupported || refused.empty() || refused == "model_type") return Result();
       json.erase(refused);
     }
   }
+  return Result();
 }
 
 /// The config of a checkpoint's folder, as finteam::read_config reads it.

@@ -29,7 +29,7 @@ inline void add_topology(const Folder& folder, Report& report) {
   constexpr std::array<std::string_view, 4> mixes{"probabilities", "logits", "deltas", "experts"};
   s.add("path", folder.path.string());
   s.add("topology", folder.is_merged()   ? "experts merged into one checkpoint"
-                    : !m.base.empty()    ? "roles on a shared base"
+                    : !m.base.empty()    ? folder.is_team ? "roles on a shared base" : "an adapter on a base"
                     : m.roles.size() > 1 ? "separate experts"
                     : folder.is_team     ? "a team of one"
                                          : "one checkpoint");
