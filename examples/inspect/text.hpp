@@ -57,6 +57,11 @@ inline std::optional<finteam::Tokenizer> add_tokenizer(const Folder& folder, Rep
                                                   : finteam::detail::tokenizer_path(folder.path, folder.manifest);
   if (folder.manifest.tokenizer.empty() && !finteam::detail::is_there(path)) {
     s.add("file", nullptr, "none: there is no tokenizer.json");
+    const auto model = path.parent_path() / "tokenizer.model";
+    if (finteam::detail::is_there(model)) {
+      report.refused({finteam::Code::unsupported, model.lexically_normal().string(),
+                      "a tokenizer.json, which the tokenizers package writes", "SentencePiece's model alone"});
+    }
     report.add(std::move(s));
     return tokenizer;
   }

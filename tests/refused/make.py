@@ -3,7 +3,7 @@
 
 A file's kind is in its name: *.safetensors, config_*.json (a Llama config), adapter_*.json (a LoRA adapter's config),
 delta_*.json (a low-bit difference's config), team_*.json (a team), json_*.json (JSON alone). folder/ is a whole
-checkpoint of which several things are not understood, for finteam-inspect.
+checkpoint of which several things are not understood, sentencepiece/ one without a tokenizer.json, for finteam-inspect.
 Run it again after a change; the files are committed.
 """
 import json
@@ -316,3 +316,5 @@ FOLDER = {
 (HERE / "folder" / "model.safetensors").write_bytes(tiny_model())
 for name, content in FOLDER.items():
     (HERE / "folder" / name).write_text(json.dumps(content) + "\n")
+(HERE / "sentencepiece").mkdir(exist_ok=True)
+(HERE / "sentencepiece" / "tokenizer.model").write_bytes(b"\n\x05\n\x03<s>")
