@@ -67,9 +67,10 @@ inline std::optional<finteam::Tokenizer> add_tokenizer(const Folder& folder, Rep
   }
   s.add("file", path.lexically_normal().string());
   const auto file = report.attempt([&] { return finteam::JsonFile::open(path); });
-  if (file && file->root().is_object()) {
+  if (file) {
     const Json& json = file->root().json();
     for (const char* part : {"model", "normalizer", "pre_tokenizer", "decoder", "post_processor"}) {
+      if (!json.is_object()) break;
       if (const Json types = types_of(json.value(part, Json())); !types.is_null()) s.add(part, types);
     }
     const bool known = !folder.models.empty() && folder.models.front().config;
