@@ -124,7 +124,7 @@ inline void read_manifest(Folder& folder, const std::filesystem::path& base, Rep
     folder.base = m.base;
     return;
   }
-  m.chat.clear();
+  m.default_chat.clear();
   const auto has = [&](const char* file) { return finteam::detail::is_there(folder.path / file); };
   const bool is_addition = !has("config.json") && (has("adapter_config.json") || has("delta_config.json"));
   m.roles.push_back({is_addition || !base.empty() ? "adapter" : "expert", "."});

@@ -85,19 +85,34 @@ inline std::optional<finteam::Tokenizer> add_tokenizer(const Folder& folder, Rep
   return tokenizer;
 }
 
-/// How conversations are written.
+/// The chat format, as far as it is known without a tokenizer. source: the chat template beside where that would be.
+[[nodiscard]] inline std::optional<finteam::ChatLayout> chat_layout(const finteam::Manifest& m,
+                                                                    const std::optional<finteam::Tokenizer>& tokenizer,
+                                                                    const std::filesystem::path& path,
+                                                                    const std::optional<finteam::ChatTemplate>& source,
+                                                                    Report& report) {
+  if (tokenizer) return report.attempt([&] { return finteam::detail::chat_of(m, *tokenizer, path); });
+  if (m.chat) return m.chat;
+  if (!source) return std::nullopt;
+  return report.attempt([&] { return finteam::recognise_chat(*source); });
+}
+
+/// How conversations are written, and what says so.
 inline void add_chat(const Folder& folder, const std::optional<finteam::Tokenizer>& tokenizer, Report& report) {
   Section s{"chat", "chat"};
-  std::string name = folder.manifest.chat;
-  if (name.empty() && tokenizer) name = tokenizer->token("<|start_header_id|>") ? "llama-3" : "none";
-  if (name.empty()) {
-    s.add("format", nullptr, "unknown without a tokenizer");
+  const finteam::Manifest& m = folder.manifest;
+  const auto path = m.roles.empty() ? folder.path / "tokenizer.json" : finteam::detail::tokenizer_path(folder.path, m);
+  const auto source =
+      report.attempt([&] { return finteam::find_chat_template(path.parent_path()); }).value_or(std::nullopt);
+  const auto layout = chat_layout(m, tokenizer, path, source, report);
+  if (m.chat || source || tokenizer) s.add("from", m.chat ? folder.where : source ? source->where : "the default");
+  if (layout) {
+    s.add("format", layout->name);
   } else {
-    s.add("format", name);
+    s.add("format", nullptr, tokenizer || source ? "unknown" : "unknown without a tokenizer");
   }
-  if (tokenizer) {
-    const auto format =
-        report.attempt([&] { return finteam::ChatFormat::by_name(name, *tokenizer, folder.where + ": chat"); });
+  if (layout && tokenizer) {
+    const auto format = report.attempt([&] { return finteam::ChatFormat(*layout, *tokenizer); });
     if (format && format->end_id()) {
       s.add("ends_a_reply", *format->end_id(), std::string(tokenizer->bytes(*format->end_id())));
     }

@@ -1,13 +1,15 @@
-// A team's one tokenizer: where it lies, and that no role's folder holds another.
-// Not here: what a tokenizer.json says (text/tokenizer.hpp), chat formats.
+// A team's one tokenizer, where it lies and that no role's folder holds another; and the chat format that goes with it.
+// Not here: what a tokenizer.json says (text/tokenizer.hpp), what a chat template is (text/chat_recognition.hpp).
 #pragma once
 
 #include <finteam/team/team_files.hpp>
+#include <finteam/text/chat_recognition.hpp>
 #include <finteam/text/tokenizer.hpp>
 
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <string_view>
 
 namespace finteam::inline FINTEAM_ABI::detail {
 
@@ -43,6 +45,16 @@ inline void refuse_other_tokenizer(const Tokenizer& tokenizer, const std::filesy
                 std::to_string(tokenizer.size() - 1));
   }
   return tokenizer;
+}
+
+/// The chat format: team.json's, or that of the chat template beside the tokenizer, which lies at `path`, or the
+/// default. Throws Error as find_chat_template and recognise_chat.
+[[nodiscard]] inline ChatLayout chat_of(const Manifest& m, const Tokenizer& tokenizer,
+                                        const std::filesystem::path& path) {
+  if (m.chat) return *m.chat;
+  if (const auto source = find_chat_template(path.parent_path())) return recognise_chat(*source);
+  const std::string_view otherwise = tokenizer.token("<|start_header_id|>") ? "llama-3" : "none";
+  return chat_layout(m.default_chat.empty() ? otherwise : std::string_view(m.default_chat), path.string());
 }
 
 }  // namespace finteam::inline FINTEAM_ABI::detail
