@@ -1,4 +1,8 @@
-"""Transcripts: `$ command` lines, each followed by what it prints. Numbers may differ as instruction sets differ."""
+"""Transcripts: `$ command` lines, each followed by what it prints. Numbers may differ as instruction sets differ.
+
+A command that fails says so on standard error, which follows what it prints, and in a last line: `exit 1`. Where …
+comes first, only the last line counts: the others are another library's words. $OUT is a folder that goes away after the transcript.
+"""
 import re
 import shlex
 import subprocess
@@ -32,10 +36,17 @@ def difference(expected, printed):
     return None
 
 
-def run(arguments, expected, folder):
-    """Runs a command in a folder; returns what is wrong, or None."""
-    done = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, encoding="utf-8")
+def run(arguments, expected, folder, out=None):
+    """Runs a command in a folder; returns what is wrong, or None. out: the folder that is called $OUT."""
+    command = [argument.replace("$OUT", out) if out else argument for argument in arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, encoding="utf-8")
+    printed = done.stdout
     if done.returncode != 0:
-        return f"{shlex.join(arguments)}: exit {done.returncode}\n{done.stdout}{done.stderr}"
-    wrong = difference(expected, done.stdout)
-    return wrong and f"{shlex.join(arguments)}: {wrong}\n--- expected\n{expected}\n--- printed\n{done.stdout}"
+        printed += f"{done.stderr}\nexit {done.returncode}"
+    if out:
+        printed = printed.replace(out, "$OUT")
+    lines = expected.splitlines()
+    if lines and lines[0] == "…":
+        expected, printed = lines[-1], printed.splitlines()[-1]
+    wrong = difference(expected, printed)
+    return wrong and f"{shlex.join(arguments)}: {wrong}\n--- expected\n{expected}\n--- printed\n{printed}"

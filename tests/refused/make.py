@@ -2,10 +2,12 @@
 """Writes the small hostile files beside this script: what the loaders must refuse, and the seeds of the fuzz targets.
 
 A file's kind is in its name: *.safetensors, config_*.json (a Llama config), adapter_*.json (a LoRA adapter's config),
-delta_*.json (a low-bit difference's config), team_*.json (a team), json_*.json (JSON alone).
+delta_*.json (a low-bit difference's config), team_*.json (a team), json_*.json (JSON alone). folder/ is a whole
+checkpoint of which several things are not understood, sentencepiece/ one without a tokenizer.json, for finteam-inspect.
 Run it again after a change; the files are committed.
 """
 import json
+import math
 import struct
 from pathlib import Path
 
@@ -282,3 +284,37 @@ for name, change in CONFIGS.items():
     (HERE / f"config_{name}.json").write_text(json.dumps({**GOOD, **change}) + "\n")
 for name, content in JSONS.items():
     (HERE / f"json_{name}.json").write_bytes(content)
+
+TINY = {"vocab_size": 8, "hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1,
+        "intermediate_size": 6, "eos_token_id": 2}
+LAYER = "model.layers.0."
+SHAPES = {
+    "model.embed_tokens.weight": [8, 4], "lm_head.weight": [8, 4], "model.norm.weight": [4],
+    LAYER + "input_layernorm.weight": [4], LAYER + "post_attention_layernorm.weight": [4],
+    LAYER + "self_attn.q_proj.weight": [4, 4], LAYER + "self_attn.k_proj.weight": [2, 4],
+    LAYER + "self_attn.v_proj.weight": [2, 4], LAYER + "self_attn.o_proj.weight": [4, 4],
+    LAYER + "mlp.gate_proj.weight": [6, 4], LAYER + "mlp.up_proj.weight": [6, 4], LAYER + "mlp.down_proj.weight": [4, 6],
+    LAYER + "self_attn.z_proj.weight": [3],
+}
+
+
+def tiny_model():
+    header, data = {}, b""
+    for name, shape in SHAPES.items():
+        numbers = [((17 * i + 5 * len(name)) % 29 - 14) / 8 for i in range(math.prod(shape))]
+        header[name] = tensor("F32", shape, len(data), len(data) + 4 * len(numbers))
+        data += struct.pack(f"<{len(numbers)}f", *numbers)
+    return safetensors(header, data)
+
+
+FOLDER = {
+    "config.json": {**GOOD, **TINY, "mystery_scale": 2.5, "rope_scaling": {"rope_type": "spiral", "factor": 2.0}},
+    "generation_config.json": {"eos_token_id": [2, 8]},
+    "tokenizer.json": {"version": "1.0", "model": {"type": "Morse", "vocab": {}}, "added_tokens": []},
+}
+(HERE / "folder").mkdir(exist_ok=True)
+(HERE / "folder" / "model.safetensors").write_bytes(tiny_model())
+for name, content in FOLDER.items():
+    (HERE / "folder" / name).write_text(json.dumps(content) + "\n")
+(HERE / "sentencepiece").mkdir(exist_ok=True)
+(HERE / "sentencepiece" / "tokenizer.model").write_bytes(b"\n\x05\n\x03<s>")

@@ -3,11 +3,17 @@
 #pragma once
 
 #include <finteam/core/tensor.hpp>
+#include <finteam/file/config_type.hpp>
+#include <finteam/file/safetensors.hpp>
 #include <finteam/team/gate_settings.hpp>
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
+#include <initializer_list>
 #include <span>
+#include <string>
+#include <string_view>
 #include <vector>
 
 namespace finteam::inline FINTEAM_ABI {
@@ -18,6 +24,43 @@ struct Gate {
   Tensor<float, 2> weight;  ///< of a linear gate: [roles, d of what it reads]
   Tensor<float, 1> bias;    ///< … [roles]
 };
+
+namespace detail {
+
+/// The gate of so many roles that settings describe. folder: the team's; where: its team.json, in errors; read: the
+/// config of what a linear gate reads. Throws Error as Safetensors::open; not_found, mismatch or malformed for weights
+/// that are not there, of another shape, or not finite; mismatch for a layer that is not there.
+[[nodiscard]] inline Gate open_gate(const std::filesystem::path& folder, const std::string& where,
+                                    const GateSettings& settings, index_t roles, const Config& read) {
+  Gate gate{settings, {}, {}};
+  if (!settings.is_linear()) return gate;
+  if (settings.layer && *settings.layer > read.layers) {
+    throw Error(Code::mismatch, where + ": gate.layer",
+                "at most the " + std::to_string(read.layers) + " layers of what it reads",
+                std::to_string(*settings.layer));
+  }
+  const Safetensors file = Safetensors::open(folder / settings.file);
+  const auto take = [&](std::string_view name, std::initializer_list<index_t> shape, float* out) {
+    const RawTensor raw = file.tensor(name);
+    const std::string named = where + ": gate: " + printable(settings.file) + ": " + std::string(name);
+    if (!std::equal(raw.shape.begin(), raw.shape.end(), shape.begin(), shape.end())) {
+      throw Error(Code::mismatch, named, shape_string(shape), shape_string(raw.shape));
+    }
+    for (index_t i = 0; i < raw.size(); ++i) {
+      out[i] = raw[i];
+      if (!std::isfinite(out[i])) {
+        throw Error(Code::malformed, named, "finite numbers", std::to_string(out[i]) + " at " + std::to_string(i));
+      }
+    }
+  };
+  gate.weight = Tensor<float, 2>({roles, read.d});
+  gate.bias = Tensor<float, 1>({roles});
+  take("weight", {roles, read.d}, gate.weight.data());
+  take("bias", {roles}, gate.bias.data());
+  return gate;
+}
+
+}  // namespace detail
 
 /// The running feature of a linear gate: the sum or the last of states that it was shown.
 class GateFeature {

@@ -4,11 +4,10 @@
 
 #include <finteam/backend/cpu.hpp>
 #include <finteam/expert/decoder.hpp>
-#include <finteam/file/safetensors.hpp>
 #include <finteam/team/role_gate.hpp>
 #include <finteam/team/team_files.hpp>
+#include <finteam/team/team_tokenizer.hpp>
 #include <finteam/text/chat.hpp>
-#include <finteam/text/chat_recognition.hpp>
 #include <finteam/text/tokenizer.hpp>
 
 #include <algorithm>
@@ -119,11 +118,6 @@ class Team {
 
  private:
   void open_tokenizer(const std::filesystem::path& folder);
-  /// team.json's format, or that of the chat template beside the tokenizer, or the default.
-  void open_chat(const std::filesystem::path& tokenizer);
-  /// Throws Error(mismatch) if there is a tokenizer at `own` whose tokens are not those of the team's, at `path`.
-  void refuse_other_tokenizer(const std::filesystem::path& own, const std::filesystem::path& path) const;
-  void open_gate(const std::filesystem::path& folder, const std::string& where);
 
   Manifest manifest_;
   std::vector<Model<B>> models_;
@@ -176,89 +170,21 @@ Team<B>::Team(const std::filesystem::path& folder, const OpenOptions& options, B
   }
   context_ = files.context();
   open_tokenizer(folder);
-  open_gate(folder, files.where);
+  if (manifest_.gate) {
+    const Config& read = models_[manifest_.base.empty() ? manifest_.gate->of : 0].decoder.config();
+    gate_ = detail::open_gate(folder, files.where, *manifest_.gate, static_cast<index_t>(roles_.size()), read);
+  }
 }
 
 template <Backend B>
 void Team<B>::open_tokenizer(const std::filesystem::path& folder) {
-  std::filesystem::path path = folder / (manifest_.tokenizer.empty() ? "tokenizer.json" : manifest_.tokenizer);
-  if (manifest_.tokenizer.empty() && !detail::is_there(path)) {
-    path = folder / (manifest_.base.empty() ? manifest_.roles.front().path : manifest_.base) / "tokenizer.json";
-  }
-  tokenizer_ = Tokenizer::open(path);
-  if (!manifest_.base.empty()) refuse_other_tokenizer(folder / manifest_.base / "tokenizer.json", path);
-  for (const auto& role : manifest_.roles) refuse_other_tokenizer(folder / role.path / "tokenizer.json", path);
-  if (tokenizer_->size() > vocab_size()) {
-    throw Error(Code::mismatch, path.string(), "ids below the roles' vocabulary of " + std::to_string(vocab_size()),
-                std::to_string(tokenizer_->size() - 1));
-  }
+  const std::filesystem::path path = detail::tokenizer_path(folder, manifest_);
+  tokenizer_ = detail::open_tokenizer(folder, manifest_, path, vocab_size());
   for (std::int32_t id = 0; id < vocab_size(); ++id) {
     if (tokenizer_->kind(id) == TokenKind::absent) absent_ids_.push_back(id);
   }
-  open_chat(path);
+  chat_.emplace(detail::chat_of(manifest_, *tokenizer_, path), *tokenizer_);
   if (chat_->end_id()) end_ids_.insert(end_ids_.begin(), *chat_->end_id());
-}
-
-template <Backend B>
-void Team<B>::open_chat(const std::filesystem::path& tokenizer) {
-  if (!manifest_.chat) {
-    if (const auto source = find_chat_template(tokenizer.parent_path())) manifest_.chat = recognise_chat(*source);
-  }
-  if (!manifest_.chat) {
-    std::string& name = manifest_.default_chat;
-    if (name.empty()) name = tokenizer_->token("<|start_header_id|>") ? "llama-3" : "none";
-    manifest_.chat = chat_layout(name, tokenizer.string());
-  }
-  chat_.emplace(*manifest_.chat, *tokenizer_);
-}
-
-template <Backend B>
-void Team<B>::refuse_other_tokenizer(const std::filesystem::path& own, const std::filesystem::path& path) const {
-  if (!detail::is_there(own) || MappedFile::open(own).text() == MappedFile::open(path).text()) return;
-  const Tokenizer other = Tokenizer::open(own);
-  bool same = other.size() == tokenizer_->size();
-  for (std::int32_t id = 0; same && id < other.size(); ++id) {
-    same = other.kind(id) == tokenizer_->kind(id) &&
-           (other.kind(id) == TokenKind::absent || other.bytes(id) == tokenizer_->bytes(id));
-  }
-  if (!same) throw Error(Code::mismatch, other.where(), "the tokens of " + tokenizer_->where(), "others");
-}
-
-template <Backend B>
-void Team<B>::open_gate(const std::filesystem::path& folder, const std::string& where) {
-  if (!manifest_.gate) return;
-  Gate gate{*manifest_.gate, {}, {}};
-  const GateSettings& g = gate.settings;
-  if (!g.is_linear()) {
-    gate_ = std::move(gate);
-    return;
-  }
-  const Config& read = models_[manifest_.base.empty() ? g.of : 0].decoder.config();
-  if (g.layer && *g.layer > read.layers) {
-    throw Error(Code::mismatch, where + ": gate.layer",
-                "at most the " + std::to_string(read.layers) + " layers of what it reads", std::to_string(*g.layer));
-  }
-  const Safetensors file = Safetensors::open(folder / g.file);
-  const index_t n = static_cast<index_t>(roles_.size()), d = read.d;
-  const auto take = [&](std::string_view name, std::initializer_list<index_t> shape, float* out) {
-    const RawTensor raw = file.tensor(name);
-    if (!std::equal(raw.shape.begin(), raw.shape.end(), shape.begin(), shape.end())) {
-      throw Error(Code::mismatch, where + ": gate: " + detail::printable(g.file) + ": " + std::string(name),
-                  detail::shape_string(shape), detail::shape_string(raw.shape));
-    }
-    for (index_t i = 0; i < raw.size(); ++i) {
-      out[i] = raw[i];
-      if (!std::isfinite(out[i])) {
-        throw Error(Code::malformed, where + ": gate: " + detail::printable(g.file) + ": " + std::string(name),
-                    "finite numbers", std::to_string(out[i]) + " at " + std::to_string(i));
-      }
-    }
-  };
-  gate.weight = Tensor<float, 2>({n, d});
-  gate.bias = Tensor<float, 1>({n});
-  take("weight", {n, d}, gate.weight.data());
-  take("bias", {n}, gate.bias.data());
-  gate_ = std::move(gate);
 }
 
 }  // namespace finteam::inline FINTEAM_ABI
