@@ -13246,8 +13246,8 @@ class ByteTrie {
         r.begin = end;
       }
       if (nodes_.size() > max_nodes) {
-        throw Error(Code::limit_exceeded, "vocabulary", "at most " + std::to_string(max_nodes) + " beginnings of tokens",
-                    "more");
+        throw Error(Code::limit_exceeded, "vocabulary",
+                    "at most " + std::to_string(max_nodes) + " beginnings of tokens", "more");
       }
     }
     for (Node i = 0; i < nodes_[root].count; ++i)
@@ -13321,7 +13321,7 @@ namespace finteam::inline FINTEAM_ABI {
 /// Immutable. Made by the reader of a file.
 struct UnigramModel {
   /// The longest token, in bytes: a text costs its length times this.
-  static constexpr std::size_t max_token_bytes = 512;
+  static constexpr std::size_t max_token_bytes = 256;
 
   ByteTrie trie;
   std::vector<double> scores;  ///< by id
@@ -13835,7 +13835,8 @@ class Normalizer {
     Scratch(const Normalizer& normalizer, std::size_t max_bytes)
         : from_(normalizer.steps_.size() > 1 ? max_bytes : 0), to_(normalizer.empty() ? 0 : max_bytes) {
       for (const NormalizerStep& step : normalizer.steps_) {
-        if (std::holds_alternative<NormalForm>(step)) marks_.reserve(max_bytes);
+        // a mark has at least two bytes
+        if (std::holds_alternative<NormalForm>(step)) marks_.reserve(max_bytes / 2);
       }
     }
 
@@ -14442,7 +14443,7 @@ class PieceJoiner {
     using enum SplitBehavior;
     const bool joins = behavior_ == contiguous             ? match == match_
                        : behavior_ == merged_with_previous ? match && !match_
-                       : behavior_ == merged_with_next     ? !match && match_
+                       : behavior_ == merged_with_next     ? !match
                                                            : false;
     if (!joins || begin_ == end_) {
       finish();
@@ -14955,7 +14956,7 @@ class Tokenizer {
   /// All memory that encoding needs, for one thread at a time, with this tokenizer. Made by Tokenizer::scratch.
   using Scratch = TokenizerScratch;
 
-  /// Memory for texts of up to max_bytes bytes: at most 28 bytes for each, and 2 MiB; at most 110 bytes for each where
+  /// Memory for texts of up to max_bytes bytes: at most 28 bytes for each, and 2 MiB; at most 90 bytes for each where
   /// text is normalised or has characters for symbols. Throws Error(limit_exceeded).
   [[nodiscard]] Scratch scratch(std::size_t max_bytes) const {
     if (max_bytes > max_text_bytes) {
@@ -15673,6 +15674,43 @@ struct Gate {
   Tensor<float, 2> weight;  ///< of a linear gate: [roles, d of what it reads]
   Tensor<float, 1> bias;    ///< … [roles]
 };
+
+namespace detail {
+
+/// The gate of so many roles that settings describe. folder: the team's; where: its team.json, in errors; read: the
+/// config of what a linear gate reads. Throws Error as Safetensors::open; not_found, mismatch or malformed for weights
+/// that are not there, of another shape, or not finite; mismatch for a layer that is not there.
+[[nodiscard]] inline Gate open_gate(const std::filesystem::path& folder, const std::string& where,
+                                    const GateSettings& settings, index_t roles, const Config& read) {
+  Gate gate{settings, {}, {}};
+  if (!settings.is_linear()) return gate;
+  if (settings.layer && *settings.layer > read.layers) {
+    throw Error(Code::mismatch, where + ": gate.layer",
+                "at most the " + std::to_string(read.layers) + " layers of what it reads",
+                std::to_string(*settings.layer));
+  }
+  const Safetensors file = Safetensors::open(folder / settings.file);
+  const auto take = [&](std::string_view name, std::initializer_list<index_t> shape, float* out) {
+    const RawTensor raw = file.tensor(name);
+    const std::string named = where + ": gate: " + printable(settings.file) + ": " + std::string(name);
+    if (!std::equal(raw.shape.begin(), raw.shape.end(), shape.begin(), shape.end())) {
+      throw Error(Code::mismatch, named, shape_string(shape), shape_string(raw.shape));
+    }
+    for (index_t i = 0; i < raw.size(); ++i) {
+      out[i] = raw[i];
+      if (!std::isfinite(out[i])) {
+        throw Error(Code::malformed, named, "finite numbers", std::to_string(out[i]) + " at " + std::to_string(i));
+      }
+    }
+  };
+  gate.weight = Tensor<float, 2>({roles, read.d});
+  gate.bias = Tensor<float, 1>({roles});
+  take("weight", {roles, read.d}, gate.weight.data());
+  take("bias", {roles}, gate.bias.data());
+  return gate;
+}
+
+}  // namespace detail
 
 /// The running feature of a linear gate: the sum or the last of states that it was shown.
 class GateFeature {
@@ -16592,6 +16630,509 @@ struct TeamFiles {
 }  // namespace detail
 }  // namespace finteam::inline FINTEAM_ABI
 
+// ---- finteam/text/chat_marks.hpp -----------------------------------------------------------------------------------
+// The marks by which a checkpoint's own chat template is known to be a family's: pieces of its text, as TemplateReader
+// leaves it. Not here: the families' formats (chat_families.hpp), the comparison (chat_recognition.hpp).
+
+namespace finteam::inline FINTEAM_ABI::detail {
+
+struct ChatMarks {
+  std::string_view family;
+  std::string_view all;       ///< a line each, all in the family's templates
+  std::string_view never;     ///< a line each, none in them
+  std::string_view bos, eos;  ///< what the template's bos_token and eos_token must be; empty: it writes none
+  std::string_view aside{};   ///< a line each: tokens of turns with tools, which the format does not have
+  std::string_view raw{};     ///< what the template writes outside blocks
+};
+
+/// No template has the marks of two.
+inline constexpr ChatMarks chat_marks[] = {
+    {"chatml",
+     R"({%for message in messages%}{{'<|im_start|>'+message['role']+'\n'+message['content']+'<|im_end|>'+'\n'}}{%endfor%}
+{{'<|im_start|>assistant\n'}})",
+     "bos_token\nsystem_message\nthink\ntools\nis not defined\nloop\n[0]", "", ""},
+    {"qwen2",
+     R"({{'<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n'}}
+{{'<|im_start|>'+message['role']+'\n'+message['content']+'<|im_end|>'+'\n'}}
+{%if loop.first and messages[0]['role']!='system'%}
+{{'<|im_start|>assistant\n'}})",
+     "bos_token\nthink\ntools", "", ""},
+    {"qwen1.5",
+     R"({{'<|im_start|>system\nYou are a helpful assistant<|im_end|>\n'}}
+{{'<|im_start|>'+message['role']+'\n'+message['content']+'<|im_end|>'+'\n'}}
+{%if loop.first and messages[0]['role']!='system'%}
+{{'<|im_start|>assistant\n'}})",
+     "bos_token\nthink\ntools", "", ""},
+    {"qwen2.5",
+     R"({{'<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n'}}
+{{'<|im_start|>system\n'+messages[0]['content']+'<|im_end|>\n'}}
+(message['role']=='system'and not loop.first)
+{{'<|im_start|>'+message['role']+'\n'+message['content']+'<|im_end|>'+'\n'}}
+{{'<|im_start|>assistant\n'}})",
+     "bos_token\nthink\nvision", "", ""},
+    {"qwen3",
+     R"({{'<|im_start|>system\n'+messages[0]['content']+'<|im_end|>\n'}}
+(message['role']=='system'and not loop.first)
+.split('</think>')[-1].lstrip('\n')
+{%if loop.index0>ns.last_query_index%}
+{%else%}{{'<|im_start|>'+message['role']+'\n'+content}}{%endif%}
+{{'<|im_start|>assistant\n'}}{%if enable_thinking is defined and enable_thinking is false%}{{'<think>\n\n</think>\n\n'}})",
+     "bos_token\nYou are a\nYou are Q\nvision\npreserve_thinking", "", ""},
+    {"qwen3-instruct",
+     R"({%else%}{%if messages[0]['role']=='system'%}{{'<|im_start|>system\n'+messages[0]['content']+'<|im_end|>\n'}}{%endif%}{%endif%}{%for message
+(message['role']=='system'and not loop.first)%}{{'<|im_start|>'+message['role']+'\n'+content+'<|im_end|>'+'\n'}}
+{{'<|im_start|>'+message['role']+'\n'+content}}{%if message.tool_calls%}
+{{'<|im_start|>assistant\n'}})",
+     "bos_token\nthink\nYou are a\nYou are Q\nvision", "", ""},
+    {"smollm3",
+     R"({{'Knowledge Cutoff Date: June 2025\n'}}
+strftime_now('%d %B %Y')
+{{'Reasoning Mode: '+reasoning_mode+'\n\n'}}{{'## Custom Instructions\n\n'}}{%if custom_instructions%}{{custom_instructions+'\n\n'}}
+'/system_override'in system_message
+{{'\n\n'}}{{'<|im_end|>\n'}}{%endif%}{%endif%}
+'<|im_start|>assistant\n'+content.lstrip('\n')+'<|im_end|>\n')",
+     "bos_token", "", ""},
+    {"llama-2",
+     R"({%set system_message=false%}
+{%set content='<<SYS>>\n'+system_message+'\n<</SYS>>\n\n'+message['content']%}
+{{bos_token+'[INST] '+content|trim+' [/INST]'}}
+{{' '+content|trim+' '+eos_token}})",
+     "'<<SYS>>'in\n'<<SYS>>' in", "<s>", "</s>"},
+    {"llama-3",
+     R"({%set content='<|start_header_id|>'+message['role']+'<|end_header_id|>\n\n'+message['content']|trim+'<|eot_id|>'%}
+{%if loop.index0==0%}{%set content=bos_token+content%}{%endif%}{{content}}
+{{'<|start_header_id|>assistant<|end_header_id|>\n\n'}})",
+     "tools\ndate\nsystem", "<|begin_of_text|>", ""},
+    {"llama-3.1",
+     R"({{bos_token}}
+{%set date_string='26 Jul 2024'%}
+{%set system_message=messages[0]['content']|trim%}
+{{'Cutting Knowledge Date: December 2023\n'}}{{'Today Date: '+date_string+'\n\n'}}
+{{'<|start_header_id|>'+message['role']+'<|end_header_id|>\n\n'+message['content']|trim+'<|eot_id|>'}}
+{{'<|start_header_id|>assistant<|end_header_id|>\n\n'}}{%endif%})",
+     "strftime_now", "<|begin_of_text|>", "", "<|python_tag|>\n<|eom_id|>"},
+    {"llama-3.2",
+     R"({{bos_token}}
+{%set date_string=strftime_now('%d %b %Y')%}{%else%}{%set date_string='26 Jul 2024'%}
+{%set system_message=messages[0]['content']|trim%}
+{{'Cutting Knowledge Date: December 2023\n'}}{{'Today Date: '+date_string+'\n\n'}}
+{{'<|start_header_id|>'+message['role']+'<|end_header_id|>\n\n'+message['content']|trim+'<|eot_id|>'}}
+{{'<|start_header_id|>assistant<|end_header_id|>\n\n'}}{%endif%})",
+     "image", "<|begin_of_text|>", "", "<|python_tag|>\n<|eom_id|>"},
+    {"mistral-v1",
+     R"({%if loop.first and system_message is defined%}{{' [INST] '+system_message+'\n\n'+message['content']+' [/INST]'}}
+{{' [INST] '+message['content']+' [/INST]'}}
+{{' '+message['content']+eos_token}})",
+     "tools", "<s>", "</s>"},
+    {"mistral-v1-early",
+     R"({{bos_token}}
+{{'[INST] '+message['content']+' [/INST]'}}
+{{message['content']+eos_token}}{%else%}{{raise_exception()",
+     "system", "<s>", "</s>"},
+    {"mistral-v3",
+     R"({%if loop.last and system_message is defined%}{{'[INST] '+system_message+'\n\n'+message['content']+'[/INST]'}}
+{{'[INST] '+message['content']+'[/INST]'}}
+{{' '+message['content']|trim+eos_token}})",
+     "SYSTEM_PROMPT", "<s>", "</s>"},
+    {"mistral-v3-unstripped",
+     R"({%if loop.last and system_message is defined%}{{'[INST] '+system_message+'\n\n'+message['content']+'[/INST]'}}
+{{'[INST] '+message['content']+'[/INST]'}}
+{{' '+message['content']+eos_token}})",
+     "SYSTEM_PROMPT", "<s>", "</s>"},
+    {"mistral-v3-tekken",
+     R"({%if loop.last and system_message is defined%}{{'[INST]'+system_message+'\n\n'+message['content']+'[/INST]'}}
+{{'[INST]'+message['content']+'[/INST]'}}
+{{message['content']+eos_token}})",
+     "SYSTEM_PROMPT", "<s>", "</s>"},
+    {"phi-3",
+     R"({%if message['role']=='system'%}{{'<|system|>\n'+message['content']+'<|end|>\n'}}
+{{'<|user|>\n'+message['content']+'<|end|>\n'}}
+{{'<|assistant|>\n'+message['content']+'<|end|>\n'}}
+{{'<|assistant|>\n'}})",
+     "bos_token\ntools", "", ""},
+    {"phi-3.5",
+     R"({%if message['role']=='system'and message['content']%}{{'<|system|>\n'+message['content']+'<|end|>\n'}}
+{{'<|user|>\n'+message['content']+'<|end|>\n'}}
+{{'<|assistant|>\n'+message['content']+'<|end|>\n'}}
+{{'<|assistant|>\n'}})",
+     "bos_token\ntools", "", ""},
+    {"phi-4",
+     R"({{'<|im_start|>system<|im_sep|>'+message['content']+'<|im_end|>'}}
+{{'<|im_start|>user<|im_sep|>'+message['content']+'<|im_end|>'}}
+{{'<|im_start|>assistant<|im_sep|>'+message['content']+'<|im_end|>'}}
+{{'<|im_start|>assistant<|im_sep|>'}})",
+     "bos_token\ntools\nthink", "", ""},
+    {"phi-4-early",
+     R"({{'<|im_start|>system<|im_sep|>'+message['content']+'<|im_end|>'}}
+{{'<|im_start|>user<|im_sep|>'+message['content']+'<|im_end|><|im_start|>assistant<|im_sep|>'}}
+{{message['content']+'<|im_end|>'}})",
+     "bos_token\nadd_generation_prompt", "", ""},
+    {"gemma-2",
+     R"({{bos_token}}
+{%if messages[0]['role']=='system'%}{{raise_exception(
+{{'<start_of_turn>'+role+'\n'+message['content']|trim+'<end_of_turn>\n'}}
+{{'<start_of_turn>model\n'}})",
+     "first_user_prefix\ntools", "<bos>", ""},
+    {"gemma-3",
+     R"({{bos_token}}
+{%set first_user_prefix=messages[0]['content']+'\n\n'%}
+{{'<start_of_turn>'+role+'\n'+(first_user_prefix if loop.first else'')}}
+{{message['content']|trim}}
+{{'<end_of_turn>\n'}}
+{{'<start_of_turn>model\n'}})",
+     "tools", "<bos>", ""},
+    {"olmo-2",
+     R"({{bos_token}}
+{{'<|system|>\n'+message['content']+'\n'}}
+{{'<|user|>\n'+message['content']+'\n'}}
+{%if not loop.last%}{{'<|assistant|>\n'+message['content']+eos_token+'\n'}}{%else%}{{'<|assistant|>\n'+message['content']+eos_token}}
+{{'<|assistant|>\n'}})",
+     "tools\nfunction", "<|endoftext|>", "<|endoftext|>"},
+    {"gpt-oss",
+     R"({%set model_identity='You are ChatGPT, a large language model trained by OpenAI.'%}
+{{'Knowledge cutoff: 2024-06\n'}}{{'Current date: '+strftime_now('%Y-%m-%d')+'\n\n'}}
+{%set reasoning_effort='medium'%}
+{{'# Valid channels: analysis, commentary, final. Channel must be included for every message.'}}
+{{'# Instructions\n\n'}}{{developer_message}}{{'\n\n'}}
+{{'<|start|>assistant<|channel|>final<|message|>'+message['content']+'<|end|>'}}
+{{'<|start|>user<|message|>'+message['content']+'<|end|>'}})",
+     "bos_token", "", "", "<|call|>\n<|final|>", "<|start|>assistant"},
+};
+
+}  // namespace finteam::inline FINTEAM_ABI::detail
+
+// ---- finteam/text/chat_template.hpp --------------------------------------------------------------------------------
+// A chat template's text made comparable: the same template however it is laid out. Jinja is read as far as blocks,
+// strings and white space go, and never run. Not here: which family it is (chat_recognition.hpp).
+
+namespace finteam::inline FINTEAM_ABI {
+namespace detail {
+
+/// A template without its layout.
+struct TemplateText {
+  /// The blocks, without white space and minus signs beside their braces; strings in single quotes, their newlines as
+  /// \n; x.role, x.content and x.strip() as x['role'], x['content'] and x|trim.
+  std::string code;
+  /// What stands outside blocks and is written as it stands, once Jinja has trimmed it (trim_blocks, lstrip_blocks, as
+  /// transformers sets them), with a zero byte after each piece.
+  std::string raw;
+};
+
+/// Reads a template; text that Jinja would refuse gives something that no family's marks are in.
+/// Source: Jinja's documentation, "Whitespace Control"; transformers, utils/chat_template_utils.py.
+class TemplateReader {
+ public:
+  [[nodiscard]] static TemplateText read(std::string_view text) {
+    TemplateReader reader(text);
+    while (reader.at_ < text.size()) reader.step();
+    return std::move(reader.out_);
+  }
+
+ private:
+  enum class After : unsigned char { text, expression, statement, minus };  // what stood before some raw text
+
+  explicit TemplateReader(std::string_view text) : text_(text) {
+    if (text_.ends_with('\n')) text_.remove_suffix(1);  // as Jinja, which keeps no newline at the end
+  }
+
+  void step() {
+    if (at_ >= text_.size()) {
+      at_ = static_cast<std::size_t>(-1);
+      return;
+    }
+    std::size_t open = at_;
+    while (open < text_.size() && !(text_[open] == '{' && open + 1 < text_.size() && is_kind(text_[open + 1]))) ++open;
+    raw(text_.substr(at_, open - at_), open);
+    if (open == text_.size()) {
+      at_ = static_cast<std::size_t>(-1);
+      return;
+    }
+    const char kind = text_[open + 1];
+    at_ = open + 2;
+    if (at_ < text_.size() && (text_[at_] == '-' || text_[at_] == '+')) ++at_;
+    if (kind == '#') {
+      const std::size_t close = text_.find("#}", at_);
+      after_ = close != std::string_view::npos && text_[close - 1] == '-' ? After::minus : After::statement;
+      at_ = close == std::string_view::npos ? close : close + 2;
+    } else {
+      block(kind);
+    }
+  }
+
+  static bool is_kind(char c) noexcept { return c == '{' || c == '%' || c == '#'; }
+  static bool is_blank(char c) noexcept { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
+  static bool is_word(char c) noexcept {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
+  }
+
+  /// Text between two blocks; the next one opens at `open`, or there is none.
+  void raw(std::string_view text, std::size_t open) {
+    if (after_ == After::minus) {
+      while (!text.empty() && is_blank(text.front())) text.remove_prefix(1);
+    } else if (after_ == After::statement && text.starts_with('\n')) {
+      text.remove_prefix(1);
+    }
+    if (open + 2 < text_.size() && text_[open + 2] == '-') {
+      while (!text.empty() && is_blank(text.back())) text.remove_suffix(1);
+    } else if (open < text_.size() && text_[open + 1] != '{') {
+      std::string_view line = text;
+      while (!line.empty() && (line.back() == ' ' || line.back() == '\t')) line.remove_suffix(1);
+      if (line.ends_with('\n') || (line.empty() && (after_ == After::statement || at_ == 0))) text = line;
+    }
+    if (!text.empty()) (out_.raw += text) += '\0';
+  }
+
+  /// A block from after its opening brace to after its closing one.
+  void block(char kind) {
+    out_.code += kind == '{' ? "{{" : "{%";
+    const char closing = kind == '{' ? '}' : '%';
+    while (at_ < text_.size()) {
+      const char c = text_[at_];
+      const std::size_t sign = c == '-' || c == '+' ? 1 : 0;
+      if (at_ + sign + 1 < text_.size() && text_[at_ + sign] == closing && text_[at_ + sign + 1] == '}') {
+        out_.code += kind == '{' ? "}}" : "%}";
+        after_ = c == '-' ? After::minus : kind == '{' ? After::expression : After::statement;
+        at_ += sign + 2;
+        return;
+      }
+      if (c == '\'' || c == '"') {
+        string(c);
+      } else if (is_blank(c)) {
+        const char before = at_ != 0 ? text_[at_ - 1] : ' ';
+        while (at_ < text_.size() && is_blank(text_[at_])) ++at_;
+        if (at_ < text_.size() && is_word(before) && is_word(text_[at_])) out_.code += ' ';  // two words
+      } else if (text_.substr(at_).starts_with(".strip()")) {                                // the same, as a filter
+        out_.code += "|trim";
+        at_ += 8;
+      } else if (!member("role") && !member("content")) {
+        out_.code += c;
+        ++at_;
+      }
+    }
+  }
+
+  void string(char quote) {
+    out_.code += '\'';
+    for (++at_; at_ < text_.size() && text_[at_] != quote; ++at_) {
+      if (text_[at_] == '\\' && at_ + 1 < text_.size()) out_.code += text_[at_++];
+      if (text_[at_] == '\n') {
+        out_.code += "\\n";
+      } else {
+        out_.code += text_[at_];
+      }
+    }
+    out_.code += '\'';
+    ++at_;
+  }
+
+  /// Writes .name as ['name'], if that is what comes next.
+  bool member(std::string_view name) {
+    const std::string_view rest = text_.substr(at_);
+    const bool here = rest.starts_with('.') && rest.substr(1).starts_with(name) &&
+                      (rest.size() == name.size() + 1 || !is_word(rest[name.size() + 1]));
+    if (here) {
+      ((out_.code += "['") += name) += "']";
+      at_ += name.size() + 1;
+    }
+    return here;
+  }
+
+  std::string_view text_;
+  std::size_t at_ = 0;
+  After after_ = After::text;
+  TemplateText out_;
+};
+
+}  // namespace detail
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/text/chat_recognition.hpp -----------------------------------------------------------------------------
+// Which known family a checkpoint's own chat template is: by marks in its text, which is never run.
+// Not here: the marks (chat_marks.hpp), the formats (chat_families.hpp).
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// A checkpoint's own chat template.
+struct ChatTemplate {
+  std::string where;                    ///< its file and key
+  std::string text;                     ///< Jinja
+  std::optional<std::string> bos, eos;  ///< what its bos_token and eos_token are, where the checkpoint says it
+};
+
+namespace detail {
+
+inline constexpr std::size_t max_template_bytes = 1 << 20;
+
+/// f(line) for every line that is not empty, until one gives false; whether none did.
+template <class F>
+[[nodiscard]] bool every_line(std::string_view lines, F&& f) {
+  while (!lines.empty()) {
+    const std::size_t end = std::min(lines.find('\n'), lines.size());
+    if (end != 0 && !f(lines.substr(0, end))) return false;
+    lines.remove_prefix(std::min(end + 1, lines.size()));
+  }
+  return true;
+}
+
+/// Whether every <|…|> in the code is one of the format's tokens or markers, or stands aside.
+[[nodiscard]] inline bool knows_tokens(std::string_view code, const ChatLayout& layout, std::string_view aside) {
+  for (std::size_t at = code.find("<|"); at != std::string_view::npos; at = code.find("<|", at + 2)) {
+    const std::size_t end = code.find_first_of("|'", at + 2);
+    if (end == std::string_view::npos || !code.substr(end).starts_with("|>")) continue;
+    const std::string_view token = code.substr(at, end + 2 - at);
+    const auto in = [&](const auto& list) { return std::find(list.begin(), list.end(), token) != list.end(); };
+    const bool known = in(layout.tokens) || in(layout.markers) ||
+                       !every_line(aside, [&](std::string_view line) { return line != token; });
+    if (!known) return false;
+  }
+  return true;
+}
+
+/// What the template writes outside blocks is what it should be. Where it is something, white space beside it belongs
+/// to turns with tools.
+[[nodiscard]] inline bool has_raw(std::string_view found, std::string_view wanted) {
+  std::size_t pieces = 0;
+  while (!found.empty()) {
+    const std::string_view piece = found.substr(0, found.find('\0'));
+    found.remove_prefix(piece.size() + 1);
+    const bool blank = piece.find_first_not_of(" \t\r\n") == std::string_view::npos;
+    if (!(blank && !wanted.empty()) && (piece != wanted || ++pieces > 1)) return false;
+  }
+  return pieces == (wanted.empty() ? 0 : 1);
+}
+
+[[nodiscard]] inline bool has_marks(const ChatTemplate& source, const TemplateText& text, const ChatMarks& marks) {
+  const auto in_code = [&](std::string_view line) { return text.code.find(line) != std::string::npos; };
+  const bool all =
+      every_line(marks.all, in_code) && every_line(marks.never, [&](std::string_view line) { return !in_code(line); });
+  if (!all || !has_raw(text.raw, marks.raw)) return false;
+  if ((!marks.bos.empty() && source.bos && *source.bos != marks.bos) ||
+      (!marks.eos.empty() && source.eos && *source.eos != marks.eos)) {
+    return false;
+  }
+  return knows_tokens(text.code, chat_layout(marks.family, source.where), marks.aside);
+}
+
+/// A special token as tokenizer_config.json writes it: a string, or an object that holds it.
+[[nodiscard]] inline std::optional<std::string> read_special(const JsonView& config, std::string_view key) {
+  const auto token = config.find(key);
+  if (!token) return std::nullopt;
+  return token->is_object() ? token->at("content").as_string() : token->as_string();
+}
+
+/// A template, or the one of several that is named "default".
+[[nodiscard]] inline ChatTemplate read_template_key(const JsonView& key) {
+  if (!key.is_array()) return {key.where(), key.as_string(), {}, {}};
+  std::optional<ChatTemplate> found;
+  key.each([&](const JsonView& named) {
+    if (named.at("name").as_string() != "default") return;
+    if (found) named.at("name").refuse("one template of that name");
+    found = {named.at("template").where(), named.at("template").as_string(), {}, {}};
+  });
+  if (!found) key.refuse("a template named default", Code::unsupported);
+  return *found;
+}
+
+}  // namespace detail
+
+/// The chat template of a checkpoint's folder: chat_template.jinja, else tokenizer_config.json's "chat_template".
+/// Nothing where neither says one. Throws Error as MappedFile::open and JsonView.
+[[nodiscard]] inline std::optional<ChatTemplate> find_chat_template(const std::filesystem::path& folder) {
+  std::error_code ignored;
+  const auto there = [&](const char* name) { return std::filesystem::exists(folder / name, ignored); };
+  std::optional<ChatTemplate> found;
+  if (there("chat_template.jinja")) {
+    const MappedFile file = MappedFile::open(folder / "chat_template.jinja");
+    found = {detail::file_label(folder / "chat_template.jinja"), std::string(file.text()), {}, {}};
+  }
+  if (there("tokenizer_config.json")) {
+    const JsonFile file = JsonFile::open(folder / "tokenizer_config.json");
+    if (const auto key = file.root().find("chat_template"); key && !found) found = detail::read_template_key(*key);
+    if (found) {
+      found->bos = detail::read_special(file.root(), "bos_token");
+      found->eos = detail::read_special(file.root(), "eos_token");
+    }
+  }
+  return found;
+}
+
+/// The known family's format that a template writes. Throws Error(unsupported) for a template that is no known
+/// family's, or not only; limit_exceeded for one of more than 1 MiB.
+[[nodiscard]] inline ChatLayout recognise_chat(const ChatTemplate& source) {
+  if (source.text.size() > detail::max_template_bytes) {
+    throw Error(Code::limit_exceeded, source.where, "a template of at most 1 MiB",
+                std::to_string(source.text.size()) + " bytes");
+  }
+  const detail::TemplateText text = detail::TemplateReader::read(source.text);
+  std::string_view family;
+  for (const detail::ChatMarks& marks : detail::chat_marks) {
+    if (!detail::has_marks(source, text, marks)) continue;
+    if (!family.empty()) family = "?";
+    if (family.empty()) family = marks.family;
+  }
+  if (family.empty() || family == "?") {
+    throw Error(Code::unsupported, source.where,
+                "the chat template of a known family, or \"chat\" in team.json (docs/team.md), by name (" +
+                    detail::family_names() + ") or declared",
+                "a template that begins " + detail::in_quotes(source.text));
+  }
+  return chat_layout(family, source.where);
+}
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/team/team_tokenizer.hpp -------------------------------------------------------------------------------
+// A team's one tokenizer, where it lies and that no role's folder holds another; and the chat format that goes with it.
+// Not here: what a tokenizer.json says (text/tokenizer.hpp), what a chat template is (text/chat_recognition.hpp).
+
+namespace finteam::inline FINTEAM_ABI::detail {
+
+/// Where it lies: where team.json says, else in the team's folder, else in the base's or the first role's.
+[[nodiscard]] inline std::filesystem::path tokenizer_path(const std::filesystem::path& folder, const Manifest& m) {
+  const std::filesystem::path path = folder / (m.tokenizer.empty() ? "tokenizer.json" : m.tokenizer);
+  if (!m.tokenizer.empty() || is_there(path)) return path;
+  return folder / (m.base.empty() ? m.roles.front().path : m.base) / "tokenizer.json";
+}
+
+/// Throws Error(mismatch) if there is a tokenizer at `own` whose tokens are not those of the team's, at `path`.
+inline void refuse_other_tokenizer(const Tokenizer& tokenizer, const std::filesystem::path& path,
+                                   const std::filesystem::path& own) {
+  if (!is_there(own) || MappedFile::open(own).text() == MappedFile::open(path).text()) return;
+  const Tokenizer other = Tokenizer::open(own);
+  bool same = other.size() == tokenizer.size();
+  for (std::int32_t id = 0; same && id < other.size(); ++id) {
+    same = other.kind(id) == tokenizer.kind(id) &&
+           (other.kind(id) == TokenKind::absent || other.bytes(id) == tokenizer.bytes(id));
+  }
+  if (!same) throw Error(Code::mismatch, other.where(), "the tokens of " + tokenizer.where(), "others");
+}
+
+/// The tokenizer at `path`, for roles of a vocabulary of v. Throws Error as Tokenizer::open; mismatch for an id beyond
+/// the vocabulary, or a role or a base with another tokenizer.
+[[nodiscard]] inline Tokenizer open_tokenizer(const std::filesystem::path& folder, const Manifest& m,
+                                              const std::filesystem::path& path, index_t v) {
+  Tokenizer tokenizer = Tokenizer::open(path);
+  if (!m.base.empty()) refuse_other_tokenizer(tokenizer, path, folder / m.base / "tokenizer.json");
+  for (const auto& role : m.roles) refuse_other_tokenizer(tokenizer, path, folder / role.path / "tokenizer.json");
+  if (tokenizer.size() > v) {
+    throw Error(Code::mismatch, path.string(), "ids below the roles' vocabulary of " + std::to_string(v),
+                std::to_string(tokenizer.size() - 1));
+  }
+  return tokenizer;
+}
+
+/// The chat format: team.json's, or that of the chat template beside the tokenizer, which lies at `path`, or the
+/// default. Throws Error as find_chat_template and recognise_chat.
+[[nodiscard]] inline ChatLayout chat_of(const Manifest& m, const Tokenizer& tokenizer,
+                                        const std::filesystem::path& path) {
+  if (m.chat) return *m.chat;
+  if (const auto source = find_chat_template(path.parent_path())) return recognise_chat(*source);
+  const std::string_view otherwise = tokenizer.token("<|start_header_id|>") ? "llama-3" : "none";
+  return chat_layout(m.default_chat.empty() ? otherwise : std::string_view(m.default_chat), path.string());
+}
+
+}  // namespace finteam::inline FINTEAM_ABI::detail
+
 // ---- finteam/text/chat_strip.hpp -----------------------------------------------------------------------------------
 // White space at the ends of a text, as chat templates see it.
 // Not here: normalisers.
@@ -17109,457 +17650,6 @@ inline void ChatFormat::write(detail::ChatWriter& writer, const Turn& turn, std:
 
 }  // namespace finteam::inline FINTEAM_ABI
 
-// ---- finteam/text/chat_marks.hpp -----------------------------------------------------------------------------------
-// The marks by which a checkpoint's own chat template is known to be a family's: pieces of its text, as TemplateReader
-// leaves it. Not here: the families' formats (chat_families.hpp), the comparison (chat_recognition.hpp).
-
-namespace finteam::inline FINTEAM_ABI::detail {
-
-struct ChatMarks {
-  std::string_view family;
-  std::string_view all;       ///< a line each, all in the family's templates
-  std::string_view never;     ///< a line each, none in them
-  std::string_view bos, eos;  ///< what the template's bos_token and eos_token must be; empty: it writes none
-  std::string_view aside{};   ///< a line each: tokens of turns with tools, which the format does not have
-  std::string_view raw{};     ///< what the template writes outside blocks
-};
-
-/// No template has the marks of two.
-inline constexpr ChatMarks chat_marks[] = {
-    {"chatml",
-     R"({%for message in messages%}{{'<|im_start|>'+message['role']+'\n'+message['content']+'<|im_end|>'+'\n'}}{%endfor%}
-{{'<|im_start|>assistant\n'}})",
-     "bos_token\nsystem_message\nthink\ntools\nis not defined\nloop\n[0]", "", ""},
-    {"qwen2",
-     R"({{'<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n'}}
-{{'<|im_start|>'+message['role']+'\n'+message['content']+'<|im_end|>'+'\n'}}
-{%if loop.first and messages[0]['role']!='system'%}
-{{'<|im_start|>assistant\n'}})",
-     "bos_token\nthink\ntools", "", ""},
-    {"qwen1.5",
-     R"({{'<|im_start|>system\nYou are a helpful assistant<|im_end|>\n'}}
-{{'<|im_start|>'+message['role']+'\n'+message['content']+'<|im_end|>'+'\n'}}
-{%if loop.first and messages[0]['role']!='system'%}
-{{'<|im_start|>assistant\n'}})",
-     "bos_token\nthink\ntools", "", ""},
-    {"qwen2.5",
-     R"({{'<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n'}}
-{{'<|im_start|>system\n'+messages[0]['content']+'<|im_end|>\n'}}
-(message['role']=='system'and not loop.first)
-{{'<|im_start|>'+message['role']+'\n'+message['content']+'<|im_end|>'+'\n'}}
-{{'<|im_start|>assistant\n'}})",
-     "bos_token\nthink\nvision", "", ""},
-    {"qwen3",
-     R"({{'<|im_start|>system\n'+messages[0]['content']+'<|im_end|>\n'}}
-(message['role']=='system'and not loop.first)
-.split('</think>')[-1].lstrip('\n')
-{%if loop.index0>ns.last_query_index%}
-{%else%}{{'<|im_start|>'+message['role']+'\n'+content}}{%endif%}
-{{'<|im_start|>assistant\n'}}{%if enable_thinking is defined and enable_thinking is false%}{{'<think>\n\n</think>\n\n'}})",
-     "bos_token\nYou are a\nYou are Q\nvision\npreserve_thinking", "", ""},
-    {"qwen3-instruct",
-     R"({%else%}{%if messages[0]['role']=='system'%}{{'<|im_start|>system\n'+messages[0]['content']+'<|im_end|>\n'}}{%endif%}{%endif%}{%for message
-(message['role']=='system'and not loop.first)%}{{'<|im_start|>'+message['role']+'\n'+content+'<|im_end|>'+'\n'}}
-{{'<|im_start|>'+message['role']+'\n'+content}}{%if message.tool_calls%}
-{{'<|im_start|>assistant\n'}})",
-     "bos_token\nthink\nYou are a\nYou are Q\nvision", "", ""},
-    {"smollm3",
-     R"({{'Knowledge Cutoff Date: June 2025\n'}}
-strftime_now('%d %B %Y')
-{{'Reasoning Mode: '+reasoning_mode+'\n\n'}}{{'## Custom Instructions\n\n'}}{%if custom_instructions%}{{custom_instructions+'\n\n'}}
-'/system_override'in system_message
-{{'\n\n'}}{{'<|im_end|>\n'}}{%endif%}{%endif%}
-'<|im_start|>assistant\n'+content.lstrip('\n')+'<|im_end|>\n')",
-     "bos_token", "", ""},
-    {"llama-2",
-     R"({%set system_message=false%}
-{%set content='<<SYS>>\n'+system_message+'\n<</SYS>>\n\n'+message['content']%}
-{{bos_token+'[INST] '+content|trim+' [/INST]'}}
-{{' '+content|trim+' '+eos_token}})",
-     "'<<SYS>>'in\n'<<SYS>>' in", "<s>", "</s>"},
-    {"llama-3",
-     R"({%set content='<|start_header_id|>'+message['role']+'<|end_header_id|>\n\n'+message['content']|trim+'<|eot_id|>'%}
-{%if loop.index0==0%}{%set content=bos_token+content%}{%endif%}{{content}}
-{{'<|start_header_id|>assistant<|end_header_id|>\n\n'}})",
-     "tools\ndate\nsystem", "<|begin_of_text|>", ""},
-    {"llama-3.1",
-     R"({{bos_token}}
-{%set date_string='26 Jul 2024'%}
-{%set system_message=messages[0]['content']|trim%}
-{{'Cutting Knowledge Date: December 2023\n'}}{{'Today Date: '+date_string+'\n\n'}}
-{{'<|start_header_id|>'+message['role']+'<|end_header_id|>\n\n'+message['content']|trim+'<|eot_id|>'}}
-{{'<|start_header_id|>assistant<|end_header_id|>\n\n'}}{%endif%})",
-     "strftime_now", "<|begin_of_text|>", "", "<|python_tag|>\n<|eom_id|>"},
-    {"llama-3.2",
-     R"({{bos_token}}
-{%set date_string=strftime_now('%d %b %Y')%}{%else%}{%set date_string='26 Jul 2024'%}
-{%set system_message=messages[0]['content']|trim%}
-{{'Cutting Knowledge Date: December 2023\n'}}{{'Today Date: '+date_string+'\n\n'}}
-{{'<|start_header_id|>'+message['role']+'<|end_header_id|>\n\n'+message['content']|trim+'<|eot_id|>'}}
-{{'<|start_header_id|>assistant<|end_header_id|>\n\n'}}{%endif%})",
-     "image", "<|begin_of_text|>", "", "<|python_tag|>\n<|eom_id|>"},
-    {"mistral-v1",
-     R"({%if loop.first and system_message is defined%}{{' [INST] '+system_message+'\n\n'+message['content']+' [/INST]'}}
-{{' [INST] '+message['content']+' [/INST]'}}
-{{' '+message['content']+eos_token}})",
-     "tools", "<s>", "</s>"},
-    {"mistral-v1-early",
-     R"({{bos_token}}
-{{'[INST] '+message['content']+' [/INST]'}}
-{{message['content']+eos_token}}{%else%}{{raise_exception()",
-     "system", "<s>", "</s>"},
-    {"mistral-v3",
-     R"({%if loop.last and system_message is defined%}{{'[INST] '+system_message+'\n\n'+message['content']+'[/INST]'}}
-{{'[INST] '+message['content']+'[/INST]'}}
-{{' '+message['content']|trim+eos_token}})",
-     "SYSTEM_PROMPT", "<s>", "</s>"},
-    {"mistral-v3-unstripped",
-     R"({%if loop.last and system_message is defined%}{{'[INST] '+system_message+'\n\n'+message['content']+'[/INST]'}}
-{{'[INST] '+message['content']+'[/INST]'}}
-{{' '+message['content']+eos_token}})",
-     "SYSTEM_PROMPT", "<s>", "</s>"},
-    {"mistral-v3-tekken",
-     R"({%if loop.last and system_message is defined%}{{'[INST]'+system_message+'\n\n'+message['content']+'[/INST]'}}
-{{'[INST]'+message['content']+'[/INST]'}}
-{{message['content']+eos_token}})",
-     "SYSTEM_PROMPT", "<s>", "</s>"},
-    {"phi-3",
-     R"({%if message['role']=='system'%}{{'<|system|>\n'+message['content']+'<|end|>\n'}}
-{{'<|user|>\n'+message['content']+'<|end|>\n'}}
-{{'<|assistant|>\n'+message['content']+'<|end|>\n'}}
-{{'<|assistant|>\n'}})",
-     "bos_token\ntools", "", ""},
-    {"phi-3.5",
-     R"({%if message['role']=='system'and message['content']%}{{'<|system|>\n'+message['content']+'<|end|>\n'}}
-{{'<|user|>\n'+message['content']+'<|end|>\n'}}
-{{'<|assistant|>\n'+message['content']+'<|end|>\n'}}
-{{'<|assistant|>\n'}})",
-     "bos_token\ntools", "", ""},
-    {"phi-4",
-     R"({{'<|im_start|>system<|im_sep|>'+message['content']+'<|im_end|>'}}
-{{'<|im_start|>user<|im_sep|>'+message['content']+'<|im_end|>'}}
-{{'<|im_start|>assistant<|im_sep|>'+message['content']+'<|im_end|>'}}
-{{'<|im_start|>assistant<|im_sep|>'}})",
-     "bos_token\ntools\nthink", "", ""},
-    {"phi-4-early",
-     R"({{'<|im_start|>system<|im_sep|>'+message['content']+'<|im_end|>'}}
-{{'<|im_start|>user<|im_sep|>'+message['content']+'<|im_end|><|im_start|>assistant<|im_sep|>'}}
-{{message['content']+'<|im_end|>'}})",
-     "bos_token\nadd_generation_prompt", "", ""},
-    {"gemma-2",
-     R"({{bos_token}}
-{%if messages[0]['role']=='system'%}{{raise_exception(
-{{'<start_of_turn>'+role+'\n'+message['content']|trim+'<end_of_turn>\n'}}
-{{'<start_of_turn>model\n'}})",
-     "first_user_prefix\ntools", "<bos>", ""},
-    {"gemma-3",
-     R"({{bos_token}}
-{%set first_user_prefix=messages[0]['content']+'\n\n'%}
-{{'<start_of_turn>'+role+'\n'+(first_user_prefix if loop.first else'')}}
-{{message['content']|trim}}
-{{'<end_of_turn>\n'}}
-{{'<start_of_turn>model\n'}})",
-     "tools", "<bos>", ""},
-    {"olmo-2",
-     R"({{bos_token}}
-{{'<|system|>\n'+message['content']+'\n'}}
-{{'<|user|>\n'+message['content']+'\n'}}
-{%if not loop.last%}{{'<|assistant|>\n'+message['content']+eos_token+'\n'}}{%else%}{{'<|assistant|>\n'+message['content']+eos_token}}
-{{'<|assistant|>\n'}})",
-     "tools\nfunction", "<|endoftext|>", "<|endoftext|>"},
-    {"gpt-oss",
-     R"({%set model_identity='You are ChatGPT, a large language model trained by OpenAI.'%}
-{{'Knowledge cutoff: 2024-06\n'}}{{'Current date: '+strftime_now('%Y-%m-%d')+'\n\n'}}
-{%set reasoning_effort='medium'%}
-{{'# Valid channels: analysis, commentary, final. Channel must be included for every message.'}}
-{{'# Instructions\n\n'}}{{developer_message}}{{'\n\n'}}
-{{'<|start|>assistant<|channel|>final<|message|>'+message['content']+'<|end|>'}}
-{{'<|start|>user<|message|>'+message['content']+'<|end|>'}})",
-     "bos_token", "", "", "<|call|>\n<|final|>", "<|start|>assistant"},
-};
-
-}  // namespace finteam::inline FINTEAM_ABI::detail
-
-// ---- finteam/text/chat_template.hpp --------------------------------------------------------------------------------
-// A chat template's text made comparable: the same template however it is laid out. Jinja is read as far as blocks,
-// strings and white space go, and never run. Not here: which family it is (chat_recognition.hpp).
-
-namespace finteam::inline FINTEAM_ABI {
-namespace detail {
-
-/// A template without its layout.
-struct TemplateText {
-  /// The blocks, without white space and minus signs beside their braces; strings in single quotes, their newlines as
-  /// \n; x.role, x.content and x.strip() as x['role'], x['content'] and x|trim.
-  std::string code;
-  /// What stands outside blocks and is written as it stands, once Jinja has trimmed it (trim_blocks, lstrip_blocks, as
-  /// transformers sets them), with a zero byte after each piece.
-  std::string raw;
-};
-
-/// Reads a template; text that Jinja would refuse gives something that no family's marks are in.
-/// Source: Jinja's documentation, "Whitespace Control"; transformers, utils/chat_template_utils.py.
-class TemplateReader {
- public:
-  [[nodiscard]] static TemplateText read(std::string_view text) {
-    TemplateReader reader(text);
-    while (reader.at_ < text.size()) reader.step();
-    return std::move(reader.out_);
-  }
-
- private:
-  enum class After : unsigned char { text, expression, statement, minus };  // what stood before some raw text
-
-  explicit TemplateReader(std::string_view text) : text_(text) {
-    if (text_.ends_with('\n')) text_.remove_suffix(1);  // as Jinja, which keeps no newline at the end
-  }
-
-  void step() {
-    if (at_ >= text_.size()) {
-      at_ = static_cast<std::size_t>(-1);
-      return;
-    }
-    std::size_t open = at_;
-    while (open < text_.size() && !(text_[open] == '{' && open + 1 < text_.size() && is_kind(text_[open + 1]))) ++open;
-    raw(text_.substr(at_, open - at_), open);
-    if (open == text_.size()) {
-      at_ = static_cast<std::size_t>(-1);
-      return;
-    }
-    const char kind = text_[open + 1];
-    at_ = open + 2;
-    if (at_ < text_.size() && (text_[at_] == '-' || text_[at_] == '+')) ++at_;
-    if (kind == '#') {
-      const std::size_t close = text_.find("#}", at_);
-      after_ = close != std::string_view::npos && text_[close - 1] == '-' ? After::minus : After::statement;
-      at_ = close == std::string_view::npos ? close : close + 2;
-    } else {
-      block(kind);
-    }
-  }
-
-  static bool is_kind(char c) noexcept { return c == '{' || c == '%' || c == '#'; }
-  static bool is_blank(char c) noexcept { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
-  static bool is_word(char c) noexcept {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
-  }
-
-  /// Text between two blocks; the next one opens at `open`, or there is none.
-  void raw(std::string_view text, std::size_t open) {
-    if (after_ == After::minus) {
-      while (!text.empty() && is_blank(text.front())) text.remove_prefix(1);
-    } else if (after_ == After::statement && text.starts_with('\n')) {
-      text.remove_prefix(1);
-    }
-    if (open + 2 < text_.size() && text_[open + 2] == '-') {
-      while (!text.empty() && is_blank(text.back())) text.remove_suffix(1);
-    } else if (open < text_.size() && text_[open + 1] != '{') {
-      std::string_view line = text;
-      while (!line.empty() && (line.back() == ' ' || line.back() == '\t')) line.remove_suffix(1);
-      if (line.ends_with('\n') || (line.empty() && (after_ == After::statement || at_ == 0))) text = line;
-    }
-    if (!text.empty()) (out_.raw += text) += '\0';
-  }
-
-  /// A block from after its opening brace to after its closing one.
-  void block(char kind) {
-    out_.code += kind == '{' ? "{{" : "{%";
-    const char closing = kind == '{' ? '}' : '%';
-    while (at_ < text_.size()) {
-      const char c = text_[at_];
-      const std::size_t sign = c == '-' || c == '+' ? 1 : 0;
-      if (at_ + sign + 1 < text_.size() && text_[at_ + sign] == closing && text_[at_ + sign + 1] == '}') {
-        out_.code += kind == '{' ? "}}" : "%}";
-        after_ = c == '-' ? After::minus : kind == '{' ? After::expression : After::statement;
-        at_ += sign + 2;
-        return;
-      }
-      if (c == '\'' || c == '"') {
-        string(c);
-      } else if (is_blank(c)) {
-        const char before = at_ != 0 ? text_[at_ - 1] : ' ';
-        while (at_ < text_.size() && is_blank(text_[at_])) ++at_;
-        if (at_ < text_.size() && is_word(before) && is_word(text_[at_])) out_.code += ' ';  // two words
-      } else if (text_.substr(at_).starts_with(".strip()")) {                                // the same, as a filter
-        out_.code += "|trim";
-        at_ += 8;
-      } else if (!member("role") && !member("content")) {
-        out_.code += c;
-        ++at_;
-      }
-    }
-  }
-
-  void string(char quote) {
-    out_.code += '\'';
-    for (++at_; at_ < text_.size() && text_[at_] != quote; ++at_) {
-      if (text_[at_] == '\\' && at_ + 1 < text_.size()) out_.code += text_[at_++];
-      if (text_[at_] == '\n') {
-        out_.code += "\\n";
-      } else {
-        out_.code += text_[at_];
-      }
-    }
-    out_.code += '\'';
-    ++at_;
-  }
-
-  /// Writes .name as ['name'], if that is what comes next.
-  bool member(std::string_view name) {
-    const std::string_view rest = text_.substr(at_);
-    const bool here = rest.starts_with('.') && rest.substr(1).starts_with(name) &&
-                      (rest.size() == name.size() + 1 || !is_word(rest[name.size() + 1]));
-    if (here) {
-      ((out_.code += "['") += name) += "']";
-      at_ += name.size() + 1;
-    }
-    return here;
-  }
-
-  std::string_view text_;
-  std::size_t at_ = 0;
-  After after_ = After::text;
-  TemplateText out_;
-};
-
-}  // namespace detail
-}  // namespace finteam::inline FINTEAM_ABI
-
-// ---- finteam/text/chat_recognition.hpp -----------------------------------------------------------------------------
-// Which known family a checkpoint's own chat template is: by marks in its text, which is never run.
-// Not here: the marks (chat_marks.hpp), the formats (chat_families.hpp).
-
-namespace finteam::inline FINTEAM_ABI {
-
-/// A checkpoint's own chat template.
-struct ChatTemplate {
-  std::string where;                    ///< its file and key
-  std::string text;                     ///< Jinja
-  std::optional<std::string> bos, eos;  ///< what its bos_token and eos_token are, where the checkpoint says it
-};
-
-namespace detail {
-
-inline constexpr std::size_t max_template_bytes = 1 << 20;
-
-/// f(line) for every line that is not empty, until one gives false; whether none did.
-template <class F>
-[[nodiscard]] bool every_line(std::string_view lines, F&& f) {
-  while (!lines.empty()) {
-    const std::size_t end = std::min(lines.find('\n'), lines.size());
-    if (end != 0 && !f(lines.substr(0, end))) return false;
-    lines.remove_prefix(std::min(end + 1, lines.size()));
-  }
-  return true;
-}
-
-/// Whether every <|…|> in the code is one of the format's tokens or markers, or stands aside.
-[[nodiscard]] inline bool knows_tokens(std::string_view code, const ChatLayout& layout, std::string_view aside) {
-  for (std::size_t at = code.find("<|"); at != std::string_view::npos; at = code.find("<|", at + 2)) {
-    const std::size_t end = code.find_first_of("|'", at + 2);
-    if (end == std::string_view::npos || !code.substr(end).starts_with("|>")) continue;
-    const std::string_view token = code.substr(at, end + 2 - at);
-    const auto in = [&](const auto& list) { return std::find(list.begin(), list.end(), token) != list.end(); };
-    const bool known = in(layout.tokens) || in(layout.markers) ||
-                       !every_line(aside, [&](std::string_view line) { return line != token; });
-    if (!known) return false;
-  }
-  return true;
-}
-
-/// What the template writes outside blocks is what it should be. Where it is something, white space beside it belongs
-/// to turns with tools.
-[[nodiscard]] inline bool has_raw(std::string_view found, std::string_view wanted) {
-  std::size_t pieces = 0;
-  while (!found.empty()) {
-    const std::string_view piece = found.substr(0, found.find('\0'));
-    found.remove_prefix(piece.size() + 1);
-    const bool blank = piece.find_first_not_of(" \t\r\n") == std::string_view::npos;
-    if (!(blank && !wanted.empty()) && (piece != wanted || ++pieces > 1)) return false;
-  }
-  return pieces == (wanted.empty() ? 0 : 1);
-}
-
-[[nodiscard]] inline bool has_marks(const ChatTemplate& source, const TemplateText& text, const ChatMarks& marks) {
-  const auto in_code = [&](std::string_view line) { return text.code.find(line) != std::string::npos; };
-  const bool all =
-      every_line(marks.all, in_code) && every_line(marks.never, [&](std::string_view line) { return !in_code(line); });
-  if (!all || !has_raw(text.raw, marks.raw)) return false;
-  if ((!marks.bos.empty() && source.bos && *source.bos != marks.bos) ||
-      (!marks.eos.empty() && source.eos && *source.eos != marks.eos)) {
-    return false;
-  }
-  return knows_tokens(text.code, chat_layout(marks.family, source.where), marks.aside);
-}
-
-/// A special token as tokenizer_config.json writes it: a string, or an object that holds it.
-[[nodiscard]] inline std::optional<std::string> read_special(const JsonView& config, std::string_view key) {
-  const auto token = config.find(key);
-  if (!token) return std::nullopt;
-  return token->is_object() ? token->at("content").as_string() : token->as_string();
-}
-
-/// A template, or the one of several that is named "default".
-[[nodiscard]] inline ChatTemplate read_template_key(const JsonView& key) {
-  if (!key.is_array()) return {key.where(), key.as_string(), {}, {}};
-  std::optional<ChatTemplate> found;
-  key.each([&](const JsonView& named) {
-    if (named.at("name").as_string() != "default") return;
-    if (found) named.at("name").refuse("one template of that name");
-    found = {named.at("template").where(), named.at("template").as_string(), {}, {}};
-  });
-  if (!found) key.refuse("a template named default", Code::unsupported);
-  return *found;
-}
-
-}  // namespace detail
-
-/// The chat template of a checkpoint's folder: chat_template.jinja, else tokenizer_config.json's "chat_template".
-/// Nothing where neither says one. Throws Error as MappedFile::open and JsonView.
-[[nodiscard]] inline std::optional<ChatTemplate> find_chat_template(const std::filesystem::path& folder) {
-  std::error_code ignored;
-  const auto there = [&](const char* name) { return std::filesystem::exists(folder / name, ignored); };
-  std::optional<ChatTemplate> found;
-  if (there("chat_template.jinja")) {
-    const MappedFile file = MappedFile::open(folder / "chat_template.jinja");
-    found = {detail::file_label(folder / "chat_template.jinja"), std::string(file.text()), {}, {}};
-  }
-  if (there("tokenizer_config.json")) {
-    const JsonFile file = JsonFile::open(folder / "tokenizer_config.json");
-    if (const auto key = file.root().find("chat_template"); key && !found) found = detail::read_template_key(*key);
-    if (found) {
-      found->bos = detail::read_special(file.root(), "bos_token");
-      found->eos = detail::read_special(file.root(), "eos_token");
-    }
-  }
-  return found;
-}
-
-/// The known family's format that a template writes. Throws Error(unsupported) for a template that is no known
-/// family's, or not only; limit_exceeded for one of more than 1 MiB.
-[[nodiscard]] inline ChatLayout recognise_chat(const ChatTemplate& source) {
-  if (source.text.size() > detail::max_template_bytes) {
-    throw Error(Code::limit_exceeded, source.where, "a template of at most 1 MiB",
-                std::to_string(source.text.size()) + " bytes");
-  }
-  const detail::TemplateText text = detail::TemplateReader::read(source.text);
-  std::string_view family;
-  for (const detail::ChatMarks& marks : detail::chat_marks) {
-    if (!detail::has_marks(source, text, marks)) continue;
-    if (!family.empty()) family = "?";
-    if (family.empty()) family = marks.family;
-  }
-  if (family.empty() || family == "?") {
-    throw Error(Code::unsupported, source.where,
-                "the chat template of a known family, or \"chat\" in team.json (docs/team.md), by name (" +
-                    detail::family_names() + ") or declared",
-                "a template that begins " + detail::in_quotes(source.text));
-  }
-  return chat_layout(family, source.where);
-}
-
-}  // namespace finteam::inline FINTEAM_ABI
-
 // ---- finteam/team/team.hpp -----------------------------------------------------------------------------------------
 // A team of role experts: decoders, tokenizer, chat format, gate and tasks, opened from a folder. Immutable.
 // Not here: anything that changes while it answers (session.hpp).
@@ -17662,11 +17752,6 @@ class Team {
 
  private:
   void open_tokenizer(const std::filesystem::path& folder);
-  /// team.json's format, or that of the chat template beside the tokenizer, or the default.
-  void open_chat(const std::filesystem::path& tokenizer);
-  /// Throws Error(mismatch) if there is a tokenizer at `own` whose tokens are not those of the team's, at `path`.
-  void refuse_other_tokenizer(const std::filesystem::path& own, const std::filesystem::path& path) const;
-  void open_gate(const std::filesystem::path& folder, const std::string& where);
 
   Manifest manifest_;
   std::vector<Model<B>> models_;
@@ -17719,89 +17804,21 @@ Team<B>::Team(const std::filesystem::path& folder, const OpenOptions& options, B
   }
   context_ = files.context();
   open_tokenizer(folder);
-  open_gate(folder, files.where);
+  if (manifest_.gate) {
+    const Config& read = models_[manifest_.base.empty() ? manifest_.gate->of : 0].decoder.config();
+    gate_ = detail::open_gate(folder, files.where, *manifest_.gate, static_cast<index_t>(roles_.size()), read);
+  }
 }
 
 template <Backend B>
 void Team<B>::open_tokenizer(const std::filesystem::path& folder) {
-  std::filesystem::path path = folder / (manifest_.tokenizer.empty() ? "tokenizer.json" : manifest_.tokenizer);
-  if (manifest_.tokenizer.empty() && !detail::is_there(path)) {
-    path = folder / (manifest_.base.empty() ? manifest_.roles.front().path : manifest_.base) / "tokenizer.json";
-  }
-  tokenizer_ = Tokenizer::open(path);
-  if (!manifest_.base.empty()) refuse_other_tokenizer(folder / manifest_.base / "tokenizer.json", path);
-  for (const auto& role : manifest_.roles) refuse_other_tokenizer(folder / role.path / "tokenizer.json", path);
-  if (tokenizer_->size() > vocab_size()) {
-    throw Error(Code::mismatch, path.string(), "ids below the roles' vocabulary of " + std::to_string(vocab_size()),
-                std::to_string(tokenizer_->size() - 1));
-  }
+  const std::filesystem::path path = detail::tokenizer_path(folder, manifest_);
+  tokenizer_ = detail::open_tokenizer(folder, manifest_, path, vocab_size());
   for (std::int32_t id = 0; id < vocab_size(); ++id) {
     if (tokenizer_->kind(id) == TokenKind::absent) absent_ids_.push_back(id);
   }
-  open_chat(path);
+  chat_.emplace(detail::chat_of(manifest_, *tokenizer_, path), *tokenizer_);
   if (chat_->end_id()) end_ids_.insert(end_ids_.begin(), *chat_->end_id());
-}
-
-template <Backend B>
-void Team<B>::open_chat(const std::filesystem::path& tokenizer) {
-  if (!manifest_.chat) {
-    if (const auto source = find_chat_template(tokenizer.parent_path())) manifest_.chat = recognise_chat(*source);
-  }
-  if (!manifest_.chat) {
-    std::string& name = manifest_.default_chat;
-    if (name.empty()) name = tokenizer_->token("<|start_header_id|>") ? "llama-3" : "none";
-    manifest_.chat = chat_layout(name, tokenizer.string());
-  }
-  chat_.emplace(*manifest_.chat, *tokenizer_);
-}
-
-template <Backend B>
-void Team<B>::refuse_other_tokenizer(const std::filesystem::path& own, const std::filesystem::path& path) const {
-  if (!detail::is_there(own) || MappedFile::open(own).text() == MappedFile::open(path).text()) return;
-  const Tokenizer other = Tokenizer::open(own);
-  bool same = other.size() == tokenizer_->size();
-  for (std::int32_t id = 0; same && id < other.size(); ++id) {
-    same = other.kind(id) == tokenizer_->kind(id) &&
-           (other.kind(id) == TokenKind::absent || other.bytes(id) == tokenizer_->bytes(id));
-  }
-  if (!same) throw Error(Code::mismatch, other.where(), "the tokens of " + tokenizer_->where(), "others");
-}
-
-template <Backend B>
-void Team<B>::open_gate(const std::filesystem::path& folder, const std::string& where) {
-  if (!manifest_.gate) return;
-  Gate gate{*manifest_.gate, {}, {}};
-  const GateSettings& g = gate.settings;
-  if (!g.is_linear()) {
-    gate_ = std::move(gate);
-    return;
-  }
-  const Config& read = models_[manifest_.base.empty() ? g.of : 0].decoder.config();
-  if (g.layer && *g.layer > read.layers) {
-    throw Error(Code::mismatch, where + ": gate.layer",
-                "at most the " + std::to_string(read.layers) + " layers of what it reads", std::to_string(*g.layer));
-  }
-  const Safetensors file = Safetensors::open(folder / g.file);
-  const index_t n = static_cast<index_t>(roles_.size()), d = read.d;
-  const auto take = [&](std::string_view name, std::initializer_list<index_t> shape, float* out) {
-    const RawTensor raw = file.tensor(name);
-    if (!std::equal(raw.shape.begin(), raw.shape.end(), shape.begin(), shape.end())) {
-      throw Error(Code::mismatch, where + ": gate: " + detail::printable(g.file) + ": " + std::string(name),
-                  detail::shape_string(shape), detail::shape_string(raw.shape));
-    }
-    for (index_t i = 0; i < raw.size(); ++i) {
-      out[i] = raw[i];
-      if (!std::isfinite(out[i])) {
-        throw Error(Code::malformed, where + ": gate: " + detail::printable(g.file) + ": " + std::string(name),
-                    "finite numbers", std::to_string(out[i]) + " at " + std::to_string(i));
-      }
-    }
-  };
-  gate.weight = Tensor<float, 2>({n, d});
-  gate.bias = Tensor<float, 1>({n});
-  take("weight", {n, d}, gate.weight.data());
-  take("bias", {n}, gate.bias.data());
-  gate_ = std::move(gate);
 }
 
 }  // namespace finteam::inline FINTEAM_ABI
@@ -18285,7 +18302,7 @@ class Session {
   [[nodiscard]] std::optional<Code> alone(std::size_t of, F&& f);
 
   /// Checks a generation's options and empties generation_.
-  void begin_text(const GenerateOptions& options);
+  void begin_text(const GenerateOptions& options, TextPlace place);
   /// Generates what follows ids_; on_text runs in the host's floating-point environment.
   template <class OnText>
   const Generation& write(const FpEnvironment& environment, OnText& on_text, const GenerateOptions& options);
@@ -18871,12 +18888,12 @@ void Session<B>::mix(MatrixView<float> rows) {
 }
 
 template <Backend B>
-void Session<B>::begin_text(const GenerateOptions& options) {
+void Session<B>::begin_text(const GenerateOptions& options, TextPlace place) {
   if (options.max_tokens < 1) {
     throw Error(Code::invalid_argument, "max_tokens", "at least 1", std::to_string(options.max_tokens));
   }
   options.sampling.validate();
-  stream_.begin(options.stop);
+  stream_.begin(options.stop, place);
   generation_.text.clear();
   generation_.ids.clear();
   generation_.log_probability = 0;
@@ -18889,7 +18906,8 @@ template <class OnText>
 const Generation& Session<B>::generate(std::span<const Message> chat, OnText&& on_text,
                                        const GenerateOptions& options) {
   const FpEnvironment environment;
-  begin_text(options);
+  // where nothing opens the answer's turn, it goes on with the text
+  begin_text(options, team_->chat().end_id() ? TextPlace::start : TextPlace::inside);
   if (chat.empty()) throw Error(Code::invalid_argument, "chat", "at least one message", "none");
   detail::refuse_blank(chat.back().content);
   tokenize_chat(chat);
@@ -18900,7 +18918,7 @@ template <Backend B>
 template <class OnText>
 const Generation& Session<B>::complete(std::string_view text, OnText&& on_text, const GenerateOptions& options) {
   const FpEnvironment environment;
-  begin_text(options);
+  begin_text(options, TextPlace::inside);
   detail::refuse_blank(text);
   tokenize_text(text);
   declare(1);

@@ -84,12 +84,23 @@ inline void add_attention(Section& s, const Config& c) {
   if (c.sinks) s.add("attention_sinks", true);
 }
 
+inline void add_quantization(Section& s, const finteam::Quantization& q) {
+  using Method = finteam::Quantization::Method;
+  if (q.method == Method::none) return;
+  constexpr std::array<std::string_view, 6> names{"none", "fp8", "mxfp4", "gptq", "awq", "compressed-tensors"};
+  Json facts = {{"method", names[static_cast<std::size_t>(q.method)]}};
+  if (q.group != 0) facts["group"] = q.group;
+  if (q.block[0] != 0) facts["block"] = q.block;
+  s.add("stored_as", std::move(facts));
+}
+
 /// What differs from Llama: a key that is not there is as Llama's.
 inline void add_differences(Section& s, const Config& c) {
   Json biases = Json::array(), norms = Json::object(), caps = Json::object(), scales = Json::object();
   if (c.qkv_bias) biases.insert(biases.end(), {"q_proj", "k_proj", "v_proj"});
   if (c.o_bias) biases.push_back("o_proj");
   if (c.mlp_bias) biases.insert(biases.end(), {"gate_proj", "up_proj", "down_proj"});
+  if (c.router_bias) biases.push_back("router");
   if (c.norms != finteam::NormPlace::before) {
     norms["place"] = c.norms == finteam::NormPlace::behind ? "behind" : "around";
   }
@@ -109,6 +120,7 @@ inline void add_differences(Section& s, const Config& c) {
     s.add("activation", {{"clamped_silu", {{"alpha", c.activation.alpha}, {"limit", c.activation.limit}}}});
   }
   if (c.fused_projections) s.add("fused_projections", true);
+  add_quantization(s, c.quantization);
   if (c.tie_word_embeddings) s.add("tied_embeddings", true);
   if (!c.is_routed()) return;
   Json experts = {

@@ -72,7 +72,7 @@ CONFIGS = {
     "groups_do_not_divide": {"num_key_value_heads": 3},
     "head_dim_odd": {"head_dim": 15},
     "eos_outside": {"eos_token_id": [2, 100]},
-    "bias": {"attention_bias": True},
+    "unknown_flag": {"use_parallel_residual": True},
     "rope_type_unknown": {"rope_scaling": {"rope_type": "longrope", "factor": 2.0}},
     "rope_factor_string": {"rope_scaling": {**LLAMA3, "factor": "x"}},
     "rope_band_empty": {"rope_scaling": {**LLAMA3, "high_freq_factor": 0.5}},
@@ -316,5 +316,6 @@ FOLDER = {
 (HERE / "folder" / "model.safetensors").write_bytes(tiny_model())
 for name, content in FOLDER.items():
     (HERE / "folder" / name).write_text(json.dumps(content) + "\n")
+(HERE / "folder" / "chat_template.jinja").write_text("{% for m in messages %}{{ m.author }}: {{ m.text }}\n{% endfor %}")
 (HERE / "sentencepiece").mkdir(exist_ok=True)
 (HERE / "sentencepiece" / "tokenizer.model").write_bytes(b"\n\x05\n\x03<s>")

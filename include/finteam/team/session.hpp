@@ -171,7 +171,7 @@ class Session {
   [[nodiscard]] std::optional<Code> alone(std::size_t of, F&& f);
 
   /// Checks a generation's options and empties generation_.
-  void begin_text(const GenerateOptions& options);
+  void begin_text(const GenerateOptions& options, TextPlace place);
   /// Generates what follows ids_; on_text runs in the host's floating-point environment.
   template <class OnText>
   const Generation& write(const FpEnvironment& environment, OnText& on_text, const GenerateOptions& options);

@@ -20,12 +20,12 @@ void Session<B>::mix(MatrixView<float> rows) {
 }
 
 template <Backend B>
-void Session<B>::begin_text(const GenerateOptions& options) {
+void Session<B>::begin_text(const GenerateOptions& options, TextPlace place) {
   if (options.max_tokens < 1) {
     throw Error(Code::invalid_argument, "max_tokens", "at least 1", std::to_string(options.max_tokens));
   }
   options.sampling.validate();
-  stream_.begin(options.stop);
+  stream_.begin(options.stop, place);
   generation_.text.clear();
   generation_.ids.clear();
   generation_.log_probability = 0;
@@ -38,7 +38,8 @@ template <class OnText>
 const Generation& Session<B>::generate(std::span<const Message> chat, OnText&& on_text,
                                        const GenerateOptions& options) {
   const FpEnvironment environment;
-  begin_text(options);
+  // where nothing opens the answer's turn, it goes on with the text
+  begin_text(options, team_->chat().end_id() ? TextPlace::start : TextPlace::inside);
   if (chat.empty()) throw Error(Code::invalid_argument, "chat", "at least one message", "none");
   detail::refuse_blank(chat.back().content);
   tokenize_chat(chat);
@@ -49,7 +50,7 @@ template <Backend B>
 template <class OnText>
 const Generation& Session<B>::complete(std::string_view text, OnText&& on_text, const GenerateOptions& options) {
   const FpEnvironment environment;
-  begin_text(options);
+  begin_text(options, TextPlace::inside);
   detail::refuse_blank(text);
   tokenize_text(text);
   declare(1);
