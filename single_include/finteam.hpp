@@ -3766,7 +3766,8 @@ class AttentionJob {
       const index_t position = site(t).position;
       queries[r] = {&q_(t, h, 0), &y_(t, h, 0), rule_.first(position), position + 1};
       if (rule_.sinks.size() == 0) continue;
-      queries[r].greatest = rule_.sinks(h);
+      const float sink = rule_.sinks(h), lowest = queries[r].greatest;
+      queries[r].greatest = sink < lowest ? lowest : sink;  // finite, or NaN
       queries[r].total = 1;
     }
     AttentionTile<Arch, F, Rows>(queries, cache_.e, rule_).run(site(i / group_).pages, cache_, head);
@@ -4416,7 +4417,8 @@ class Reference {
       const double scale = 1 / std::sqrt(squares / static_cast<double>(x.extent(1)) + static_cast<double>(eps));
       for (index_t i = 0; i < x.extent(1); ++i) {
         const double before = write == Write::overwrite ? 0 : static_cast<double>(y(t, i));
-        y(t, i) = static_cast<float>(before + static_cast<double>(x(t, i)) * scale * static_cast<double>(s.of(t)[i]));
+        y(t, i) =
+            static_cast<float>(std::fma(static_cast<double>(x(t, i)) * scale, static_cast<double>(s.of(t)[i]), before));
       }
     }
   }
@@ -4429,7 +4431,7 @@ class Reference {
       case Activation::Kind::silu: break;
       case Activation::Kind::gelu_tanh: {
         constexpr double share = std::numbers::sqrt2 * std::numbers::inv_sqrtpi;
-        return gate / 2 * (1 + std::tanh(share * (gate + 0.044715 * gate * gate * gate))) * up;
+        return gate / 2 * (1 + std::tanh(share * std::fma(0.044715 * gate * gate, gate, gate))) * up;
       }
       case Activation::Kind::clamped_silu: {
         const double limit = static_cast<double>(activation.limit), z = gate > limit ? limit : gate;
@@ -5356,6 +5358,13 @@ struct Quantization {
   bool zero_plus_one = false;      ///< gptq: stored zero points are one too small
 
   friend bool operator==(const Quantization&, const Quantization&) = default;
+
+  /// All that decides what numbers a file's bytes are.
+  [[nodiscard]] std::string text() const {
+    constexpr std::array<std::string_view, 6> names{"none", "fp8", "mxfp4", "gptq", "awq", "compressed"};
+    return std::string(names[static_cast<std::size_t>(method)]) + ", group " + std::to_string(group) + ", block " +
+           std::to_string(block[0]) + " x " + std::to_string(block[1]) + (zero_plus_one ? ", zero + 1" : "");
+  }
 };
 
 namespace detail {
@@ -5372,30 +5381,45 @@ inline void must_be_number(const JsonView& json, std::string_view key, double on
   return group < 0 ? 0 : group;
 }
 
+inline void read_block(const JsonView& block, Quantization& q) {
+  if (block.size() != 2) block.refuse("two numbers");
+  for (std::size_t i = 0; i < 2; ++i) q.block[i] = static_cast<index_t>(block[i].as_int(1, 1 << 20));
+}
+
 inline void read_fp8(const JsonView& json, Quantization& q) {
   q.method = Quantization::Method::fp8;
-  const auto block = json.find("weight_block_size");
-  if (!block) return;
-  if (block->size() != 2) block->refuse("two numbers");
-  for (std::size_t i = 0; i < 2; ++i) q.block[i] = static_cast<index_t>((*block)[i].as_int(1, 1 << 20));
+  if (const auto block = json.find("weight_block_size")) read_block(*block, q);
+}
+
+/// A word of the format, in whatever case: the first of these keys that is there.
+[[nodiscard]] inline std::string read_format(const JsonView& json, std::initializer_list<std::string_view> keys,
+                                             std::initializer_list<std::string_view> known) {
+  for (const std::string_view key : keys) {
+    const auto value = json.find(key);
+    if (!value) continue;
+    std::string word = value->as_string();
+    for (char& c : word) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+    if (std::find(known.begin(), known.end(), word) != known.end()) return word;
+    value->refuse(in_quotes(*known.begin()), Code::unsupported);
+  }
+  return std::string(*known.begin());
 }
 
 inline void read_gptq(const JsonView& json, Quantization& q) {
   q.method = Quantization::Method::gptq;
   must_be_number(json, "bits", 4);
   q.group = read_group(json.at("group_size"));
-  const std::string format = json.string_or("checkpoint_format", "gptq");
-  if (format != "gptq" && format != "gptq_v2") {
-    json.at("checkpoint_format").refuse("\"gptq\" or \"gptq_v2\"", Code::unsupported);
+  q.zero_plus_one = read_format(json, {"checkpoint_format", "format"}, {"gptq", "gptq_v2"}) == "gptq";
+  if (const auto other = json.find("dynamic"); other && !other->json().empty()) {
+    other->refuse("the same for all layers", Code::unsupported);
   }
-  q.zero_plus_one = format == "gptq";
 }
 
 inline void read_awq(const JsonView& json, Quantization& q) {
   q.method = Quantization::Method::awq;
   must_be_number(json, "bits", 4);
   q.group = read_group(json.at("group_size"));
-  if (json.string_or("version", "gemm") != "gemm") json.at("version").refuse("\"gemm\"", Code::unsupported);
+  static_cast<void>(read_format(json, {"version", "format"}, {"gemm"}));
 }
 
 /// One group of layers, all with the same weights; what it says of activations is passed over.
@@ -5404,6 +5428,9 @@ inline void read_compressed(const JsonView& json, Quantization& q) {
   const std::string format = json.at("format").as_string();
   if (format != "pack-quantized" && format != "float-quantized") {
     json.at("format").refuse("\"pack-quantized\" or \"float-quantized\"", Code::unsupported);
+  }
+  if (const auto turned = json.find("transform_config"); turned && !turned->json().empty()) {
+    turned->refuse("none", Code::unsupported);
   }
   const JsonView groups = json.at("config_groups");
   if (groups.json().size() != 1) groups.refuse("one group", Code::unsupported);
@@ -5416,8 +5443,10 @@ inline void read_compressed(const JsonView& json, Quantization& q) {
       weights.at("type").refuse(packed ? "\"int\"" : "\"float\"", Code::unsupported);
     if (const auto size = weights.find("group_size")) q.group = read_group(*size);
     if (const auto order = weights.find("actorder"); order && order->json() != Json(false)) {
-      if (!order->is_string() || order->as_string() != "static") order->refuse("null", Code::unsupported);
+      const bool in_order = order->is_string() && (order->as_string() == "static" || order->as_string() == "weight");
+      if (!in_order) order->refuse("null, \"static\" or \"weight\"", Code::unsupported);
     }
+    if (const auto block = weights.find("block_structure")) read_block(*block, q);
   });
 }
 
@@ -5498,10 +5527,12 @@ struct RopeContext {
   bool phi3 = false;  ///< "su" and "yarn" are old names of longrope, and heads may rotate in part
 };
 
-[[nodiscard]] inline index_t read_original_positions(const JsonView& json, const RopeContext& context) {
+/// Of Llama 3's scaling it must be stated; of the others it is what the config's positions are, as transformers has it.
+[[nodiscard]] inline index_t read_original_positions(const JsonView& json, RopeType type, const RopeContext& context) {
   const std::string_view key = "original_max_position_embeddings";
   if (context.original_max_positions) return *context.original_max_positions;
-  return static_cast<index_t>(json.at(key).as_int(1, config_max_positions));
+  const auto own = type == RopeType::llama3 ? std::optional(json.at(key)) : json.find(key);
+  return own ? static_cast<index_t>(own->as_int(2, config_max_positions)) : context.max_positions;
 }
 
 inline void read_llama3(const JsonView& json, RopeConfig& rope) {
@@ -5518,13 +5549,13 @@ inline void read_yarn(const JsonView& json, RopeConfig& rope) {
   rope.beta_slow = json.number_or("beta_slow", 1, 1e-6, 1e6);
   rope.truncate = json.bool_or("truncate", true);
   const double mscale = json.number_or("mscale", 0, 0, 100), all = json.number_or("mscale_all_dim", 0, 0, 100);
-  const auto of = [&](double m) { return rope.factor <= 1 ? 1.0 : 0.1 * m * std::log(rope.factor) + 1; };
+  const auto of = [&](double m) { return rope.factor <= 1 ? 1.0 : std::fma(0.1 * m, std::log(rope.factor), 1.0); };
   rope.attention_factor = mscale != 0 && all != 0 ? of(mscale) / of(all) : of(1);
 }
 
 /// The cosines' factor: as stated, or √(1 + ln(factor) / ln(original length)), the factor that of the lengths unless
 /// stated. Source: Ding et al. 2024 (LongRoPE); transformers, _compute_longrope_parameters.
-inline void read_longrope(const JsonView& json, const RopeContext& context, RopeConfig& rope) {
+inline void read_longrope(const JsonView& json, RopeConfig& rope) {
   const auto factors = [&](std::string_view key, std::vector<double>& to) {
     const JsonView list = json.at(key);
     if (list.size() > 65'536) list.refuse("at most 65536 factors", Code::limit_exceeded);
@@ -5533,23 +5564,25 @@ inline void read_longrope(const JsonView& json, const RopeContext& context, Rope
   factors("short_factor", rope.short_factor);
   factors("long_factor", rope.long_factor);
   const double original = static_cast<double>(rope.original_max_positions);
-  rope.factor = json.number_or("factor", static_cast<double>(context.max_positions) / original, 1e-6, 1e6);
   rope.attention_factor = rope.factor <= 1 ? 1.0 : std::sqrt(1 + std::log(rope.factor) / std::log(original));
 }
 
 /// The type, by its newer or its older key; they must agree.
 [[nodiscard]] inline RopeType read_rope_type(const JsonView& json, const RopeContext& context) {
+  const auto type_of = [&](const JsonView& key) {
+    const std::string& type = key.as_string();
+    if (type == "longrope" || (context.phi3 && (type == "su" || type == "yarn"))) return RopeType::longrope;
+    if (type == "default") return RopeType::none;
+    if (type == "linear") return RopeType::linear;
+    if (type == "llama3") return RopeType::llama3;
+    if (type == "yarn") return RopeType::yarn;
+    key.refuse("default, linear, llama3, yarn or longrope", Code::unsupported);
+  };
   const auto newer = json.find("rope_type"), older = json.find("type");
-  if (newer && older && newer->as_string() != older->as_string()) {
+  if (newer && older && type_of(*newer) != type_of(*older)) {
     older->refuse(in_quotes(newer->as_string()) + " as rope_type says", Code::mismatch);
   }
-  const std::string type = newer ? newer->as_string() : older ? older->as_string() : "default";
-  if (type == "longrope" || (context.phi3 && (type == "su" || type == "yarn"))) return RopeType::longrope;
-  if (type == "default") return RopeType::none;
-  if (type == "linear") return RopeType::linear;
-  if (type == "llama3") return RopeType::llama3;
-  if (type == "yarn") return RopeType::yarn;
-  (newer ? *newer : *older).refuse("default, linear, llama3, yarn or longrope", Code::unsupported);
+  return newer ? type_of(*newer) : older ? type_of(*older) : RopeType::none;
 }
 
 /// What part of each head is rotated, if the object says.
@@ -5566,10 +5599,11 @@ inline void read_longrope(const JsonView& json, const RopeContext& context, Rope
                              "rope_theta",       "partial_rotary_factor",
                              "factor",           "low_freq_factor",
                              "high_freq_factor", "original_max_position_embeddings",
-                             "attention_factor", "beta_fast",
-                             "beta_slow",        "truncate",
-                             "mscale",           "mscale_all_dim",
-                             "short_factor",     "long_factor"};
+                             "attention_factor", "attn_factor",
+                             "beta_fast",        "beta_slow",
+                             "truncate",         "mscale",
+                             "mscale_all_dim",   "short_factor",
+                             "long_factor"};
   json.each_member([&](std::string_view key, const JsonView& value) {
     if (std::ranges::find(known, key) == known.end() && !value.is_null()) {
       value.refuse("a key of rope that is known", Code::unsupported);
@@ -5579,12 +5613,15 @@ inline void read_longrope(const JsonView& json, const RopeContext& context, Rope
   rope.type = read_rope_type(json, context);
   rope.share = read_share(json, context).value_or(1);
   if (rope.type == RopeType::none) return rope;
-  if (rope.type != RopeType::longrope) rope.factor = json.at("factor").as_number(1, 1e6);
+  const bool stated = rope.type == RopeType::linear || rope.type == RopeType::llama3;
+  if (stated) rope.factor = json.at("factor").as_number(1, 1e6);
   if (rope.type == RopeType::linear) return rope;
-  rope.original_max_positions = read_original_positions(json, context);
+  rope.original_max_positions = read_original_positions(json, rope.type, context);
+  const double ratio = static_cast<double>(context.max_positions) / static_cast<double>(rope.original_max_positions);
+  if (!stated) rope.factor = json.number_or("factor", ratio, 1e-6, 1e6);
   if (rope.type == RopeType::llama3) read_llama3(json, rope);
   if (rope.type == RopeType::yarn) read_yarn(json, rope);
-  if (rope.type == RopeType::longrope) read_longrope(json, context, rope);
+  if (rope.type == RopeType::longrope) read_longrope(json, rope);
   if (rope.type != RopeType::llama3) {
     rope.attention_factor = json.number_or("attention_factor", rope.attention_factor, 1e-6, 1e6);
   }
@@ -5824,6 +5861,9 @@ inline void read_mixtral(const JsonView& json, Config& c) {
 inline void read_phi3(const JsonView& json, Config& c) {
   read_window(json, c, 0);
   c.fused_projections = true;
+  for (const std::string_view key : {"full_attn_mod", "interpolate_factor"}) {  // Phi-4-mini's, of no use there
+    if (json.int_or(key, 1, 0, 1'000'000) != 1) json.at(key).refuse("1", Code::unsupported);
+  }
 }
 
 /// Qwen 2, 2.5, 3: windows from max_window_layers on, if they are used.
@@ -5856,6 +5896,7 @@ inline void read_qwen3_moe(const JsonView& json, Config& c) {
   if (json.int_or("decoder_sparse_step", 1, 1, 1'000'000) != 1) {
     json.at("decoder_sparse_step").refuse("1: experts in every layer", Code::unsupported);
   }
+  if (!json.bool_or("use_qk_norm", true)) json.at("use_qk_norm").refuse("true", Code::unsupported);
   if (const auto dense = json.find("mlp_only_layers"); dense && dense->size() != 0) {
     dense->refuse("no layers: experts in every layer", Code::unsupported);
   }
@@ -5883,6 +5924,10 @@ inline void read_gemma(const JsonView& json, Config& c, double score_cap, double
 
 inline void read_gemma2(const JsonView& json, Config& c) {
   read_gemma(json, c, 50, 30);
+  if (const auto other = json.find("sliding_window_size");
+      other && other->as_int(1, config_max_positions) != c.window) {
+    other->refuse("sliding_window, " + std::to_string(c.window), Code::mismatch);
+  }
   read_layer_types(json, c, [](index_t l) { return l % 2 == 0; });
 }
 
@@ -5959,7 +6004,8 @@ struct Family {
 inline constexpr std::array families{
     Family{.model_type = "llama",
            .read = read_llama,
-           .keys = "attention_bias mlp_bias router_layers router_layers_index num_experts num_experts_per_tok",
+           .keys = "attention_bias mlp_bias router_layers router_layers_index num_experts num_experts_per_tok "
+                   "max_sequence_length",
            .max_positions = 2048},
     Family{.model_type = "mistral",
            .read = read_mistral,
@@ -5975,7 +6021,8 @@ inline constexpr std::array families{
            .needs_key_heads = true},
     Family{.model_type = "phi3",
            .read = read_phi3,
-           .keys = "sliding_window original_max_position_embeddings partial_rotary_factor",
+           .keys = "sliding_window original_max_position_embeddings partial_rotary_factor full_attn_mod "
+                   "interpolate_factor",
            .eps = 1e-5,
            .max_positions = 4096},
     Family{.model_type = "qwen2",
@@ -5990,12 +6037,13 @@ inline constexpr std::array families{
     Family{.model_type = "qwen3_moe",
            .read = read_qwen3_moe,
            .keys = "attention_bias use_sliding_window sliding_window max_window_layers num_experts num_local_experts "
-                   "num_experts_per_tok norm_topk_prob moe_intermediate_size decoder_sparse_step mlp_only_layers",
+                   "num_experts_per_tok norm_topk_prob moe_intermediate_size decoder_sparse_step mlp_only_layers "
+                   "use_qk_norm",
            .needs_key_heads = true},
     Family{.model_type = "gemma2",
            .read = read_gemma2,
-           .keys = "attention_bias sliding_window layer_types query_pre_attn_scalar attn_logit_softcapping "
-                   "final_logit_softcapping use_bidirectional_attention hidden_act",
+           .keys = "attention_bias sliding_window sliding_window_size layer_types query_pre_attn_scalar "
+                   "attn_logit_softcapping final_logit_softcapping use_bidirectional_attention hidden_act",
            .max_positions = 8192,
            .needs_key_heads = true,
            .head_dim = 256,
@@ -6059,7 +6107,8 @@ inline constexpr std::string_view common_keys =
     "decoder_start_token_id architectures auto_map transformers_version torch_dtype dtype use_cache initializer_range "
     "attention_dropout hidden_dropout resid_pdrop embd_pdrop pretraining_tp output_router_logits router_aux_loss_coef "
     "router_jitter_noise id2label label2id num_labels return_dict output_attentions output_hidden_states torchscript "
-    "is_decoder chunk_size_feed_forward gradient_checkpointing task_specific_params problem_type tokenizer_class "
+    "is_decoder is_causal chunk_size_feed_forward gradient_checkpointing task_specific_params problem_type "
+    "tokenizer_class "
     "max_length min_length do_sample temperature top_k top_p typical_p repetition_penalty length_penalty "
     "no_repeat_ngram_size encoder_no_repeat_ngram_size num_beams num_beam_groups diversity_penalty early_stopping "
     "num_return_sequences cache_implementation is_llama_config transformers.js_config unsloth_fixed unsloth_version "
@@ -6075,12 +6124,13 @@ inline constexpr std::string_view common_keys =
 }
 
 /// Throws Error(unsupported) for a key that is on no list and may change the mathematics: one whose value is not null,
-/// false, zero or empty.
+/// false, zero or empty; for keys that begin with _, which transformers keeps for itself, it never does.
 inline void refuse_unknown_keys(const JsonView& json, const Family& family) {
   json.each_member([&](std::string_view key, const JsonView& value) {
     const Json& x = value.json();
     const bool off = x.is_null() || x == Json("") || x == Json(false) || (x.is_number() && x == Json(0)) ||
                      ((x.is_array() || x.is_object()) && x.empty());
+    if (key == "is_causal" && x == Json(false)) value.refuse("true: attention to what came before", Code::unsupported);
     if (off || key == family.activation_key || key.starts_with('_') || has_word(common_keys, key) ||
         has_word(family.keys, key))
       return;
@@ -6918,7 +6968,7 @@ namespace finteam::inline FINTEAM_ABI {
 struct StoredRows {
   /// to[j] = element first + j of a row, j < count; first a multiple of 32. May run on several threads at once.
   std::function<void(index_t row, index_t first, index_t count, float* to)> read;
-  DType dtype = DType::f32;          ///< a type that has every number exactly
+  DType dtype = DType::f32;          ///< a type that has every number that is read
   std::vector<std::string> tensors;  ///< where they lie
 };
 
@@ -6981,12 +7031,12 @@ namespace detail {
     group_of[static_cast<std::size_t>(j)] = static_cast<std::int32_t>(g);
   }
   if (ordered) rows.tensors.push_back(names[3]);
-  rows.read = [=, one = q.zero_plus_one ? 1 : 0, group_of = std::move(group_of)](index_t i, index_t first,
-                                                                                 index_t count, float* to) {
+  rows.read = [=, more = q.zero_plus_one ? 0x11111111U : 0U, group_of = std::move(group_of)](index_t i, index_t first,
+                                                                                             index_t count, float* to) {
     for (index_t j = first; j < first + count; ++j) {
       const index_t g = group_of[static_cast<std::size_t>(j)];
       const auto value = static_cast<std::int32_t>(nibble(word(weight, j / 8 * n + i), j % 8));
-      const auto zero = static_cast<std::int32_t>(nibble(word(zeros, g * (n / 8) + i / 8), i % 8)) + one;
+      const auto zero = static_cast<std::int32_t>(nibble(word(zeros, g * (n / 8) + i / 8) + more, i % 8));
       *to++ = scales[g * n + i] * static_cast<float>(value - zero);
     }
   };
@@ -7067,14 +7117,15 @@ namespace finteam::inline FINTEAM_ABI {
 
 namespace detail {
 
-/// weight F8_E4M3 [n, k] times weight_scale_inv [n/b, k/b'], or weight_scale of the tensor or of each row.
+/// weight F8_E4M3 [n, k] times weight_scale_inv or weight_scale: [n/b, k/b'], of the tensor, or of each row; rounded
+/// once, to float.
 /// Source: transformers, integrations/finegrained_fp8.py; compressed-tensors, float-quantized.
 [[nodiscard]] inline StoredRows fp8_rows(const Checkpoint& checkpoint, const Quantization& q, const std::string& name,
                                          index_t n, index_t k) {
   const std::byte* const weight = stored_bytes(checkpoint, name, "F8_E4M3", std::array{n, k});
   const std::string blocks = stem_of(name) + "weight_scale_inv", single = stem_of(name) + "weight_scale";
-  const bool in_blocks = checkpoint.contains(blocks);
-  const std::string& scale_name = in_blocks ? blocks : single;
+  const bool in_blocks = q.block[0] > 0;
+  const std::string& scale_name = checkpoint.contains(blocks) ? blocks : single;
   const RawTensor scale = checkpoint.tensor(scale_name);
   const index_t high = q.block[0] > 0 ? q.block[0] : n, wide = q.block[1] > 0 ? q.block[1] : k;
   const std::array by_block{ceil_div(n, high), ceil_div(k, wide)};
@@ -7180,6 +7231,7 @@ struct SourceWeight {
   Weights weights = Weights::stored;
   std::vector<decltype(StoredRows::read)> rows{};                 ///< by part: what reads it, or nothing
   std::vector<std::string> files{};                               ///< the tensors that all of it lies in
+  std::string stored_as{};                                        ///< what decides how they are read
   std::uint64_t source_bytes = 0;                                 ///< of it in the checkpoint
   std::shared_ptr<std::vector<std::array<index_t, 2>>> shapes{};  ///< by part: what `tensors` point to
 
@@ -7202,6 +7254,14 @@ struct SourceWeight {
   [[nodiscard]] std::uint64_t bytes() const {
     return is_vector() ? 4 * static_cast<std::uint64_t>(elements()) : panels().bytes();
   }
+  /// Bytes that its parts take decoded, while it is made; none where they lie in the file as they are.
+  [[nodiscard]] std::uint64_t decoded_bytes() const noexcept {
+    std::uint64_t sum = 0;
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      if (rows[i]) sum += static_cast<std::uint64_t>(tensors[i].size()) * bytes_of(tensors[i].dtype);
+    }
+    return sum;
+  }
   /// Of a vector.
   [[nodiscard]] index_t elements() const noexcept {
     index_t n = 0;
@@ -7210,12 +7270,44 @@ struct SourceWeight {
   }
 };
 
+namespace detail {
+
+/// Whether it is a bias of zeros beside four-bit integers, as some GPTQ files have for every layer.
+[[nodiscard]] inline bool is_zero_bias(const Checkpoint& checkpoint, std::string_view name) {
+  constexpr std::string_view end = "bias";
+  if (!name.ends_with(".bias")) return false;
+  const std::string stem(name.substr(0, name.size() - end.size()));
+  if (!checkpoint.contains(stem + "qweight")) return false;
+  const RawTensor bias = checkpoint.tensor(name);
+  for (index_t i = 0; i < bias.size(); ++i) {
+    if (bias[i] != 0) return false;
+  }
+  return true;
+}
+
+/// Whether it is a scale of activations or of the cache, which stay as they are.
+[[nodiscard]] inline bool is_activation_scale(const Checkpoint& checkpoint, const Quantization& q,
+                                              std::string_view name) {
+  using Method = Quantization::Method;
+  if (q.method != Method::fp8 && q.method != Method::compressed) return false;
+  constexpr std::array<std::string_view, 6> ends{".input_scale", ".output_scale", ".q_scale",
+                                                 ".k_scale",     ".v_scale",      ".kv_scale"};
+  const auto stored = checkpoint.stored(name);
+  const bool one = stored && std::all_of(stored->shape.begin(), stored->shape.end(), [](index_t n) { return n == 1; });
+  return one && std::any_of(ends.begin(), ends.end(), [&](std::string_view end) { return name.ends_with(end); });
+}
+
+}  // namespace detail
+
 /// Throws Error(unsupported) if the checkpoint holds a tensor that is not in `used`: it would change the mathematics.
-/// Llama 1's stored `rotary_emb.inv_freq` buffers are the exception: they repeat the config.
-inline void refuse_leftovers(const Checkpoint& checkpoint, std::vector<std::string> used) {
+/// Exceptions: Llama 1's stored `rotary_emb.inv_freq` buffers, which repeat the config, biases of zeros, and scales of
+/// activations, which stay float.
+inline void refuse_leftovers(const Checkpoint& checkpoint, const Quantization& quantization,
+                             std::vector<std::string> used) {
   std::sort(used.begin(), used.end());
   for (const auto& name : checkpoint.names()) {
-    if (std::binary_search(used.begin(), used.end(), name) || std::string_view(name).ends_with("rotary_emb.inv_freq")) {
+    if (std::binary_search(used.begin(), used.end(), name) || std::string_view(name).ends_with("rotary_emb.inv_freq") ||
+        detail::is_zero_bias(checkpoint, name) || detail::is_activation_scale(checkpoint, quantization, name)) {
       continue;
     }
     throw Error(Code::unsupported, checkpoint.where(name), "only tensors that config.json has a place for",
@@ -7368,6 +7460,7 @@ class PartFinder {
   /// Row i of the part is row_of(i) of so many.
   template <class RowOf>
   void keep(StoredRows stored, std::span<const index_t> shape, RowOf&& row_of, index_t rows) {
+    w_.stored_as = quantization_.text();
     for (const std::string& name : stored.tensors) {
       const auto part = static_cast<std::uint64_t>(shape[0]);
       w_.source_bytes += checkpoint_.stored(name)->bytes.size() * part / static_cast<std::uint64_t>(rows);
@@ -7386,10 +7479,10 @@ class PartFinder {
 
 }  // namespace detail
 
-/// Every weight that `config` asks for, found in `checkpoint` and checked; no tensor's data are read.
-/// Throws Error(not_found) for a missing tensor, Error(mismatch) for a wrong shape, Error(unsupported) for a tensor
-/// that the config has no place for (a bias, an extra layer), Error(invalid_argument) for choices that part what one
-/// product reads or fit no matrix.
+/// Every weight that `config` asks for, found in `checkpoint` and checked; of tensors' data, only GPTQ's order of
+/// inputs is read. Throws Error(not_found) for a missing tensor, Error(mismatch) for a wrong shape, Error(unsupported)
+/// for a tensor that the config has no place for (a bias, an extra layer), Error(invalid_argument) for choices that
+/// part what one product reads or fit no matrix.
 [[nodiscard]] inline std::vector<SourceWeight> find_weights(const Checkpoint& checkpoint, const Config& config,
                                                             const OpenOptions& options) {
   std::vector<SourceWeight> weights;
@@ -7409,7 +7502,7 @@ class PartFinder {
     (void)checkpoint.tensor(llama_names.lm_head, {config.v, config.d});
     used.emplace_back(llama_names.lm_head);
   }
-  refuse_leftovers(checkpoint, std::move(used));
+  refuse_leftovers(checkpoint, config.quantization, std::move(used));
   detail::refuse_idle_choices(options, config, weights);
   return weights;
 }
@@ -7426,12 +7519,12 @@ namespace finteam::inline FINTEAM_ABI::detail {
 class DecodedParts {
  public:
   template <class B>
-  DecodedParts(const B& backend, const SourceWeight& w) : tensors_(w.tensors) {
+  DecodedParts(const B& backend, const SourceWeight& w, std::pmr::memory_resource* memory) : tensors_(w.tensors) {
     for (std::size_t i = 0; i < tensors_.size(); ++i) {
       if (!w.rows[i]) continue;
       RawTensor& raw = tensors_[i];
       const index_t k = std::max<index_t>(w.entry.k, 1), n = raw.size() / k;
-      std::byte* const to = buffers_.emplace_back(static_cast<std::size_t>(n * k) * bytes_of(raw.dtype)).data();
+      std::byte* const to = buffers_.emplace_back(static_cast<std::size_t>(n * k) * bytes_of(raw.dtype), memory).data();
       raw.data = to;
       const auto rows = [&, to](index_t first, index_t last) {
         std::array<float, piece> some;
@@ -7741,6 +7834,7 @@ class PackedFile {
         text += ": " + std::string(name(m.format())) + (m.join() == Join::paired ? " paired " : " stacked ") +
                 shape_string(std::array{m.rows(), m.cols()});
       }
+      if (!w->stored_as.empty()) text += ", out of " + w->stored_as;
       text += '\n';
     }
     return text;
@@ -7784,7 +7878,7 @@ class PackedFile {
       file.write(bytes);
     };
     for (const SourceWeight* w : order_) {
-      const DecodedParts parts(backend_, *w);
+      const DecodedParts parts(backend_, *w, options_.memory);
       if (w->is_vector()) {
         const auto vector = float_vector(parts.tensors(), std::pmr::get_default_resource());
         put(std::as_bytes(vector.view().span()));
@@ -8824,11 +8918,11 @@ template <Backend B>
   auto loaded = detail::arrange<B>(
       weights, config,
       [&](const SourceWeight& w) {
-        const detail::DecodedParts parts(backend, w);
+        const detail::DecodedParts parts(backend, w, options.memory);
         return done(w, backend.matrix(parts.tensors(), w.entry.join, w.weights, options.memory));
       },
       [&](const SourceWeight& w) {
-        const detail::DecodedParts parts(backend, w);
+        const detail::DecodedParts parts(backend, w, options.memory);
         return done(w, backend.vector(parts.tensors(), options.memory, w.entry.plus));
       });
   checkpoint.release();
@@ -19499,7 +19593,7 @@ namespace detail {
       const bool own = files.manifest.merged.empty() ? files.experts.empty() : w.entry.expert.has_value();
       (own ? plan.roles[role].weights : plan.base) += w.bytes();
       plan.weights += w.bytes();
-      plan.largest_tensor = std::max(plan.largest_tensor, w.source_bytes);
+      plan.largest_tensor = std::max(plan.largest_tensor, w.source_bytes + w.decoded_bytes());
     }
     const std::uint64_t page = detail::cache_page_bytes(c, limits.cache);
     plan.cache_per_1000_tokens += 1000 * static_cast<std::uint64_t>(lanes) * page / page_tokens;

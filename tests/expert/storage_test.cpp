@@ -187,6 +187,46 @@ TEST_CASE("storage that is not what config.json says, or not whole, is refused b
       experts + "gate_up_proj");
 }
 
+TEST_CASE("biases of zeros beside four-bit integers, and scales of activations, change nothing", "[expert]") {
+  StoredFolder zeros("gptq");
+  zeros.tensors[q_proj + "bias"] = {"F16", {64}, std::string(128, '\0')};
+  CHECK_NOTHROW(zeros.open());
+  zeros.tensors[q_proj + "bias"].bytes[100] = 1;
+  test::check_refused([&] { zeros.open(); }, Code::unsupported, q_proj + "bias");
+  StoredFolder scaled("fp8_rows");
+  scaled.tensors[q_proj + "input_scale"] = {"F32", {1}, std::string("\0\0\x80\x3F", 4)};
+  CHECK_NOTHROW(scaled.open());
+  scaled.tensors["model.layers.1.self_attn.k_scale"] = scaled.tensors[q_proj + "input_scale"];
+  CHECK_NOTHROW(scaled.open());
+  scaled.tensors[q_proj + "input_scale"] = {"F32", {2}, std::string(8, '\1')};
+  test::check_refused([&] { scaled.open(); }, Code::unsupported, "input_scale");
+}
+
+TEST_CASE("words of a quantization_config mean the same in other keys and cases", "[expert]") {
+  const auto read = [](const char* text) { return read_quantization(JsonView(parse_json(text, "q"), "q")); };
+  CHECK(read(R"({"quant_method":"gptq","bits":4,"group_size":-1})").zero_plus_one);
+  CHECK(!read(R"({"quant_method":"gptq","bits":4,"group_size":-1,"format":"GPTQ_v2"})").zero_plus_one);
+  CHECK(read(R"({"quant_method":"gptq","bits":4,"group_size":8,"checkpoint_format":"gptq","format":"gptq_v2"})")
+            .zero_plus_one);
+  CHECK(read(R"({"quant_method":"awq","bits":4,"group_size":128,"version":"GEMM"})").group == 128);
+  CHECK(read(R"({"quant_method":"compressed-tensors","format":"pack-quantized","config_groups":{"a":{"weights":
+      {"num_bits":4,"type":"int","group_size":128,"actorder":"weight"}}}})")
+            .group == 128);
+  CHECK(read(R"({"quant_method":"compressed-tensors","format":"float-quantized","config_groups":{"a":{"weights":
+      {"num_bits":8,"type":"float","strategy":"block","block_structure":[128,64]}}}})")
+            .block == std::array<index_t, 2>{128, 64});
+}
+
+TEST_CASE("packed weights of another reading of the same bytes are made anew", "[expert]") {
+  const test::Folder packed;
+  const test::Golden golden("gptq");
+  const auto first = last_logits(golden, {.packed = packed.path()});
+  test::Golden other("gptq");
+  other.config.quantization.zero_plus_one = false;
+  CHECK(last_logits(other, {.packed = packed.path()}) != first);
+  CHECK(last_logits(golden, {.packed = packed.path()}) == first);
+}
+
 TEST_CASE("a method of storage that this build does not have is refused by its name", "[expert][law5][refused]") {
   const auto key = [](const std::string& golden, const char* name, const Json& value, const std::string& says) {
     refuses(
@@ -199,6 +239,8 @@ TEST_CASE("a method of storage that this build does not have is refused by its n
   key("awq", "bits", 3, "bits: expected 4");
   key("awq", "version", "gemv", "version");
   key("compressed", "format", "int-quantized", "format");
+  key("gptq", "dynamic", {{"layers.0", {{"bits", 8}}}}, "dynamic");
+  key("compressed", "transform_config", {{"config_groups", 1}}, "transform_config");
   refuses(
       "compressed",
       [](StoredFolder& f) {

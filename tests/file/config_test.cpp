@@ -200,6 +200,8 @@ TEST_CASE("Phi-3's long contexts have factors by the length that a sequence may 
   CHECK(five.rope.width(five.e) == 8);
   CHECK(five.window == 0);
   CHECK(of_family("phi3", "").rope == finteam::RopeConfig{});  // Phi-4
+  CHECK_NOTHROW(of_family("phi3", R"(,"full_attn_mod":1,"interpolate_factor":1,"lm_head_bias":false)"));
+  CHECK_THROWS_AS(of_family("phi3", R"(,"interpolate_factor":2)"), finteam::Error);
 }
 
 TEST_CASE("Qwen's windows are off unless it uses them, and then begin at a layer", "[file]") {
@@ -265,6 +267,18 @@ TEST_CASE("SmolLM3 leaves rope out of every fourth layer, OLMo 2 norms what its 
   CHECK(olmo.norms == finteam::NormPlace::behind);
   CHECK(olmo.head_norm == finteam::HeadNorm::all);
   CHECK(olmo.rms_norm_eps == 1e-5);
+}
+
+TEST_CASE("Rope without its first length, or factor, takes them from the positions, as transformers does", "[file]") {
+  const Config c = of_family(
+      "qwen2", R"(,"max_position_embeddings":4096,"rope_scaling":{"type":"yarn","factor":2.0,"attn_factor":0.8})");
+  CHECK(c.rope.original_max_positions == 4096);
+  const Config ratio = of_family("qwen2", R"(,"max_position_embeddings":4096,
+      "rope_scaling":{"type":"yarn","factor":null,"original_max_position_embeddings":1024})");
+  CHECK(ratio.rope.factor == 4);
+  CHECK_NOTHROW(of_family("phi3", R"(,"max_position_embeddings":131072,"original_max_position_embeddings":4096,
+      "rope_scaling":{"type":"su","rope_type":"longrope","short_factor":[1,1,1,1,1,1,1,2],
+      "long_factor":[1,2,3,4,5,6,7,8]})"));
 }
 
 TEST_CASE("YaRN's factor of cosines follows from its own, or from two scales, or is stated", "[file]") {

@@ -269,6 +269,9 @@ REFUSES(config, "a bias that is a number", config("attention_bias", "1"), malfor
 REFUSES(config, "a key that another family has", config("attn_logit_softcapping", "50.0"), unsupported,
         "attn_logit_softcapping: expected no such key in a config of \"llama\"")
 REFUSES(config, "a list that nobody knows", config("per_layer_widths", "[1, 2]"), unsupported, "per_layer_widths")
+REFUSES(config, "attention to what comes after", config("is_causal", "false"), unsupported, "is_causal: expected true")
+REFUSES(config, "a window under two names", of_family("gemma2", "sliding_window_size", "2048"), mismatch,
+        "sliding_window_size: expected sliding_window, 4096, found 2048")
 REFUSES(config, "a flag that nobody knows", config("use_parallel_residual", "true"), unsupported,
         "use_parallel_residual")
 REFUSES(config, "weights that are quantised in a way that nobody knows",

@@ -244,7 +244,8 @@ class Reference {
       const double scale = 1 / std::sqrt(squares / static_cast<double>(x.extent(1)) + static_cast<double>(eps));
       for (index_t i = 0; i < x.extent(1); ++i) {
         const double before = write == Write::overwrite ? 0 : static_cast<double>(y(t, i));
-        y(t, i) = static_cast<float>(before + static_cast<double>(x(t, i)) * scale * static_cast<double>(s.of(t)[i]));
+        y(t, i) =
+            static_cast<float>(std::fma(static_cast<double>(x(t, i)) * scale, static_cast<double>(s.of(t)[i]), before));
       }
     }
   }
@@ -257,7 +258,7 @@ class Reference {
       case Activation::Kind::silu: break;
       case Activation::Kind::gelu_tanh: {
         constexpr double share = std::numbers::sqrt2 * std::numbers::inv_sqrtpi;
-        return gate / 2 * (1 + std::tanh(share * (gate + 0.044715 * gate * gate * gate))) * up;
+        return gate / 2 * (1 + std::tanh(share * std::fma(0.044715 * gate * gate, gate, gate))) * up;
       }
       case Activation::Kind::clamped_silu: {
         const double limit = static_cast<double>(activation.limit), z = gate > limit ? limit : gate;

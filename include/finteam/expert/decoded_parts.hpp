@@ -10,6 +10,7 @@
 #include <array>
 #include <cstddef>
 #include <cstring>
+#include <memory_resource>
 #include <span>
 #include <vector>
 
@@ -19,12 +20,12 @@ namespace finteam::inline FINTEAM_ABI::detail {
 class DecodedParts {
  public:
   template <class B>
-  DecodedParts(const B& backend, const SourceWeight& w) : tensors_(w.tensors) {
+  DecodedParts(const B& backend, const SourceWeight& w, std::pmr::memory_resource* memory) : tensors_(w.tensors) {
     for (std::size_t i = 0; i < tensors_.size(); ++i) {
       if (!w.rows[i]) continue;
       RawTensor& raw = tensors_[i];
       const index_t k = std::max<index_t>(w.entry.k, 1), n = raw.size() / k;
-      std::byte* const to = buffers_.emplace_back(static_cast<std::size_t>(n * k) * bytes_of(raw.dtype)).data();
+      std::byte* const to = buffers_.emplace_back(static_cast<std::size_t>(n * k) * bytes_of(raw.dtype), memory).data();
       raw.data = to;
       const auto rows = [&, to](index_t first, index_t last) {
         std::array<float, piece> some;

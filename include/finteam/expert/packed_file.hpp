@@ -122,6 +122,7 @@ class PackedFile {
         text += ": " + std::string(name(m.format())) + (m.join() == Join::paired ? " paired " : " stacked ") +
                 shape_string(std::array{m.rows(), m.cols()});
       }
+      if (!w->stored_as.empty()) text += ", out of " + w->stored_as;
       text += '\n';
     }
     return text;
@@ -165,7 +166,7 @@ class PackedFile {
       file.write(bytes);
     };
     for (const SourceWeight* w : order_) {
-      const DecodedParts parts(backend_, *w);
+      const DecodedParts parts(backend_, *w, options_.memory);
       if (w->is_vector()) {
         const auto vector = float_vector(parts.tensors(), std::pmr::get_default_resource());
         put(std::as_bytes(vector.view().span()));

@@ -27,6 +27,7 @@ struct SourceWeight {
   Weights weights = Weights::stored;
   std::vector<decltype(StoredRows::read)> rows{};                 ///< by part: what reads it, or nothing
   std::vector<std::string> files{};                               ///< the tensors that all of it lies in
+  std::string stored_as{};                                        ///< what decides how they are read
   std::uint64_t source_bytes = 0;                                 ///< of it in the checkpoint
   std::shared_ptr<std::vector<std::array<index_t, 2>>> shapes{};  ///< by part: what `tensors` point to
 
@@ -49,6 +50,14 @@ struct SourceWeight {
   [[nodiscard]] std::uint64_t bytes() const {
     return is_vector() ? 4 * static_cast<std::uint64_t>(elements()) : panels().bytes();
   }
+  /// Bytes that its parts take decoded, while it is made; none where they lie in the file as they are.
+  [[nodiscard]] std::uint64_t decoded_bytes() const noexcept {
+    std::uint64_t sum = 0;
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      if (rows[i]) sum += static_cast<std::uint64_t>(tensors[i].size()) * bytes_of(tensors[i].dtype);
+    }
+    return sum;
+  }
   /// Of a vector.
   [[nodiscard]] index_t elements() const noexcept {
     index_t n = 0;
@@ -57,12 +66,44 @@ struct SourceWeight {
   }
 };
 
+namespace detail {
+
+/// Whether it is a bias of zeros beside four-bit integers, as some GPTQ files have for every layer.
+[[nodiscard]] inline bool is_zero_bias(const Checkpoint& checkpoint, std::string_view name) {
+  constexpr std::string_view end = "bias";
+  if (!name.ends_with(".bias")) return false;
+  const std::string stem(name.substr(0, name.size() - end.size()));
+  if (!checkpoint.contains(stem + "qweight")) return false;
+  const RawTensor bias = checkpoint.tensor(name);
+  for (index_t i = 0; i < bias.size(); ++i) {
+    if (bias[i] != 0) return false;
+  }
+  return true;
+}
+
+/// Whether it is a scale of activations or of the cache, which stay as they are.
+[[nodiscard]] inline bool is_activation_scale(const Checkpoint& checkpoint, const Quantization& q,
+                                              std::string_view name) {
+  using Method = Quantization::Method;
+  if (q.method != Method::fp8 && q.method != Method::compressed) return false;
+  constexpr std::array<std::string_view, 6> ends{".input_scale", ".output_scale", ".q_scale",
+                                                 ".k_scale",     ".v_scale",      ".kv_scale"};
+  const auto stored = checkpoint.stored(name);
+  const bool one = stored && std::all_of(stored->shape.begin(), stored->shape.end(), [](index_t n) { return n == 1; });
+  return one && std::any_of(ends.begin(), ends.end(), [&](std::string_view end) { return name.ends_with(end); });
+}
+
+}  // namespace detail
+
 /// Throws Error(unsupported) if the checkpoint holds a tensor that is not in `used`: it would change the mathematics.
-/// Llama 1's stored `rotary_emb.inv_freq` buffers are the exception: they repeat the config.
-inline void refuse_leftovers(const Checkpoint& checkpoint, std::vector<std::string> used) {
+/// Exceptions: Llama 1's stored `rotary_emb.inv_freq` buffers, which repeat the config, biases of zeros, and scales of
+/// activations, which stay float.
+inline void refuse_leftovers(const Checkpoint& checkpoint, const Quantization& quantization,
+                             std::vector<std::string> used) {
   std::sort(used.begin(), used.end());
   for (const auto& name : checkpoint.names()) {
-    if (std::binary_search(used.begin(), used.end(), name) || std::string_view(name).ends_with("rotary_emb.inv_freq")) {
+    if (std::binary_search(used.begin(), used.end(), name) || std::string_view(name).ends_with("rotary_emb.inv_freq") ||
+        detail::is_zero_bias(checkpoint, name) || detail::is_activation_scale(checkpoint, quantization, name)) {
       continue;
     }
     throw Error(Code::unsupported, checkpoint.where(name), "only tensors that config.json has a place for",
@@ -215,6 +256,7 @@ class PartFinder {
   /// Row i of the part is row_of(i) of so many.
   template <class RowOf>
   void keep(StoredRows stored, std::span<const index_t> shape, RowOf&& row_of, index_t rows) {
+    w_.stored_as = quantization_.text();
     for (const std::string& name : stored.tensors) {
       const auto part = static_cast<std::uint64_t>(shape[0]);
       w_.source_bytes += checkpoint_.stored(name)->bytes.size() * part / static_cast<std::uint64_t>(rows);
@@ -233,10 +275,10 @@ class PartFinder {
 
 }  // namespace detail
 
-/// Every weight that `config` asks for, found in `checkpoint` and checked; no tensor's data are read.
-/// Throws Error(not_found) for a missing tensor, Error(mismatch) for a wrong shape, Error(unsupported) for a tensor
-/// that the config has no place for (a bias, an extra layer), Error(invalid_argument) for choices that part what one
-/// product reads or fit no matrix.
+/// Every weight that `config` asks for, found in `checkpoint` and checked; of tensors' data, only GPTQ's order of
+/// inputs is read. Throws Error(not_found) for a missing tensor, Error(mismatch) for a wrong shape, Error(unsupported)
+/// for a tensor that the config has no place for (a bias, an extra layer), Error(invalid_argument) for choices that
+/// part what one product reads or fit no matrix.
 [[nodiscard]] inline std::vector<SourceWeight> find_weights(const Checkpoint& checkpoint, const Config& config,
                                                             const OpenOptions& options) {
   std::vector<SourceWeight> weights;
@@ -256,7 +298,7 @@ class PartFinder {
     (void)checkpoint.tensor(llama_names.lm_head, {config.v, config.d});
     used.emplace_back(llama_names.lm_head);
   }
-  refuse_leftovers(checkpoint, std::move(used));
+  refuse_leftovers(checkpoint, config.quantization, std::move(used));
   detail::refuse_idle_choices(options, config, weights);
   return weights;
 }

@@ -237,11 +237,11 @@ template <Backend B>
   auto loaded = detail::arrange<B>(
       weights, config,
       [&](const SourceWeight& w) {
-        const detail::DecodedParts parts(backend, w);
+        const detail::DecodedParts parts(backend, w, options.memory);
         return done(w, backend.matrix(parts.tensors(), w.entry.join, w.weights, options.memory));
       },
       [&](const SourceWeight& w) {
-        const detail::DecodedParts parts(backend, w);
+        const detail::DecodedParts parts(backend, w, options.memory);
         return done(w, backend.vector(parts.tensors(), options.memory, w.entry.plus));
       });
   checkpoint.release();

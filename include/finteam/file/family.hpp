@@ -29,7 +29,8 @@ struct Family {
 inline constexpr std::array families{
     Family{.model_type = "llama",
            .read = read_llama,
-           .keys = "attention_bias mlp_bias router_layers router_layers_index num_experts num_experts_per_tok",
+           .keys = "attention_bias mlp_bias router_layers router_layers_index num_experts num_experts_per_tok "
+                   "max_sequence_length",
            .max_positions = 2048},
     Family{.model_type = "mistral",
            .read = read_mistral,
@@ -45,7 +46,8 @@ inline constexpr std::array families{
            .needs_key_heads = true},
     Family{.model_type = "phi3",
            .read = read_phi3,
-           .keys = "sliding_window original_max_position_embeddings partial_rotary_factor",
+           .keys = "sliding_window original_max_position_embeddings partial_rotary_factor full_attn_mod "
+                   "interpolate_factor",
            .eps = 1e-5,
            .max_positions = 4096},
     Family{.model_type = "qwen2",
@@ -60,12 +62,13 @@ inline constexpr std::array families{
     Family{.model_type = "qwen3_moe",
            .read = read_qwen3_moe,
            .keys = "attention_bias use_sliding_window sliding_window max_window_layers num_experts num_local_experts "
-                   "num_experts_per_tok norm_topk_prob moe_intermediate_size decoder_sparse_step mlp_only_layers",
+                   "num_experts_per_tok norm_topk_prob moe_intermediate_size decoder_sparse_step mlp_only_layers "
+                   "use_qk_norm",
            .needs_key_heads = true},
     Family{.model_type = "gemma2",
            .read = read_gemma2,
-           .keys = "attention_bias sliding_window layer_types query_pre_attn_scalar attn_logit_softcapping "
-                   "final_logit_softcapping use_bidirectional_attention hidden_act",
+           .keys = "attention_bias sliding_window sliding_window_size layer_types query_pre_attn_scalar "
+                   "attn_logit_softcapping final_logit_softcapping use_bidirectional_attention hidden_act",
            .max_positions = 8192,
            .needs_key_heads = true,
            .head_dim = 256,
@@ -129,7 +132,8 @@ inline constexpr std::string_view common_keys =
     "decoder_start_token_id architectures auto_map transformers_version torch_dtype dtype use_cache initializer_range "
     "attention_dropout hidden_dropout resid_pdrop embd_pdrop pretraining_tp output_router_logits router_aux_loss_coef "
     "router_jitter_noise id2label label2id num_labels return_dict output_attentions output_hidden_states torchscript "
-    "is_decoder chunk_size_feed_forward gradient_checkpointing task_specific_params problem_type tokenizer_class "
+    "is_decoder is_causal chunk_size_feed_forward gradient_checkpointing task_specific_params problem_type "
+    "tokenizer_class "
     "max_length min_length do_sample temperature top_k top_p typical_p repetition_penalty length_penalty "
     "no_repeat_ngram_size encoder_no_repeat_ngram_size num_beams num_beam_groups diversity_penalty early_stopping "
     "num_return_sequences cache_implementation is_llama_config transformers.js_config unsloth_fixed unsloth_version "
@@ -145,12 +149,13 @@ inline constexpr std::string_view common_keys =
 }
 
 /// Throws Error(unsupported) for a key that is on no list and may change the mathematics: one whose value is not null,
-/// false, zero or empty.
+/// false, zero or empty; for keys that begin with _, which transformers keeps for itself, it never does.
 inline void refuse_unknown_keys(const JsonView& json, const Family& family) {
   json.each_member([&](std::string_view key, const JsonView& value) {
     const Json& x = value.json();
     const bool off = x.is_null() || x == Json("") || x == Json(false) || (x.is_number() && x == Json(0)) ||
                      ((x.is_array() || x.is_object()) && x.empty());
+    if (key == "is_causal" && x == Json(false)) value.refuse("true: attention to what came before", Code::unsupported);
     if (off || key == family.activation_key || key.starts_with('_') || has_word(common_keys, key) ||
         has_word(family.keys, key))
       return;

@@ -104,6 +104,9 @@ inline void read_mixtral(const JsonView& json, Config& c) {
 inline void read_phi3(const JsonView& json, Config& c) {
   read_window(json, c, 0);
   c.fused_projections = true;
+  for (const std::string_view key : {"full_attn_mod", "interpolate_factor"}) {  // Phi-4-mini's, of no use there
+    if (json.int_or(key, 1, 0, 1'000'000) != 1) json.at(key).refuse("1", Code::unsupported);
+  }
 }
 
 /// Qwen 2, 2.5, 3: windows from max_window_layers on, if they are used.
@@ -136,6 +139,7 @@ inline void read_qwen3_moe(const JsonView& json, Config& c) {
   if (json.int_or("decoder_sparse_step", 1, 1, 1'000'000) != 1) {
     json.at("decoder_sparse_step").refuse("1: experts in every layer", Code::unsupported);
   }
+  if (!json.bool_or("use_qk_norm", true)) json.at("use_qk_norm").refuse("true", Code::unsupported);
   if (const auto dense = json.find("mlp_only_layers"); dense && dense->size() != 0) {
     dense->refuse("no layers: experts in every layer", Code::unsupported);
   }
@@ -163,6 +167,10 @@ inline void read_gemma(const JsonView& json, Config& c, double score_cap, double
 
 inline void read_gemma2(const JsonView& json, Config& c) {
   read_gemma(json, c, 50, 30);
+  if (const auto other = json.find("sliding_window_size");
+      other && other->as_int(1, config_max_positions) != c.window) {
+    other->refuse("sliding_window, " + std::to_string(c.window), Code::mismatch);
+  }
   read_layer_types(json, c, [](index_t l) { return l % 2 == 0; });
 }
 

@@ -4,8 +4,11 @@
 
 #include <finteam/file/json_view.hpp>
 
+#include <algorithm>
 #include <array>
+#include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <string>
 #include <string_view>
 
@@ -27,6 +30,13 @@ struct Quantization {
   bool zero_plus_one = false;      ///< gptq: stored zero points are one too small
 
   friend bool operator==(const Quantization&, const Quantization&) = default;
+
+  /// All that decides what numbers a file's bytes are.
+  [[nodiscard]] std::string text() const {
+    constexpr std::array<std::string_view, 6> names{"none", "fp8", "mxfp4", "gptq", "awq", "compressed"};
+    return std::string(names[static_cast<std::size_t>(method)]) + ", group " + std::to_string(group) + ", block " +
+           std::to_string(block[0]) + " x " + std::to_string(block[1]) + (zero_plus_one ? ", zero + 1" : "");
+  }
 };
 
 namespace detail {
@@ -43,30 +53,45 @@ inline void must_be_number(const JsonView& json, std::string_view key, double on
   return group < 0 ? 0 : group;
 }
 
+inline void read_block(const JsonView& block, Quantization& q) {
+  if (block.size() != 2) block.refuse("two numbers");
+  for (std::size_t i = 0; i < 2; ++i) q.block[i] = static_cast<index_t>(block[i].as_int(1, 1 << 20));
+}
+
 inline void read_fp8(const JsonView& json, Quantization& q) {
   q.method = Quantization::Method::fp8;
-  const auto block = json.find("weight_block_size");
-  if (!block) return;
-  if (block->size() != 2) block->refuse("two numbers");
-  for (std::size_t i = 0; i < 2; ++i) q.block[i] = static_cast<index_t>((*block)[i].as_int(1, 1 << 20));
+  if (const auto block = json.find("weight_block_size")) read_block(*block, q);
+}
+
+/// A word of the format, in whatever case: the first of these keys that is there.
+[[nodiscard]] inline std::string read_format(const JsonView& json, std::initializer_list<std::string_view> keys,
+                                             std::initializer_list<std::string_view> known) {
+  for (const std::string_view key : keys) {
+    const auto value = json.find(key);
+    if (!value) continue;
+    std::string word = value->as_string();
+    for (char& c : word) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+    if (std::find(known.begin(), known.end(), word) != known.end()) return word;
+    value->refuse(in_quotes(*known.begin()), Code::unsupported);
+  }
+  return std::string(*known.begin());
 }
 
 inline void read_gptq(const JsonView& json, Quantization& q) {
   q.method = Quantization::Method::gptq;
   must_be_number(json, "bits", 4);
   q.group = read_group(json.at("group_size"));
-  const std::string format = json.string_or("checkpoint_format", "gptq");
-  if (format != "gptq" && format != "gptq_v2") {
-    json.at("checkpoint_format").refuse("\"gptq\" or \"gptq_v2\"", Code::unsupported);
+  q.zero_plus_one = read_format(json, {"checkpoint_format", "format"}, {"gptq", "gptq_v2"}) == "gptq";
+  if (const auto other = json.find("dynamic"); other && !other->json().empty()) {
+    other->refuse("the same for all layers", Code::unsupported);
   }
-  q.zero_plus_one = format == "gptq";
 }
 
 inline void read_awq(const JsonView& json, Quantization& q) {
   q.method = Quantization::Method::awq;
   must_be_number(json, "bits", 4);
   q.group = read_group(json.at("group_size"));
-  if (json.string_or("version", "gemm") != "gemm") json.at("version").refuse("\"gemm\"", Code::unsupported);
+  static_cast<void>(read_format(json, {"version", "format"}, {"gemm"}));
 }
 
 /// One group of layers, all with the same weights; what it says of activations is passed over.
@@ -75,6 +100,9 @@ inline void read_compressed(const JsonView& json, Quantization& q) {
   const std::string format = json.at("format").as_string();
   if (format != "pack-quantized" && format != "float-quantized") {
     json.at("format").refuse("\"pack-quantized\" or \"float-quantized\"", Code::unsupported);
+  }
+  if (const auto turned = json.find("transform_config"); turned && !turned->json().empty()) {
+    turned->refuse("none", Code::unsupported);
   }
   const JsonView groups = json.at("config_groups");
   if (groups.json().size() != 1) groups.refuse("one group", Code::unsupported);
@@ -87,8 +115,10 @@ inline void read_compressed(const JsonView& json, Quantization& q) {
       weights.at("type").refuse(packed ? "\"int\"" : "\"float\"", Code::unsupported);
     if (const auto size = weights.find("group_size")) q.group = read_group(*size);
     if (const auto order = weights.find("actorder"); order && order->json() != Json(false)) {
-      if (!order->is_string() || order->as_string() != "static") order->refuse("null", Code::unsupported);
+      const bool in_order = order->is_string() && (order->as_string() == "static" || order->as_string() == "weight");
+      if (!in_order) order->refuse("null, \"static\" or \"weight\"", Code::unsupported);
     }
+    if (const auto block = weights.find("block_structure")) read_block(*block, q);
   });
 }
 

@@ -62,10 +62,12 @@ struct RopeContext {
   bool phi3 = false;  ///< "su" and "yarn" are old names of longrope, and heads may rotate in part
 };
 
-[[nodiscard]] inline index_t read_original_positions(const JsonView& json, const RopeContext& context) {
+/// Of Llama 3's scaling it must be stated; of the others it is what the config's positions are, as transformers has it.
+[[nodiscard]] inline index_t read_original_positions(const JsonView& json, RopeType type, const RopeContext& context) {
   const std::string_view key = "original_max_position_embeddings";
   if (context.original_max_positions) return *context.original_max_positions;
-  return static_cast<index_t>(json.at(key).as_int(1, config_max_positions));
+  const auto own = type == RopeType::llama3 ? std::optional(json.at(key)) : json.find(key);
+  return own ? static_cast<index_t>(own->as_int(2, config_max_positions)) : context.max_positions;
 }
 
 inline void read_llama3(const JsonView& json, RopeConfig& rope) {
@@ -82,13 +84,13 @@ inline void read_yarn(const JsonView& json, RopeConfig& rope) {
   rope.beta_slow = json.number_or("beta_slow", 1, 1e-6, 1e6);
   rope.truncate = json.bool_or("truncate", true);
   const double mscale = json.number_or("mscale", 0, 0, 100), all = json.number_or("mscale_all_dim", 0, 0, 100);
-  const auto of = [&](double m) { return rope.factor <= 1 ? 1.0 : 0.1 * m * std::log(rope.factor) + 1; };
+  const auto of = [&](double m) { return rope.factor <= 1 ? 1.0 : std::fma(0.1 * m, std::log(rope.factor), 1.0); };
   rope.attention_factor = mscale != 0 && all != 0 ? of(mscale) / of(all) : of(1);
 }
 
 /// The cosines' factor: as stated, or √(1 + ln(factor) / ln(original length)), the factor that of the lengths unless
 /// stated. Source: Ding et al. 2024 (LongRoPE); transformers, _compute_longrope_parameters.
-inline void read_longrope(const JsonView& json, const RopeContext& context, RopeConfig& rope) {
+inline void read_longrope(const JsonView& json, RopeConfig& rope) {
   const auto factors = [&](std::string_view key, std::vector<double>& to) {
     const JsonView list = json.at(key);
     if (list.size() > 65'536) list.refuse("at most 65536 factors", Code::limit_exceeded);
@@ -97,23 +99,25 @@ inline void read_longrope(const JsonView& json, const RopeContext& context, Rope
   factors("short_factor", rope.short_factor);
   factors("long_factor", rope.long_factor);
   const double original = static_cast<double>(rope.original_max_positions);
-  rope.factor = json.number_or("factor", static_cast<double>(context.max_positions) / original, 1e-6, 1e6);
   rope.attention_factor = rope.factor <= 1 ? 1.0 : std::sqrt(1 + std::log(rope.factor) / std::log(original));
 }
 
 /// The type, by its newer or its older key; they must agree.
 [[nodiscard]] inline RopeType read_rope_type(const JsonView& json, const RopeContext& context) {
+  const auto type_of = [&](const JsonView& key) {
+    const std::string& type = key.as_string();
+    if (type == "longrope" || (context.phi3 && (type == "su" || type == "yarn"))) return RopeType::longrope;
+    if (type == "default") return RopeType::none;
+    if (type == "linear") return RopeType::linear;
+    if (type == "llama3") return RopeType::llama3;
+    if (type == "yarn") return RopeType::yarn;
+    key.refuse("default, linear, llama3, yarn or longrope", Code::unsupported);
+  };
   const auto newer = json.find("rope_type"), older = json.find("type");
-  if (newer && older && newer->as_string() != older->as_string()) {
+  if (newer && older && type_of(*newer) != type_of(*older)) {
     older->refuse(in_quotes(newer->as_string()) + " as rope_type says", Code::mismatch);
   }
-  const std::string type = newer ? newer->as_string() : older ? older->as_string() : "default";
-  if (type == "longrope" || (context.phi3 && (type == "su" || type == "yarn"))) return RopeType::longrope;
-  if (type == "default") return RopeType::none;
-  if (type == "linear") return RopeType::linear;
-  if (type == "llama3") return RopeType::llama3;
-  if (type == "yarn") return RopeType::yarn;
-  (newer ? *newer : *older).refuse("default, linear, llama3, yarn or longrope", Code::unsupported);
+  return newer ? type_of(*newer) : older ? type_of(*older) : RopeType::none;
 }
 
 /// What part of each head is rotated, if the object says.
@@ -130,10 +134,11 @@ inline void read_longrope(const JsonView& json, const RopeContext& context, Rope
                              "rope_theta",       "partial_rotary_factor",
                              "factor",           "low_freq_factor",
                              "high_freq_factor", "original_max_position_embeddings",
-                             "attention_factor", "beta_fast",
-                             "beta_slow",        "truncate",
-                             "mscale",           "mscale_all_dim",
-                             "short_factor",     "long_factor"};
+                             "attention_factor", "attn_factor",
+                             "beta_fast",        "beta_slow",
+                             "truncate",         "mscale",
+                             "mscale_all_dim",   "short_factor",
+                             "long_factor"};
   json.each_member([&](std::string_view key, const JsonView& value) {
     if (std::ranges::find(known, key) == known.end() && !value.is_null()) {
       value.refuse("a key of rope that is known", Code::unsupported);
@@ -143,12 +148,15 @@ inline void read_longrope(const JsonView& json, const RopeContext& context, Rope
   rope.type = read_rope_type(json, context);
   rope.share = read_share(json, context).value_or(1);
   if (rope.type == RopeType::none) return rope;
-  if (rope.type != RopeType::longrope) rope.factor = json.at("factor").as_number(1, 1e6);
+  const bool stated = rope.type == RopeType::linear || rope.type == RopeType::llama3;
+  if (stated) rope.factor = json.at("factor").as_number(1, 1e6);
   if (rope.type == RopeType::linear) return rope;
-  rope.original_max_positions = read_original_positions(json, context);
+  rope.original_max_positions = read_original_positions(json, rope.type, context);
+  const double ratio = static_cast<double>(context.max_positions) / static_cast<double>(rope.original_max_positions);
+  if (!stated) rope.factor = json.number_or("factor", ratio, 1e-6, 1e6);
   if (rope.type == RopeType::llama3) read_llama3(json, rope);
   if (rope.type == RopeType::yarn) read_yarn(json, rope);
-  if (rope.type == RopeType::longrope) read_longrope(json, context, rope);
+  if (rope.type == RopeType::longrope) read_longrope(json, rope);
   if (rope.type != RopeType::llama3) {
     rope.attention_factor = json.number_or("attention_factor", rope.attention_factor, 1e-6, 1e6);
   }

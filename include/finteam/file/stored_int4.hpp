@@ -23,7 +23,7 @@ namespace finteam::inline FINTEAM_ABI {
 struct StoredRows {
   /// to[j] = element first + j of a row, j < count; first a multiple of 32. May run on several threads at once.
   std::function<void(index_t row, index_t first, index_t count, float* to)> read;
-  DType dtype = DType::f32;          ///< a type that has every number exactly
+  DType dtype = DType::f32;          ///< a type that has every number that is read
   std::vector<std::string> tensors;  ///< where they lie
 };
 
@@ -86,12 +86,12 @@ namespace detail {
     group_of[static_cast<std::size_t>(j)] = static_cast<std::int32_t>(g);
   }
   if (ordered) rows.tensors.push_back(names[3]);
-  rows.read = [=, one = q.zero_plus_one ? 1 : 0, group_of = std::move(group_of)](index_t i, index_t first,
-                                                                                 index_t count, float* to) {
+  rows.read = [=, more = q.zero_plus_one ? 0x11111111U : 0U, group_of = std::move(group_of)](index_t i, index_t first,
+                                                                                             index_t count, float* to) {
     for (index_t j = first; j < first + count; ++j) {
       const index_t g = group_of[static_cast<std::size_t>(j)];
       const auto value = static_cast<std::int32_t>(nibble(word(weight, j / 8 * n + i), j % 8));
-      const auto zero = static_cast<std::int32_t>(nibble(word(zeros, g * (n / 8) + i / 8), i % 8)) + one;
+      const auto zero = static_cast<std::int32_t>(nibble(word(zeros, g * (n / 8) + i / 8) + more, i % 8));
       *to++ = scales[g * n + i] * static_cast<float>(value - zero);
     }
   };

@@ -32,14 +32,15 @@ namespace finteam::inline FINTEAM_ABI {
 
 namespace detail {
 
-/// weight F8_E4M3 [n, k] times weight_scale_inv [n/b, k/b'], or weight_scale of the tensor or of each row.
+/// weight F8_E4M3 [n, k] times weight_scale_inv or weight_scale: [n/b, k/b'], of the tensor, or of each row; rounded
+/// once, to float.
 /// Source: transformers, integrations/finegrained_fp8.py; compressed-tensors, float-quantized.
 [[nodiscard]] inline StoredRows fp8_rows(const Checkpoint& checkpoint, const Quantization& q, const std::string& name,
                                          index_t n, index_t k) {
   const std::byte* const weight = stored_bytes(checkpoint, name, "F8_E4M3", std::array{n, k});
   const std::string blocks = stem_of(name) + "weight_scale_inv", single = stem_of(name) + "weight_scale";
-  const bool in_blocks = checkpoint.contains(blocks);
-  const std::string& scale_name = in_blocks ? blocks : single;
+  const bool in_blocks = q.block[0] > 0;
+  const std::string& scale_name = checkpoint.contains(blocks) ? blocks : single;
   const RawTensor scale = checkpoint.tensor(scale_name);
   const index_t high = q.block[0] > 0 ? q.block[0] : n, wide = q.block[1] > 0 ? q.block[1] : k;
   const std::array by_block{ceil_div(n, high), ceil_div(k, wide)};

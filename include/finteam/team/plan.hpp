@@ -58,7 +58,7 @@ namespace detail {
       const bool own = files.manifest.merged.empty() ? files.experts.empty() : w.entry.expert.has_value();
       (own ? plan.roles[role].weights : plan.base) += w.bytes();
       plan.weights += w.bytes();
-      plan.largest_tensor = std::max(plan.largest_tensor, w.source_bytes);
+      plan.largest_tensor = std::max(plan.largest_tensor, w.source_bytes + w.decoded_bytes());
     }
     const std::uint64_t page = detail::cache_page_bytes(c, limits.cache);
     plan.cache_per_1000_tokens += 1000 * static_cast<std::uint64_t>(lanes) * page / page_tokens;

@@ -260,7 +260,8 @@ class AttentionJob {
       const index_t position = site(t).position;
       queries[r] = {&q_(t, h, 0), &y_(t, h, 0), rule_.first(position), position + 1};
       if (rule_.sinks.size() == 0) continue;
-      queries[r].greatest = rule_.sinks(h);
+      const float sink = rule_.sinks(h), lowest = queries[r].greatest;
+      queries[r].greatest = sink < lowest ? lowest : sink;  // finite, or NaN
       queries[r].total = 1;
     }
     AttentionTile<Arch, F, Rows>(queries, cache_.e, rule_).run(site(i / group_).pages, cache_, head);
