@@ -52,7 +52,7 @@ Plainly write_plainly(const Team<Cpu>& team, int tokens) {
   for (int i = 0; i < tokens; ++i) {
     RoleGate gate(&*team.gate(), n, team.widest_hidden());
     gate.start();
-    readers.start(static_cast<index_t>(ids.size()));
+    readers.start(limits.tokens);
     const auto of = static_cast<index_t>(settings.of);
     const auto see = [&](index_t role, MatrixView<const float> states) {
       if (role == of) gate.see(states);
