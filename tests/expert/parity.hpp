@@ -142,4 +142,23 @@ double changed(const test::Golden& golden, Change&& change) {
   return miss<Reference>(golden, config);
 }
 
+/// Logits of a prompt's last row, of a decoder that is loaded so.
+inline std::vector<float> last_logits(const test::Golden& golden, const OpenOptions& options, Cpu b = {},
+                                      const std::string& prompt = "1") {
+  const auto decoder = Decoder<Cpu>::load(b, golden.checkpoint, golden.config, options);
+  const auto ids = golden.ids("prompt_" + prompt + ".ids");
+  const auto t = static_cast<index_t>(ids.size());
+  const Config& c = golden.config;
+  KvCache<Cpu> cache(b, {c.layers, c.g, c.e, 1, t, KvCache<Cpu>::pages_for(t)});
+  StepScratch<Cpu> scratch(b, c, t);
+  Tensor<float, 2> hidden({t, c.d}), y({1, c.v});
+  const auto sequence = cache.open();
+  cache.extend(sequence, t);
+  std::vector<Row> rows;
+  for (const std::int32_t id : ids) rows.push_back({id, static_cast<std::int32_t>(rows.size()), sequence});
+  REQUIRE(!decoder.forward(b, cache, rows, scratch, hidden.view()));
+  decoder.logits(b, hidden.view().rows(t - 1, 1), scratch, y.view());
+  return {y.data(), y.data() + c.v};
+}
+
 }  // namespace parity

@@ -1,7 +1,7 @@
 // What becomes of each tensor: choices by name, and what is refused.
 
 #include "catch.hpp"
-#include "expert/golden.hpp"
+#include "expert/parity.hpp"
 
 #include <finteam/backend/cpu.hpp>
 #include <finteam/backend/reference.hpp>
@@ -30,24 +30,6 @@ Error refusal(const test::Golden& golden, const OpenOptions& options) {
   }
   FAIL("it was accepted");
   return {Code::system, "", "", ""};
-}
-
-std::vector<float> logits(const test::Golden& golden, const OpenOptions& options) {
-  Cpu b;
-  const auto decoder = Decoder<Cpu>::load(b, golden.checkpoint, golden.config, options);
-  const auto ids = golden.ids("prompt_0.ids");
-  const auto t = static_cast<index_t>(ids.size());
-  const Config& c = golden.config;
-  KvCache<Cpu> cache(b, {c.layers, c.g, c.e, 1, t, KvCache<Cpu>::pages_for(t)});
-  StepScratch<Cpu> scratch(b, c, t);
-  Tensor<float, 2> hidden({t, c.d}), y({1, c.v});
-  const auto sequence = cache.open();
-  cache.extend(sequence, t);
-  std::vector<Row> rows;
-  for (const std::int32_t id : ids) rows.push_back({id, static_cast<std::int32_t>(rows.size()), sequence});
-  REQUIRE(!decoder.forward(b, cache, rows, scratch, hidden.view()));
-  decoder.logits(b, hidden.view().rows(t - 1, 1), scratch, y.view());
-  return {y.data(), y.data() + c.v};
 }
 
 }  // namespace
@@ -85,19 +67,21 @@ TEST_CASE("a tied head goes by both of its names", "[expert]") {
 
 TEST_CASE("a choice reaches the products: a head in 8 bits changes logits, and brings them nearer", "[expert]") {
   const test::Golden golden("llama3");
-  const auto exact = logits(golden, {});
+  const auto exact = parity::last_logits(golden, {}, {}, "0");
   const auto distance = [&](const std::vector<float>& y) {
     double sum = 0;
     for (std::size_t i = 0; i < y.size(); ++i) sum += std::pow(static_cast<double>(y[i] - exact[i]), 2);
     return sum;
   };
-  const auto plain = logits(golden, {.weights = Weights::int4});
-  const auto head = logits(golden, {.weights = Weights::int4, .choices = {{"lm_head", Weights::int8}}});
-  const auto most = logits(golden, {.weights = Weights::int4, .choices = {{"weight", Weights::int8}}});
+  const auto plain = parity::last_logits(golden, {.weights = Weights::int4}, {}, "0");
+  const auto head =
+      parity::last_logits(golden, {.weights = Weights::int4, .choices = {{"lm_head", Weights::int8}}}, {}, "0");
+  const auto most =
+      parity::last_logits(golden, {.weights = Weights::int4, .choices = {{"weight", Weights::int8}}}, {}, "0");
   CHECK(distance(plain) > 0);
   CHECK(head != plain);
   CHECK(distance(most) < 0.5 * distance(plain));
-  CHECK(most == logits(golden, {.weights = Weights::int8}));
+  CHECK(most == parity::last_logits(golden, {.weights = Weights::int8}, {}, "0"));
 }
 
 TEST_CASE("choices that part what one product reads are refused", "[expert][law5][refused]") {
