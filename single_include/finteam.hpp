@@ -945,6 +945,82 @@ class Tensor {
 
 }  // namespace finteam::inline FINTEAM_ABI
 
+// ---- finteam/backend/fp_environment.hpp ----------------------------------------------------------------------------
+// The floating-point control word, set for as long as an op runs and given back after it.
+// Hosts set flush-to-zero and other rounding modes for their own code; answers must not depend on that (law 3).
+// Not here: the exception flags' values, which are restored with the rest of the word.
+
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#elif defined(__aarch64__)
+#include <cstdint>
+#endif
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// From construction to destruction: round to nearest, subnormals kept (no FTZ, no DAZ), exceptions masked.
+/// x86-64 and AArch64; elsewhere it does nothing.
+class FpEnvironment {
+ public:
+  FpEnvironment() noexcept : host_(word()) { set(ours); }
+  ~FpEnvironment() { set(host_); }
+  FpEnvironment(const FpEnvironment&) = delete;
+  FpEnvironment& operator=(const FpEnvironment&) = delete;
+
+  /// f() in the environment that the host had: for a callback of the host's.
+  template <class F>
+  decltype(auto) outside(F&& f) const {
+    struct Back {
+      Word word;
+      ~Back() { set(word); }
+    } const back{word()};
+    set(host_);
+    return f();
+  }
+
+ private:
+#if defined(__x86_64__)
+  using Word = unsigned;
+  static constexpr Word ours = 0x1F80U;
+  static Word word() noexcept { return _mm_getcsr(); }
+  static void set(Word word) noexcept { _mm_setcsr(word); }
+#elif defined(__aarch64__)
+  using Word = std::uint64_t;
+  static constexpr Word ours = 0;
+  static Word word() noexcept {
+    Word word;
+    asm volatile("mrs %0, fpcr" : "=r"(word)::"memory");
+    return word;
+  }
+  static void set(Word word) noexcept { asm volatile("msr fpcr, %0" ::"r"(word) : "memory"); }
+#else
+  using Word = int;
+  static constexpr Word ours = 0;
+  static Word word() noexcept { return 0; }
+  static void set(Word) noexcept {}
+#endif
+
+  Word host_;
+};
+
+namespace detail {
+
+/// A call that the compiler does not look into, so that no arithmetic moves out of an FpEnvironment's scope.
+template <class F, class... Arguments>
+[[gnu::noinline]] void call(F& f, Arguments... arguments) noexcept {
+  f(arguments...);
+}
+
+/// f(arguments…) inside an FpEnvironment.
+template <class F, class... Arguments>
+void with_fp_environment(F&& f, Arguments... arguments) noexcept {
+  const FpEnvironment environment;
+  call(f, arguments...);
+}
+
+}  // namespace detail
+}  // namespace finteam::inline FINTEAM_ABI
+
 // ---- finteam/core/panel.hpp ----------------------------------------------------------------------------------------
 // The panel layout of law 3: a weight [n, k] in panels of 16 outputs, with k running inside a panel. One layout serves
 // the matrix-vector kernel, the matrix-matrix kernel and the look-up of a row. Not here: arithmetic
@@ -1464,12 +1540,17 @@ struct Activation {
 //
 // Dimension letters: t rows, d model, h heads, g key/value heads, e head width, f feed-forward, v vocabulary,
 // n outputs and k inputs of a matrix. Every op is batch-invariant (law 3): the bits of row i of an output depend on
-// row i of the inputs, the weights, the backend and the instruction set, and on nothing else.
+// row i of the inputs, the weights, the backend and the instruction set, and on nothing else; their kind is the row's
+// own. An op may run after it has returned, but has read the spans and the host views that it was given by then.
 
 namespace finteam::inline FINTEAM_ABI {
 
 /// What an op does with its output argument.
 enum class Write : std::uint8_t { overwrite, accumulate };
+
+/// What a row is to its request, which fixes it; never its batch. A backend may take another path for each kind (law
+/// 3): rows of a prompt come by the hundred, those that follow it, and labels', by the few.
+enum class RowKind : std::uint8_t { prompt, generated };
 
 /// Where a row stands: its position, and the pages of its sequence. The key at position p lies in page
 /// `pages[p / page_tokens]`, slot `p % page_tokens`. A row sees the positions 0 … position of its own sequence.
@@ -1534,7 +1615,7 @@ struct AttentionRule {
 /// One layer of a paged cache: the pages of each head, one after the other. Zero bytes when it is made.
 template <class Space>
 struct CacheLayer {
-  TensorView<std::byte, 3, Space> heads;  ///< [g, pages, KvPage::bytes(format, e)]
+  TensorView<std::byte, 3, Space> heads;  ///< [g, pages, B::page_bytes(format, e)]
   CacheFormat format = CacheFormat::f32;
   index_t e = 0;
 
@@ -1588,6 +1669,21 @@ inline void copy(MatrixView<const float> x, MatrixView<float> y) noexcept {
   for (index_t t = 0; t < y.extent(0); ++t) std::copy_n(&x(t, 0), y.extent(1), &y(t, 0));
 }
 
+/// As Backend says it, in host memory. The cosine is taken in double.
+inline void angles(VectorView<const float> frequency, VectorView<const float> long_frequency, float factor,
+                   std::span<const Site> sites, MatrixView<float> cosine, MatrixView<float> sine) noexcept {
+  const FpEnvironment environment;
+  for (std::size_t t = 0; t < sites.size(); ++t) {
+    const bool is_long = sites[t].is_long && long_frequency.size() != 0;
+    const auto radians = (is_long ? long_frequency : frequency).span();
+    for (std::size_t i = 0; i < radians.size(); ++i) {
+      const double angle = static_cast<double>(static_cast<float>(sites[t].position) * radians[i]);
+      cosine(t, i) = static_cast<float>(static_cast<double>(factor) * std::cos(angle));
+      sine(t, i) = static_cast<float>(static_cast<double>(factor) * std::sin(angle));
+    }
+  }
+}
+
 /// Page `from` of a layer in host memory over page `to`.
 inline void copy_page(const CacheLayer<Host>& cache, std::int32_t from, std::int32_t to) noexcept {
   for (index_t head = 0; head < cache.g(); ++head) {
@@ -1607,9 +1703,14 @@ concept Backend = requires(B& b, const typename B::Matrix& w, typename B::Input&
                            MatrixView<float, typename B::Space> y, const RowScales<typename B::Space>& scales,
                            std::span<const RawDelta> deltas, std::span<const Product<B>> products,
                            TensorView<const float, 3, typename B::Space> x3, TensorView<float, 3, typename B::Space> y3,
-                           CacheLayer<typename B::Space> cache, const Chosen& chosen,
-                           std::pmr::memory_resource* memory) {
+                           CacheLayer<typename B::Space> cache, const Chosen& chosen, MatrixView<const float> host_x,
+                           MatrixView<float> host_y, std::pmr::memory_resource* memory) {
   typename B::Space;
+
+  /// What the rows of the ops that follow are. Of a new backend: generated.
+  b.begin(RowKind::prompt);
+  /// Said before every layer: a backend that runs behind its caller waits here, if it is too far behind.
+  b.pace();
 
   /// A weight out of a file's tensors, which one product reads together: stacked [Σ n_i, k], or a pair of [n, k].
   /// The tensors are not needed afterwards.
@@ -1622,6 +1723,8 @@ concept Backend = requires(B& b, const typename B::Matrix& w, typename B::Input&
   { b.vector(parts, memory, 1.0F).view() } -> std::same_as<VectorView<float, typename B::Space>>;
   /// An owning zeroed tensor in the backend's space: b.template tensor<float, 2>({t, d}, memory).
   { b.template tensor<float, 2>({index_t{1}, index_t{1}}, memory).view() } -> std::same_as<decltype(y)>;
+  /// Bytes of one page of one head of width e in the backend's space.
+  { B::page_bytes(CacheFormat::f32, index_t{1}) } -> std::same_as<index_t>;
   /// Room for the input of any product of up to t rows of up to k elements: b.input(t, k, memory).
   { b.input(index_t{1}, index_t{1}, memory) } -> std::same_as<typename B::Input>;
 
@@ -1633,6 +1736,11 @@ concept Backend = requires(B& b, const typename B::Matrix& w, typename B::Input&
   b.fill(0.0F, y);
   /// y = x, of the same extents.
   b.copy(x, y);
+  /// y = x, of the same extents, x in host memory.
+  b.from_host(host_x, y);
+  /// y = x, of the same extents, y in host memory, once everything before has run. Throws Error(system) where the
+  /// device failed: what was computed is then lost.
+  b.to_host(x, host_y);
   /// y[row(i),:] += factor(i) · bias. bias [n], y [t, n].
   b.add_bias(scales.shared, y, chosen);
   /// y = cap · tanh(y / cap), each element of the chosen rows. cap > 0.
@@ -1666,6 +1774,11 @@ concept Backend = requires(B& b, const typename B::Matrix& w, typename B::Input&
   /// The same of what separate products gave. gate, up, y [t, f], y overwritten; y may be either. Rows may lie apart.
   b.gated(x, x, Activation{}, y);
 
+  /// cosine[t,i] = factor · cos(position[t] · f[i]), sine likewise, f the frequencies [r/2], or those of long sequences
+  /// at sites that are in one, if they are not empty. The angle is rounded to float, as transformers does. cosine, sine
+  /// [t, r/2], overwritten.
+  b.angles(scales.shared, scales.shared, 1.0F, sites, y, y);
+
   /// Rotates the pairs (x[i], x[i + r/2]), i < r/2, of every head by the angle whose cosine and sine are given; what
   /// lies beyond r stays. cosine, sine [t, r/2], x [t, heads, e], in place, r ≤ e. Source: Su et al. 2021, in the
   /// half-split order of transformers.
@@ -1686,6 +1799,29 @@ concept Backend = requires(B& b, const typename B::Matrix& w, typename B::Input&
 /// A vector in a backend's space.
 template <Backend B>
 using Vector = decltype(std::declval<B&>().vector(std::span<const RawTensor>(), nullptr));
+
+/// Whether the CPU can read what the backend writes.
+template <class B>
+inline constexpr bool is_on_host = std::is_same_v<typename B::Space, Host>;
+
+/// Room for what on_host copies, in host memory: [t, n], or no rows where nothing needs to be copied.
+template <class B>
+[[nodiscard]] Tensor<float, 2> host_room(index_t t, index_t n, std::pmr::memory_resource* memory) {
+  return Tensor<float, 2>({is_on_host<B> ? 0 : t, n}, memory);
+}
+
+/// x for the CPU to read: itself, or a copy in the first rows of `room`. x [t, n].
+template <Backend B>
+[[nodiscard]] MatrixView<const float> on_host(B& b, MatrixView<const float, typename B::Space> x,
+                                              MatrixView<float> room) {
+  if constexpr (is_on_host<B>) {
+    return x;
+  } else {
+    const MatrixView<float> y = room.rows(0, x.extent(0));
+    b.to_host(x, y);
+    return y;
+  }
+}
 
 }  // namespace finteam::inline FINTEAM_ABI
 
@@ -1753,82 +1889,6 @@ void parallel_for(const ExecutorRef& executor, index_t count, F&& f) {
                            const_cast<void*>(static_cast<const void*>(&f))});
 }
 
-}  // namespace finteam::inline FINTEAM_ABI
-
-// ---- finteam/backend/fp_environment.hpp ----------------------------------------------------------------------------
-// The floating-point control word, set for as long as an op runs and given back after it.
-// Hosts set flush-to-zero and other rounding modes for their own code; answers must not depend on that (law 3).
-// Not here: the exception flags' values, which are restored with the rest of the word.
-
-#if defined(__x86_64__)
-#include <xmmintrin.h>
-#elif defined(__aarch64__)
-#include <cstdint>
-#endif
-
-namespace finteam::inline FINTEAM_ABI {
-
-/// From construction to destruction: round to nearest, subnormals kept (no FTZ, no DAZ), exceptions masked.
-/// x86-64 and AArch64; elsewhere it does nothing.
-class FpEnvironment {
- public:
-  FpEnvironment() noexcept : host_(word()) { set(ours); }
-  ~FpEnvironment() { set(host_); }
-  FpEnvironment(const FpEnvironment&) = delete;
-  FpEnvironment& operator=(const FpEnvironment&) = delete;
-
-  /// f() in the environment that the host had: for a callback of the host's.
-  template <class F>
-  decltype(auto) outside(F&& f) const {
-    struct Back {
-      Word word;
-      ~Back() { set(word); }
-    } const back{word()};
-    set(host_);
-    return f();
-  }
-
- private:
-#if defined(__x86_64__)
-  using Word = unsigned;
-  static constexpr Word ours = 0x1F80U;
-  static Word word() noexcept { return _mm_getcsr(); }
-  static void set(Word word) noexcept { _mm_setcsr(word); }
-#elif defined(__aarch64__)
-  using Word = std::uint64_t;
-  static constexpr Word ours = 0;
-  static Word word() noexcept {
-    Word word;
-    asm volatile("mrs %0, fpcr" : "=r"(word)::"memory");
-    return word;
-  }
-  static void set(Word word) noexcept { asm volatile("msr fpcr, %0" ::"r"(word) : "memory"); }
-#else
-  using Word = int;
-  static constexpr Word ours = 0;
-  static Word word() noexcept { return 0; }
-  static void set(Word) noexcept {}
-#endif
-
-  Word host_;
-};
-
-namespace detail {
-
-/// A call that the compiler does not look into, so that no arithmetic moves out of an FpEnvironment's scope.
-template <class F, class... Arguments>
-[[gnu::noinline]] void call(F& f, Arguments... arguments) noexcept {
-  f(arguments...);
-}
-
-/// f(arguments…) inside an FpEnvironment.
-template <class F, class... Arguments>
-void with_fp_environment(F&& f, Arguments... arguments) noexcept {
-  const FpEnvironment environment;
-  call(f, arguments...);
-}
-
-}  // namespace detail
 }  // namespace finteam::inline FINTEAM_ABI
 
 // ---- finteam/backend/cpu/parallel.hpp ------------------------------------------------------------------------------
@@ -3998,6 +4058,10 @@ class BasicCpu {
   /// What spreads its work.
   [[nodiscard]] ExecutorRef executor() const noexcept { return executor_; }
 
+  /// Rows are computed alike whatever they are, and at once.
+  void begin(RowKind) const noexcept {}
+  void pace() const noexcept {}
+
   /// A weight out of a file's tensors, packed into panels on the executor; the tensors are not needed afterwards.
   /// Throws Error(mismatch) unless the parts join, Error(limit_exceeded) if the size overflows.
   [[nodiscard]] PackedMatrix matrix(std::span<const RawTensor> parts, Join join, Weights weights,
@@ -4012,6 +4076,11 @@ class BasicCpu {
     PackedMatrix w(parts, memory);
     pack(w, parts);
     return w;
+  }
+
+  /// Bytes of one page of one head.
+  [[nodiscard]] static constexpr index_t page_bytes(CacheFormat format, index_t e) noexcept {
+    return KvPage::bytes(format, e);
   }
 
   /// Room for the rows of a product.
@@ -4039,6 +4108,8 @@ class BasicCpu {
 
   void fill(float value, MatrixView<float> y) const { detail::fill(value, y); }
   void copy(MatrixView<const float> x, MatrixView<float> y) const { detail::copy(x, y); }
+  void from_host(MatrixView<const float> x, MatrixView<float> y) const { detail::copy(x, y); }
+  void to_host(MatrixView<const float> x, MatrixView<float> y) const { detail::copy(x, y); }
 
   /// y[row(i),:] += factor(i) · bias
   void add_bias(VectorView<const float> bias, MatrixView<float> y, const Chosen& chosen = {}) const {
@@ -4118,6 +4189,12 @@ class BasicCpu {
              MatrixView<float> y) const {
     for_rows(y.extent(0), 16 * y.extent(1),
              [&](index_t t) { detail::gated_row<Arch>(&gate(t, 0), &up(t, 0), activation, y.extent(1), &y(t, 0)); });
+  }
+
+  /// cosine[t,i], sine[t,i] = factor · cos, sin(position[t] · frequency[i])
+  void angles(VectorView<const float> frequency, VectorView<const float> long_frequency, float factor,
+              std::span<const Site> sites, MatrixView<float> cosine, MatrixView<float> sine) const noexcept {
+    detail::angles(frequency, long_frequency, factor, sites, cosine, sine);
   }
 
   /// The pair (a, b) = (x[i], x[i + r/2]) of every head becomes (a·cos - b·sin, b·cos + a·sin).
@@ -4217,6 +4294,10 @@ class Reference {
     }
   };
 
+  /// Rows are computed alike whatever they are, and at once.
+  void begin(RowKind) const noexcept {}
+  void pace() const noexcept {}
+
   /// Throws Error(mismatch) unless the parts join.
   [[nodiscard]] Matrix matrix(std::span<const RawTensor> parts, Join join, Weights weights,
                               std::pmr::memory_resource* memory) const {
@@ -4238,6 +4319,11 @@ class Reference {
       for (index_t i = 0; i < part.n * part.k; ++i) w.values.push_back(part(i / part.k, i % part.k));
     }
     return w;
+  }
+
+  /// Bytes of one page of one head.
+  [[nodiscard]] static constexpr index_t page_bytes(CacheFormat format, index_t e) noexcept {
+    return KvPage::bytes(format, e);
   }
 
   [[nodiscard]] Input input(index_t, index_t, std::pmr::memory_resource*) const { return {}; }
@@ -4265,6 +4351,8 @@ class Reference {
 
   void fill(float value, MatrixView<float> y) const { detail::fill(value, y); }
   void copy(MatrixView<const float> x, MatrixView<float> y) const { detail::copy(x, y); }
+  void from_host(MatrixView<const float> x, MatrixView<float> y) const { detail::copy(x, y); }
+  void to_host(MatrixView<const float> x, MatrixView<float> y) const { detail::copy(x, y); }
 
   /// y[row(i),:] += factor(i) · bias
   void add_bias(VectorView<const float> bias, MatrixView<float> y, const Chosen& chosen = {}) const {
@@ -4358,6 +4446,12 @@ class Reference {
         y(t, i) = static_cast<float>(gated(static_cast<double>(gate(t, i)), static_cast<double>(up(t, i)), activation));
       }
     }
+  }
+
+  /// cosine[t,i], sine[t,i] = factor · cos, sin(position[t] · frequency[i])
+  void angles(VectorView<const float> frequency, VectorView<const float> long_frequency, float factor,
+              std::span<const Site> sites, MatrixView<float> cosine, MatrixView<float> sine) const noexcept {
+    detail::angles(frequency, long_frequency, factor, sites, cosine, sine);
   }
 
   /// The pair (a, b) = (x[i], x[i + r/2]) of every head becomes (a·cos - b·sin, b·cos + a·sin).
@@ -7936,7 +8030,7 @@ class KvCache {
     }
     for (index_t l = 0; l < limits.layers; ++l) {
       layers_.push_back(backend.template tensor<std::byte, 3>(
-          {limits.kv_heads, limits.pages, KvPage::bytes(limits.format, limits.head_dim)}, memory));
+          {limits.kv_heads, limits.pages, B::page_bytes(limits.format, limits.head_dim)}, memory));
     }
     references_.assign(static_cast<std::size_t>(limits.pages), 0);
     tables_.assign(static_cast<std::size_t>(limits.sequences * pages_per_sequence_), 0);
@@ -8363,7 +8457,7 @@ inline void gate_weights(const GateRule& rule, std::span<double> scores) noexcep
 
 // ---- finteam/layer/router.hpp --------------------------------------------------------------------------------------
 // Routers inside a decoder: a layer's own logits choose a few of its experts for every row, and weigh them (law 1).
-// A linear layer may have one (mergoo); so may a whole feed-forward layer (feed_forward.hpp). Host memory only.
+// A linear layer may have one (mergoo); so may a whole feed-forward layer (feed_forward.hpp). The CPU chooses.
 
 namespace finteam::inline FINTEAM_ABI {
 
@@ -8373,6 +8467,7 @@ struct RouterScratch {
   using Matrix = decltype(std::declval<B&>().template tensor<float, 2>({}, nullptr));
   Matrix n{};                        ///< rms_norm(x), [t, d]
   Matrix logits{};                   ///< of the router at hand, [t, experts]
+  Tensor<float, 2> read_logits{};    ///< the same where the CPU can read them, unless it can anyway
   std::vector<double> scores{};      ///< of one row, [experts]
   std::vector<ChosenRows> chosen{};  ///< by expert: the rows that chose it
   MatrixView<float> weights{};  ///< [t, experts], added to: what the block's routers make of its rows, by their mean
@@ -8395,23 +8490,22 @@ template <Backend B>
 void choose_experts(B& b, const typename B::Matrix& router, VectorView<const float, typename B::Space> bias,
                     const GateRule& rule, MatrixView<const float, typename B::Space> x, RouterScratch<B>& s,
                     typename B::Input& input) {
-  const auto logits = s.logits.view().rows(0, x.extent(0));
+  const auto routed = s.logits.view().rows(0, x.extent(0));
   b.prepare(x, router, input);
-  b.matmul(input, router, Write::overwrite, logits);
-  if (bias.extent(0) != 0) b.add_bias(bias, logits, {});
+  b.matmul(input, router, Write::overwrite, routed);
+  if (bias.extent(0) != 0) b.add_bias(bias, routed, {});
+  const MatrixView<const float> logits = on_host<B>(b, routed, s.read_logits.view());
   for (ChosenRows& expert : s.chosen) expert.clear();
-  if constexpr (std::is_same_v<typename B::Space, Host>) {  // elsewhere no decoder with routers is loaded
-    for (index_t t = 0; t < logits.extent(0); ++t) {
-      for (std::size_t k = 0; k < s.scores.size(); ++k) {
-        s.scores[k] = static_cast<double>(logits(t, static_cast<index_t>(k)));
-      }
-      gate_weights(rule, s.scores);
-      for (std::size_t k = 0; k < s.scores.size(); ++k) {
-        const auto weight = static_cast<float>(s.scores[k]);
-        float& mean = s.weights(t, static_cast<index_t>(k));
-        mean = std::fma(s.share, weight, mean);
-        if (weight != 0) s.chosen[k].add(static_cast<std::int32_t>(t), weight);
-      }
+  for (index_t t = 0; t < logits.extent(0); ++t) {
+    for (std::size_t k = 0; k < s.scores.size(); ++k) {
+      s.scores[k] = static_cast<double>(logits(t, static_cast<index_t>(k)));
+    }
+    gate_weights(rule, s.scores);
+    for (std::size_t k = 0; k < s.scores.size(); ++k) {
+      const auto weight = static_cast<float>(s.scores[k]);
+      float& mean = s.weights(t, static_cast<index_t>(k));
+      mean = std::fma(s.share, weight, mean);
+      if (weight != 0) s.chosen[k].add(static_cast<std::int32_t>(t), weight);
     }
   }
 }
@@ -8757,7 +8851,7 @@ class SharedBlock {
 /// A whole decoder. Tied embeddings: lm_head is absent, and embed_tokens serves as both.
 template <Backend B>
 struct DecoderWeights {
-  SharedBlock expert_block{};       ///< what experts on this base add, which lies below
+  SharedBlock expert_block{};       ///< what experts on this base add, which lies below; empty on a device
   typename B::Matrix embed_tokens;  ///< [v, d]
   std::vector<BlockWeights<B>> blocks;
   NormWeights<B> norm;
@@ -9423,15 +9517,19 @@ template <Backend B>
 template <Backend B>
 void load_experts(B& backend, std::span<const ExpertSource> experts, const Config& config, const OpenOptions& options,
                   DecoderWeights<B>& w) {
-  std::size_t bytes = 0;
-  for (const ExpertSource& expert : experts) bytes += detail::delta_bytes(expert, options);
-  w.expert_block = SharedBlock(bytes, options.memory);
+  std::pmr::memory_resource* memory = options.memory;
+  if constexpr (is_on_host<B>) {
+    std::size_t bytes = 0;
+    for (const ExpertSource& expert : experts) bytes += detail::delta_bytes(expert, options);
+    w.expert_block = SharedBlock(bytes, options.memory);
+    memory = w.expert_block.memory();
+  }
   const auto places = detail::delta_places(w);
   for (std::size_t i = 0; i < places.size(); ++i) {
     const auto adds = [i](const ExpertSource& expert) { return !expert.deltas[i].empty(); };
     if (std::none_of(experts.begin(), experts.end(), adds)) continue;
     for (const ExpertSource& expert : experts) {
-      places[i]->push_back(detail::load_delta(backend, expert.deltas[i], options, w.expert_block.memory()));
+      places[i]->push_back(detail::load_delta(backend, expert.deltas[i], options, memory));
     }
   }
   for (const ExpertSource& expert : experts) {
@@ -9468,8 +9566,8 @@ void load_experts(B& backend, std::span<const ExpertSource> experts, const Confi
 }  // namespace finteam::inline FINTEAM_ABI
 
 // ---- finteam/layer/rope.hpp ----------------------------------------------------------------------------------------
-// Rotary position embedding: the frequencies that a config asks for, and the angles of a step's rows.
-// Not here: the rotation itself, which is a backend's op.
+// Rotary position embedding: the frequencies that a config asks for, where a backend reads them.
+// Not here: angles and the rotation itself, which are a backend's ops.
 
 namespace finteam::inline FINTEAM_ABI {
 namespace detail {
@@ -9559,20 +9657,38 @@ struct Rope {
   return rope;
 }
 
-/// cosine[t,i] = attention_factor · cos(position[t] · frequency[i]), sine likewise. cosine, sine [t, share · e/2],
-/// overwritten. The angle is rounded to float, as transformers does; its cosine is taken in double.
-inline void rope_angles(const Rope& rope, std::span<const Site> sites, MatrixView<float> cosine,
-                        MatrixView<float> sine) noexcept {
-  const double factor = static_cast<double>(rope.attention_factor);
-  for (std::size_t t = 0; t < sites.size(); ++t) {
-    const bool is_long = sites[t].is_long && !rope.long_frequency.empty();
-    const std::vector<float>& frequency = is_long ? rope.long_frequency : rope.frequency;
-    for (std::size_t i = 0; i < frequency.size(); ++i) {
-      const double angle = static_cast<double>(static_cast<float>(sites[t].position) * frequency[i]);
-      cosine(t, i) = static_cast<float>(factor * std::cos(angle));
-      sine(t, i) = static_cast<float>(factor * std::sin(angle));
-    }
+/// A rope where a backend reads it.
+template <Backend B>
+struct RopeTensor {
+  using Frequencies = VectorView<const float, typename B::Space>;
+  /// [1, share · e/2], or [2, …], those of sequences that may be long last.
+  decltype(std::declval<B&>().template tensor<float, 2>({}, nullptr)) frequencies;
+  float attention_factor = 1;
+
+  [[nodiscard]] Frequencies frequency() const noexcept { return frequencies.view().row(0); }
+  [[nodiscard]] Frequencies long_frequency() const noexcept {
+    return frequencies.extent(0) == 1 ? Frequencies() : frequencies.view().row(1);
   }
+};
+
+/// The rope in the backend's space.
+template <Backend B>
+[[nodiscard]] RopeTensor<B> load_rope(B& b, const Rope& rope, std::pmr::memory_resource* memory) {
+  const auto n = static_cast<index_t>(rope.frequency.size());
+  const index_t kinds = rope.long_frequency.empty() ? 1 : 2;
+  RopeTensor<B> loaded{b.template tensor<float, 2>({kinds, n}, memory), rope.attention_factor};
+  for (index_t i = 0; i < kinds; ++i) {
+    const auto& from = i == 0 ? rope.frequency : rope.long_frequency;
+    b.from_host(MatrixView<const float>(from.data(), {1, n}), loaded.frequencies.view().rows(i, 1));
+  }
+  return loaded;
+}
+
+/// The angles of a step's rows, as Backend's `angles` says it. cosine, sine [t, share · e/2], overwritten.
+template <Backend B>
+void rope_angles(B& b, const RopeTensor<B>& rope, std::span<const Site> sites,
+                 MatrixView<float, typename B::Space> cosine, MatrixView<float, typename B::Space> sine) {
+  b.angles(rope.frequency(), rope.long_frequency(), rope.attention_factor, sites, cosine, sine);
 }
 
 }  // namespace finteam::inline FINTEAM_ABI
@@ -9614,6 +9730,7 @@ class StepScratch {
                          .inner = b.template tensor<float, 2>({rows, deltas.rank}, memory)},
                .router = {.n = b.template tensor<float, 2>({routed_rows(c, rows), c.d}, memory),
                           .logits = b.template tensor<float, 2>({routed_rows(c, rows), c.experts}, memory),
+                          .read_logits = host_room<B>(routed_rows(c, rows), c.experts, memory),
                           .scores = std::vector<double>(static_cast<std::size_t>(c.experts)),
                           .chosen = chosen_rows(c.is_routed() ? c.experts : 0, rows)},
                .own = b.template tensor<float, 2>({has_norms_behind(c) ? rows : 0, c.d}, memory)},
@@ -9725,12 +9842,11 @@ class Decoder {
   /// experts: on this base, in the order of a row's route.
   [[nodiscard]] static Decoder load(B& backend, const Checkpoint& checkpoint, const Config& config,
                                     const OpenOptions& options = {}, std::span<const ExpertSource> experts = {}) {
-    if constexpr (!std::is_same_v<typename B::Space, Host>) {
-      if (config.is_routed()) {
-        throw Error(Code::unsupported, config.where, "a plain model, on this backend", "experts behind routers");
-      }
-    }
     Decoder self(config, load_weights(backend, checkpoint, config, options), DeltaShape::of(experts, config));
+    self.ropes_.push_back(load_rope(backend, make_rope(config.rope, config.e), options.memory));
+    if (config.window_rope) {
+      self.ropes_.push_back(load_rope(backend, make_rope(*config.window_rope, config.e), options.memory));
+    }
     load_experts(backend, experts, config, options, self.w_);
     return self;
   }
@@ -9743,12 +9859,14 @@ class Decoder {
   /// hidden [t, d], overwritten. The cache must have been extended over every row's position, and earlier positions
   /// written by this or an earlier step; tokens must be in the vocabulary (the text room's ids are).
   /// Returns the interrupt's code if it was pending before some layer: hidden is then unfinished, and so are the new
-  /// positions of the cache.
+  /// positions of the cache. kind: of all its rows.
   [[nodiscard]] std::optional<Code> forward(B& b, KvCache<B>& cache, std::span<const Row> rows, StepScratch<B>& s,
                                             MatrixView<float, typename B::Space> hidden,
                                             const Interrupt& interrupt = {},
-                                            const std::optional<Tap<typename B::Space>>& tap = {}) const {
+                                            const std::optional<Tap<typename B::Space>>& tap = {},
+                                            RowKind kind = RowKind::generated) const {
     const FpEnvironment environment;
+    b.begin(kind);
     const index_t t = static_cast<index_t>(rows.size());
     const auto x = s.x_.view().rows(0, t);
     s.tokens_.clear();
@@ -9760,7 +9878,7 @@ class Decoder {
     auto& a = s.block_.attention;
     for (std::size_t i = 0; i < ropes_.size(); ++i) {
       const auto of = static_cast<index_t>(i);
-      rope_angles(ropes_[i], s.sites_, a.cosine.view().row(of).rows(0, t), a.sine.view().row(of).rows(0, t));
+      rope_angles<B>(b, ropes_[i], s.sites_, a.cosine.view().row(of).rows(0, t), a.sine.view().row(of).rows(0, t));
     }
     s.choose(rows.size(), [&](std::size_t i) { return rows[i].route; });
     embed(b, rows, s, x);
@@ -9769,6 +9887,7 @@ class Decoder {
     };
     tapped(0);
     for (std::size_t l = 0; l < w_.blocks.size(); ++l) {
+      b.pace();
       if (const auto code = interrupt.pending()) return code;
       if (config_.is_routed()) {
         s.block_.router.weights = s.routing_.view().row(static_cast<index_t>(l)).rows(0, t);
@@ -9784,6 +9903,7 @@ class Decoder {
   /// y[t,:] = embed_tokens[rows[t].token,:] as the first block sees it, by the row's route. t = rows.size() ≤ s.rows(),
   /// y [t, d], overwritten.
   void embeddings(B& b, std::span<const Row> rows, StepScratch<B>& s, MatrixView<float, typename B::Space> y) const {
+    b.begin(RowKind::generated);  // all are looked up alike
     s.tokens_.clear();
     for (const Row& row : rows) s.tokens_.push_back(row.token);
     s.choose(rows.size(), [&](std::size_t i) { return rows[i].route; });
@@ -9791,10 +9911,12 @@ class Decoder {
   }
 
   /// logits[t,:] = lm_head · hidden[t,:]. hidden [t, d], t ≤ s.rows(), logits [t, v], overwritten. routes: of each row,
-  /// as it was in its step; empty: of none. only: the rows to be computed, the others' routes null; empty: all.
+  /// as it was in its step; empty: of none. only: the rows to be computed, the others' routes null; empty: all. Rows
+  /// are computed as generated ones, whatever they were in their step.
   void logits(B& b, MatrixView<const float, typename B::Space> hidden, StepScratch<B>& s,
               MatrixView<float, typename B::Space> logits, std::span<const float* const> routes = {},
               std::span<const std::int32_t> only = {}) const {
+    b.begin(RowKind::generated);
     s.choose(routes.size(), [&](std::size_t i) { return routes[i]; });
     const auto head = [&](const typename B::Matrix& w, const Chosen& chosen) {
       b.prepare(hidden, w, s.block_.input, chosen);
@@ -9815,13 +9937,7 @@ class Decoder {
 
  private:
   Decoder(const Config& config, DecoderWeights<B> weights, const DeltaShape& deltas)
-      : config_(config),
-        deltas_(deltas),
-        eps_(static_cast<float>(config.rms_norm_eps)),
-        ropes_({make_rope(config.rope, config.e)}),
-        w_(std::move(weights)) {
-    if (config.window_rope) ropes_.push_back(make_rope(*config.window_rope, config.e));
-  }
+      : config_(config), deltas_(deltas), eps_(static_cast<float>(config.rms_norm_eps)), w_(std::move(weights)) {}
 
   /// head(matrix, rows) for the rows of each expert with a head of its own, and for the others with the base's.
   template <class Head>
@@ -9860,7 +9976,7 @@ class Decoder {
   Config config_;
   DeltaShape deltas_;
   float eps_;
-  std::vector<Rope> ropes_;  // of all blocks, or of those without a window and of those with one
+  std::vector<RopeTensor<B>> ropes_;  // of all blocks, or of those without a window and of those with one
   DecoderWeights<B> w_;
 };
 
@@ -15327,7 +15443,8 @@ class RoutingRecord {
 
 // ---- finteam/team/reader.hpp ---------------------------------------------------------------------------------------
 // A decoder at work: its cache, scratch and hidden states in one session, on one or more lanes. A lane is a sequence of
-// its own, read with the decoder's experts at weights of its own; what several lanes read goes in one step.
+// its own, read with the decoder's experts at weights of its own; what several lanes read goes in one step. What it
+// shows of states and logits lies in host memory, wherever the backend works.
 // Not here: roles, the gate and the mix (role_readers.hpp, session.hpp).
 
 namespace finteam::inline FINTEAM_ABI {
@@ -15347,10 +15464,16 @@ struct LabelTokens {
   [[nodiscard]] index_t rows() const noexcept { return static_cast<index_t>(ids.size()) - count(); }
 };
 
-/// What a lane is to read next.
+/// The text that a lane is to have read, from its beginning: what it has read of it is not read again.
 struct Reading {
   index_t lane = 0;
   std::span<const std::int32_t> ids;
+};
+
+/// The lane whose states are looked at while lanes read: after the final norm, or after so many blocks.
+struct Look {
+  index_t lane = 0;
+  std::optional<index_t> layer{};
 };
 
 /// A decoder with a cache, scratch and the hidden states of its last step; one thread at a time.
@@ -15385,6 +15508,9 @@ class Reader {
         hidden_(b.template tensor<float, 2>({scratch_.rows(), decoder.config().d}, limits.memory)),
         tapped_(b.template tensor<float, 2>({scratch_.rows(), decoder.config().d}, limits.memory)),
         states_(b.template tensor<float, 2>({lanes, decoder.config().d}, limits.memory)),
+        logits_(
+            b.template tensor<float, 2>({is_on_host<B> ? 0 : lanes * logit_rows, decoder.config().v}, limits.memory)),
+        looked_at_(host_room<B>(scratch_.rows(), decoder.config().d, limits.memory)),
         routing_(decoder.config(), limits.tokens, limits.memory),
         lanes_(static_cast<std::size_t>(lanes)) {
     const auto rows = static_cast<std::size_t>(scratch_.rows());
@@ -15406,9 +15532,10 @@ class Reader {
   void route(index_t lane, std::span<const float> weights) { at(lane).route.assign(weights.begin(), weights.end()); }
 
   /// Every lane forgets what it read. Sequences are opened as lanes read, of up to so many tokens: that, and not how
-  /// many they are in the end, fixes their rope.
-  void start(index_t tokens) noexcept {
+  /// many they are in the end, fixes their rope; the first `prompt` of them are the prompt.
+  void start(index_t tokens, index_t prompt) noexcept {
     is_long_ = decoder_->config().rope.is_long(tokens);
+    prompt_ = prompt;
     cache_.clear();
     routing_.start();
     for (Lane& lane : lanes_) lane.sequence = none;
@@ -15433,26 +15560,32 @@ class Reader {
     return at(lane).sequence == none ? 0 : cache_.length(at(lane).sequence);
   }
 
-  /// Appends each reading to its lane, in steps of at most `rows` rows that lanes share; each(lane, states [t, d]) sees
-  /// the states of every step: after the final norm, or after `layer` blocks. Returns the interrupt's code if it came;
-  /// all must then start again.
+  /// Each lane reads on, in steps of at most `rows` rows that lanes share. Returns the interrupt's code if it came; all
+  /// must then start again.
+  [[nodiscard]] std::optional<Code> read(B& b, std::span<const Reading> readings, const Interrupt& interrupt) {
+    layer_.reset();
+    return read_pieces(b, readings, interrupt, [](const Piece&) {});
+  }
+  /// The same, and each(states [t, d]) sees those of one lane, of every step.
   template <class Each>
   [[nodiscard]] std::optional<Code> read(B& b, std::span<const Reading> readings, const Interrupt& interrupt,
-                                         Each&& each, std::optional<index_t> layer = {}) {
-    layer_ = layer && *layer < decoder_->config().layers ? layer : std::nullopt;
-    rows_.clear();
-    pieces_.clear();
-    for (const Reading& reading : readings) {
-      for (auto ids = reading.ids; !ids.empty();) {
-        const auto room = static_cast<std::size_t>(scratch_.rows()) - rows_.size();
-        const auto part = ids.first(std::min(room, ids.size()));
-        add(reading.lane, part);
-        ids = ids.subspan(part.size());
-        if (static_cast<index_t>(rows_.size()) < scratch_.rows()) continue;
-        if (const auto code = flush(b, interrupt, each)) return code;
-      }
-    }
-    return rows_.empty() ? std::nullopt : flush(b, interrupt, each);
+                                         const Look& look, Each&& each) {
+    layer_ = look.layer && *look.layer < decoder_->config().layers ? look.layer : std::nullopt;
+    return read_pieces(b, readings, interrupt, [&](const Piece& piece) {
+      if (piece.lane != look.lane) return;
+      const auto states = (layer_ ? tapped_ : hidden_).view().rows(piece.first, piece.count);
+      each(on_host<B>(b, states, looked_at_.view()));
+    });
+  }
+  /// The same, and logits[lane,i,:] are those of the token after the lane's i-th that was new. What is new must fit one
+  /// step of one kind of rows. logits [lanes(), logit_rows, v], overwritten where something was read.
+  [[nodiscard]] std::optional<Code> read_with_logits(B& b, std::span<const Reading> readings,
+                                                     const Interrupt& interrupt, TensorView<float, 3> logits) {
+    layer_.reset();
+    return read_pieces(b, readings, interrupt, [&](const Piece& piece) {
+      routes_.assign(static_cast<std::size_t>(piece.count), route_of(piece.lane));
+      find_logits(b, hidden_.view().rows(piece.first, piece.count), logits.row(piece.lane).rows(0, piece.count));
+    });
   }
 
   /// each(embeddings [t, d]) sees the input embeddings of the ids, in pieces, as they are read in a lane, or, for
@@ -15465,7 +15598,7 @@ class Reader {
       for (const std::int32_t id : part) rows_.push_back({.token = id, .route = lane ? route_of(*lane) : nullptr});
       const auto y = tapped_.view().rows(0, static_cast<index_t>(part.size()));
       decoder_->embeddings(b, rows_, scratch_, y);
-      each(MatrixView<const float, typename B::Space>(y));
+      each(on_host<B>(b, y, looked_at_.view()));
       ids = ids.subspan(part.size());
     }
     rows_.clear();
@@ -15473,30 +15606,22 @@ class Reader {
 
   /// logits[lane,:] of the token after everything that each of those lanes has read, which is something. Lanes rise.
   /// logits [lanes(), v], overwritten in those rows.
-  void logits(B& b, std::span<const index_t> lanes, MatrixView<float, typename B::Space> logits) {
+  void logits(B& b, std::span<const index_t> lanes, MatrixView<float> logits) {
     chosen_.clear();
     routes_.assign(lanes_.size(), nullptr);
     for (const index_t lane : lanes) {
       chosen_.push_back(static_cast<std::int32_t>(lane));
       routes_[static_cast<std::size_t>(lane)] = route_of(lane);
     }
-    decoder_->logits(b, states_.view(), scratch_, logits, routes_, chosen_);
-  }
-  /// Logits of the tokens after those of a lane whose states are given. hidden [t ≤ rows, d], logits [t, v],
-  /// overwritten.
-  void logits(B& b, index_t lane, MatrixView<const float, typename B::Space> hidden,
-              MatrixView<float, typename B::Space> logits) {
-    routes_.assign(static_cast<std::size_t>(hidden.extent(0)), route_of(lane));
-    decoder_->logits(b, hidden, scratch_, logits, routes_);
+    find_logits(b, states_.view(), logits, chosen_);
   }
 
   /// scores(lane)[l] = Σ_j log p(label l's token j | what the lane read, its tokens before j), over forks of what was
-  /// read, which stays as it was; as many lanes in a step as fit. logits [≥ lanes(), v]: working memory.
+  /// read, which stays as it was; as many lanes in a step as fit. logits [lanes() · logit_rows, v]: working memory.
   /// labels.rows() ≤ rows. Lanes rise.
   template <class Scores>
   [[nodiscard]] std::optional<Code> score(B& b, std::span<const index_t> lanes, const LabelTokens& labels,
-                                          const Interrupt& interrupt, MatrixView<float, typename B::Space> logits,
-                                          Scores&& scores) {
+                                          const Interrupt& interrupt, MatrixView<float> logits, Scores&& scores) {
     layer_.reset();
     this->logits(b, lanes, logits.rows(0, this->lanes()));
     for (const index_t lane : lanes) {
@@ -15549,15 +15674,38 @@ class Reader {
     for (const std::int32_t id : ids) rows_.push_back({id, position++, sequence, route_of(lane)});
   }
 
+  /// Each lane reads on: prompts first, for a step's rows are of one kind. each(piece) follows each step.
+  template <class Each>
+  [[nodiscard]] std::optional<Code> read_pieces(B& b, std::span<const Reading> readings, const Interrupt& interrupt,
+                                                Each&& each) {
+    rows_.clear();
+    pieces_.clear();
+    for (const RowKind kind : {RowKind::prompt, RowKind::generated}) {
+      for (const auto& [lane, text] : readings) {
+        const auto prompt = std::min(text.size(), static_cast<std::size_t>(prompt_));
+        const auto ids = kind == RowKind::prompt ? text.first(prompt) : text;
+        while (length(lane) < static_cast<index_t>(ids.size())) {
+          const auto unread = ids.subspan(static_cast<std::size_t>(length(lane)));
+          const auto room = static_cast<std::size_t>(scratch_.rows()) - rows_.size();
+          add(lane, unread.first(std::min(room, unread.size())));
+          if (static_cast<index_t>(rows_.size()) < scratch_.rows()) continue;
+          if (const auto code = flush(b, kind, interrupt, each)) return code;
+        }
+      }
+      if (rows_.empty()) continue;
+      if (const auto code = flush(b, kind, interrupt, each)) return code;
+    }
+    return std::nullopt;
+  }
+
   /// Runs the step that add() gathered.
   template <class Each>
-  [[nodiscard]] std::optional<Code> flush(B& b, const Interrupt& interrupt, Each&& each) {
-    if (const auto code = step(b, interrupt)) return code;
+  [[nodiscard]] std::optional<Code> flush(B& b, RowKind kind, const Interrupt& interrupt, Each&& each) {
+    if (const auto code = step(b, kind, interrupt)) return code;
     routing_.add(rows_, scratch_.routing());
     for (const Piece& piece : pieces_) {
       b.copy(hidden_.view().rows(piece.first + piece.count - 1, 1), states_.view().rows(piece.lane, 1));
-      const auto seen = (layer_ ? tapped_ : hidden_).view().rows(piece.first, piece.count);
-      each(piece.lane, MatrixView<const float, typename B::Space>(seen));
+      each(piece);
     }
     rows_.clear();
     pieces_.clear();
@@ -15566,10 +15714,9 @@ class Reader {
 
   template <class Scores>
   [[nodiscard]] std::optional<Code> score_rest(B& b, std::span<const index_t> lanes, const LabelTokens& labels,
-                                               const Interrupt& interrupt, MatrixView<float, typename B::Space> logits,
-                                               Scores&& scores) {
+                                               const Interrupt& interrupt, MatrixView<float> logits, Scores&& scores) {
     gather_label_rows(b, lanes, labels);
-    const auto code = step(b, interrupt);
+    const auto code = step(b, RowKind::generated, interrupt);
     if (!code) routing_.add_beside(rows_, scratch_.routing());
     for (const Row& row : rows_) {
       if (cache_.is_open(row.sequence)) cache_.close(row.sequence);
@@ -15579,7 +15726,7 @@ class Reader {
       const index_t count = std::min(logits.extent(0), t - first);
       routes_.clear();
       for (index_t i = first; i < first + count; ++i) routes_.push_back(rows_[static_cast<std::size_t>(i)].route);
-      decoder_->logits(b, hidden_.view().rows(first, count), scratch_, logits.rows(0, count), routes_);
+      find_logits(b, hidden_.view().rows(first, count), logits.rows(0, count));
       for (index_t i = 0; i < count; ++i) {
         const auto row = std::span<const float>(logits.row(i).span());
         const Next& next = next_[static_cast<std::size_t>(first + i)];
@@ -15610,11 +15757,24 @@ class Reader {
     }
   }
 
-  [[nodiscard]] std::optional<Code> step(B& b, const Interrupt& interrupt) {
+  [[nodiscard]] std::optional<Code> step(B& b, RowKind kind, const Interrupt& interrupt) {
     const auto t = static_cast<index_t>(rows_.size());
     std::optional<Tap<typename B::Space>> tap;
     if (layer_) tap = {*layer_, tapped_.view().rows(0, t)};
-    return decoder_->forward(b, cache_, rows_, scratch_, hidden_.view().rows(0, t), interrupt, tap);
+    return decoder_->forward(b, cache_, rows_, scratch_, hidden_.view().rows(0, t), interrupt, tap, kind);
+  }
+
+  /// logits[t,:] of the states hidden[t,:], whose routes are in routes_; only: of those rows, or of all.
+  void find_logits(B& b, MatrixView<const float, typename B::Space> hidden, MatrixView<float> logits,
+                   std::span<const std::int32_t> only = {}) {
+    if constexpr (is_on_host<B>) {
+      decoder_->logits(b, hidden, scratch_, logits, routes_, only);
+    } else {
+      const auto found = logits_.view().rows(0, hidden.extent(0));
+      decoder_->logits(b, hidden, scratch_, found, routes_, only);
+      if (only.empty()) b.to_host(found, logits);
+      for (const std::int32_t row : only) b.to_host(found.rows(row, 1), logits.rows(row, 1));
+    }
   }
 
   using States = decltype(std::declval<B&>().template tensor<float, 2>({}, nullptr));
@@ -15622,10 +15782,13 @@ class Reader {
   const Decoder<B>* decoder_;
   KvCache<B> cache_;
   bool is_long_ = false;  // sequences, by their declared length (RopeType::longrope)
+  index_t prompt_ = 0;    // positions of every sequence that are the prompt's
   StepScratch<B> scratch_;
-  States hidden_;  // of the last step's rows, [rows, d]
-  States tapped_;  // the same rows after layer_ blocks
-  States states_;  // of the last token of each lane, [lanes, d]
+  States hidden_;               // of the last step's rows, [rows, d]
+  States tapped_;               // the same rows after layer_ blocks
+  States states_;               // of the last token of each lane, [lanes, d]
+  States logits_;               // [lanes · logit_rows, v], where the CPU cannot read them
+  Tensor<float, 2> looked_at_;  // states where it can, [rows, d]
   std::optional<index_t> layer_;
   RoutingRecord routing_;
   std::vector<Lane> lanes_;
@@ -17944,9 +18107,9 @@ class RoleReaders {
   /// The roles, and the base where it can be read: the last.
   [[nodiscard]] index_t count() const noexcept { return static_cast<index_t>(places_.size()); }
 
-  /// Every role forgets what it read; what it reads now is of up to so many tokens.
-  void start(index_t tokens) noexcept {
-    for (Reader<B>& reader : readers_) reader.start(tokens);
+  /// Every role forgets what it read; what it reads now is of up to so many tokens, the first `prompt` the prompt.
+  void start(index_t tokens, index_t prompt) noexcept {
+    for (Reader<B>& reader : readers_) reader.start(tokens, prompt);
   }
   /// Whether a role reads as in long sequences.
   [[nodiscard]] bool is_long(index_t role) const noexcept { return reader(role).is_long(); }
@@ -17971,26 +18134,30 @@ class RoleReaders {
     return true;
   }
 
-  /// Each of those roles (which rise) reads what it has not read of `tokens`; each(role, states [t, d]) sees the states
-  /// of what is read, after `layer` blocks if that is given. Returns the interrupt's code if it came; all must then
-  /// start again.
+  /// Each of those roles (which rise) reads what it has not read of `tokens`. Returns the interrupt's code if it came;
+  /// all must then start again.
+  [[nodiscard]] std::optional<Code> read(B& b, std::span<const index_t> roles, std::span<const std::int32_t> tokens,
+                                         const Interrupt& interrupt) {
+    return read_on(roles, tokens, [&](Reader<B>& r, index_t) { return r.read(b, readings_, interrupt); });
+  }
+  /// The same, and each(states [t, d]) sees those of what one of them reads, after `layer` blocks if that is given.
   template <class Each>
   [[nodiscard]] std::optional<Code> read(B& b, std::span<const index_t> roles, std::span<const std::int32_t> tokens,
-                                         const Interrupt& interrupt, Each&& each, std::optional<index_t> layer = {}) {
-    std::optional<Code> code;
-    each_reader(roles, [&](std::size_t first_role, std::span<const index_t> some) {
-      readings_.clear();
-      for (const index_t role : some) {
-        const auto unread = tokens.subspan(static_cast<std::size_t>(length(role)));
-        if (!unread.empty()) readings_.push_back({place(role).lane, unread});
-      }
-      if (code || readings_.empty()) return;
-      code = reader(some.front())
-                 .read(
-                     b, readings_, interrupt,
-                     [&](index_t lane, auto hidden) { each(static_cast<index_t>(first_role) + lane, hidden); }, layer);
+                                         const Interrupt& interrupt, index_t of, std::optional<index_t> layer,
+                                         Each&& each) {
+    return read_on(roles, tokens, [&](Reader<B>& r, index_t) {
+      return &r == &reader(of) ? r.read(b, readings_, interrupt, {place(of).lane, layer}, each)
+                               : r.read(b, readings_, interrupt);
     });
-    return code;
+  }
+  /// The same, and logits[role,i,:] are those of the token after the role's i-th that was new. What is new must fit one
+  /// step of one kind of rows. logits [count(), logit_rows, v], overwritten where something was read.
+  [[nodiscard]] std::optional<Code> read_with_logits(B& b, std::span<const index_t> roles,
+                                                     std::span<const std::int32_t> tokens, const Interrupt& interrupt,
+                                                     TensorView<float, 3> logits) {
+    return read_on(roles, tokens, [&](Reader<B>& r, index_t first_role) {
+      return r.read_with_logits(b, readings_, interrupt, logits.rows(first_role, r.lanes()));
+    });
   }
 
   /// As Reader::embeddings, for a role or, with none, for the base.
@@ -18004,29 +18171,23 @@ class RoleReaders {
 
   /// logits[role,:] of the token after what each of those roles (which rise) has read. logits [count(), v], overwritten
   /// in those rows.
-  void logits(B& b, std::span<const index_t> roles, MatrixView<float, typename B::Space> logits) {
+  void logits(B& b, std::span<const index_t> roles, MatrixView<float> logits) {
     each_reader(roles, [&](std::size_t first_role, std::span<const index_t> some) {
       Reader<B>& r = reader(some.front());
       r.logits(b, lanes(some), logits.rows(static_cast<index_t>(first_role), r.lanes()));
     });
   }
-  /// Logits of the tokens after those of a role whose states are given. hidden [t ≤ rows, d], logits [t, v].
-  void logits(B& b, index_t role, MatrixView<const float, typename B::Space> hidden,
-              MatrixView<float, typename B::Space> logits) {
-    reader(role).logits(b, place(role).lane, hidden, logits);
-  }
 
   /// As Reader::score, for those roles (which rise). logits [count(), logit_rows, v]: working memory.
   template <class Scores>
   [[nodiscard]] std::optional<Code> score(B& b, std::span<const index_t> roles, const LabelTokens& labels,
-                                          const Interrupt& interrupt, TensorView<float, 3, typename B::Space> logits,
-                                          Scores&& scores) {
+                                          const Interrupt& interrupt, TensorView<float, 3> logits, Scores&& scores) {
     std::optional<Code> code;
     each_reader(roles, [&](std::size_t first_role, std::span<const index_t> some) {
       if (code) return;
       Reader<B>& r = reader(some.front());
       const auto part = logits.rows(static_cast<index_t>(first_role), r.lanes());
-      const MatrixView<float, typename B::Space> rows(part.data(), {part.extent(0) * part.extent(1), part.extent(2)});
+      const MatrixView<float> rows(part.data(), {part.extent(0) * part.extent(1), part.extent(2)});
       code = r.score(b, lanes(some), labels, interrupt, rows,
                      [&](index_t lane) { return scores(static_cast<index_t>(first_role) + lane); });
     });
@@ -18042,6 +18203,21 @@ class RoleReaders {
   [[nodiscard]] const Place& place(index_t role) const noexcept { return places_[static_cast<std::size_t>(role)]; }
   [[nodiscard]] Reader<B>& reader(index_t role) noexcept { return readers_[place(role).reader]; }
   [[nodiscard]] const Reader<B>& reader(index_t role) const noexcept { return readers_[place(role).reader]; }
+
+  /// f(reader, the role of its lane 0) for each reader in turn, readings_ being what those of the roles that are its
+  /// lanes are to have read.
+  template <class F>
+  [[nodiscard]] std::optional<Code> read_on(std::span<const index_t> roles, std::span<const std::int32_t> tokens,
+                                            F&& f) {
+    std::optional<Code> code;
+    each_reader(roles, [&](std::size_t first_role, std::span<const index_t> some) {
+      if (code) return;
+      readings_.clear();
+      for (const index_t role : some) readings_.push_back({place(role).lane, tokens});
+      code = f(reader(some.front()), static_cast<index_t>(first_role));
+    });
+    return code;
+  }
 
   /// f(the role of the reader's lane 0, the roles of one reader) for each reader in turn.
   template <class F>
@@ -18257,8 +18433,7 @@ class Session {
         b_(std::move(backend)),
         text_scratch_(team.chat().scratch(team.tokenizer(), static_cast<std::size_t>(limits_.text_bytes))),
         readers_(b_, team, limits_),
-        logits_(
-            b_.template tensor<float, 3>({readers_.count(), Reader<B>::logit_rows, team.vocab_size()}, limits_.memory)),
+        logits_({readers_.count(), Reader<B>::logit_rows, team.vocab_size()}, limits_.memory),
         mixed_(static_cast<std::size_t>(team.vocab_size())),
         gate_(team.gate() ? &*team.gate() : nullptr, static_cast<index_t>(team.roles().size()), team.widest_hidden()),
         sampler_(team.vocab_size()),
@@ -18347,7 +18522,8 @@ class Session {
   void tokenize_chat(std::span<const Message> chat);
   /// The ids of a text as it stands, into ids_.
   void tokenize_text(std::string_view text);
-  /// From now on sequences are of up to ids_ and `more` tokens. Throws Error(limit_exceeded) unless they fit.
+  /// From now on sequences are of up to ids_, which are the prompt, and `more` tokens. Throws Error(limit_exceeded)
+  /// unless they fit.
   void declare(index_t more);
   /// The gate reads ids_ and sets weights_, asked_ and answering_. Afterwards the roles that it reads have read ids_.
   [[nodiscard]] std::optional<Code> weigh(Wake wake, const Interrupt& interrupt);
@@ -18459,8 +18635,8 @@ class Session {
   B b_;
   ChatFormat::Scratch text_scratch_;
   RoleReaders<B> readers_;
-  decltype(std::declval<B&>().template tensor<float, 3>({}, nullptr)) logits_;  // [roles and base, logit_rows, v]
-  std::vector<float> mixed_;                                                    // log p of the next token, [v]
+  Tensor<float, 3> logits_;   // [roles and base, logit_rows, v]
+  std::vector<float> mixed_;  // log p of the next token, [v]
   RoleGate gate_;
   Sampler sampler_;
   TextStream stream_;
@@ -18472,6 +18648,7 @@ class Session {
   std::vector<index_t> reading_, everyone_;
   std::vector<double> weight_sums_;        // of a gate by token: Σ over the tokens of an answer, by role
   index_t declared_ = 0;                   // tokens that a sequence may come to
+  index_t prompt_ = 0;                     // of them, those that were given
   std::size_t shown_ = 0;                  // tokens of ids_ that the gate has seen
   std::vector<double> label_probability_;  // [roles, labels]
   std::vector<double> label_weights_;      // by role, Σ = 1: of its labels in the answer's
@@ -18647,9 +18824,7 @@ std::optional<Code> Session<B>::write_ahead(index_t most, const GenerateOptions&
   };
   const index_t favourite = *std::max_element(answering_.begin(), answering_.end(), heavier);
   for (index_t i = 0;; ++i) {
-    const auto code =
-        readers_.read(b_, {&favourite, 1}, ids_, options.interrupt, [](index_t, MatrixView<const float>) {});
-    if (code) return code;
+    if (const auto code = readers_.read(b_, {&favourite, 1}, ids_, options.interrupt)) return code;
     readers_.logits(b_, {&favourite, 1}, logit_rows(i));
     if (i == most) break;
     const auto own = logit_rows(i).row(favourite);
@@ -18685,9 +18860,7 @@ std::optional<Code> Session<B>::read_ahead(Wake wake, const Interrupt& interrupt
     return std::nullopt;
   }
   ids_.insert(ids_.end(), draft_.begin(), draft_.end());
-  const auto code = readers_.read(b_, answering_, ids_, interrupt, [&](index_t role, MatrixView<const float> hidden) {
-    readers_.logits(b_, role, hidden, logits_.view().row(role).rows(0, hidden.extent(0)));
-  });
+  const auto code = readers_.read_with_logits(b_, answering_, ids_, interrupt, logits_.view());
   ids_.resize(ids_.size() - draft_.size());
   return code;
 }
@@ -18785,11 +18958,12 @@ void Session<B>::declare(index_t more) {
                 std::to_string(tokens));
   }
   declared_ = tokens;
+  prompt_ = static_cast<index_t>(ids_.size());
 }
 
 template <Backend B>
 std::optional<Code> Session<B>::weigh(Wake wake, const Interrupt& interrupt) {
-  readers_.start(declared_);
+  readers_.start(declared_, prompt_);
   gate_.start();
   shown_ = 0;
   weight_sums_.assign(weight_sums_.size(), 0.0);
@@ -18822,10 +18996,7 @@ std::optional<Code> Session<B>::show_gate(const Interrupt& interrupt) {
     if (role != of && !waits && readers_.together(role, of)) reading_.push_back(role);
   }
   std::sort(reading_.begin(), reading_.end());
-  const auto each = [&](index_t role, MatrixView<const float> states) {
-    if (role == of) see(states);
-  };
-  return readers_.read(b_, reading_, ids_, interrupt, each, settings()->layer);
+  return readers_.read(b_, reading_, ids_, interrupt, of, settings()->layer, see);
 }
 
 template <Backend B>
@@ -18893,7 +19064,7 @@ void Session<B>::see_routing(index_t prompt, Roles& roles, Routing& routing) con
 
 template <Backend B>
 std::optional<Code> Session<B>::catch_up(const Interrupt& interrupt) {
-  return readers_.read(b_, asked_, ids_, interrupt, [](index_t, MatrixView<const float>) {});
+  return readers_.read(b_, asked_, ids_, interrupt);
 }
 
 }  // namespace finteam::inline FINTEAM_ABI
@@ -19110,7 +19281,7 @@ const Score& Session<B>::score(std::string_view text, const Ask& ask) {
   } else {
     throw_if(weigh(ask.wake, ask.interrupt), "score");
     name_roles(score_.roles, ask.wake);
-    readers_.start(declared_);
+    readers_.start(declared_, prompt_);
     const index_t chunk = score_rows();
     for (index_t first = 0; first < score_.tokens; first += chunk) {
       throw_if(score_chunk(first, std::min(chunk, score_.tokens - first), ask.interrupt), "score");
@@ -19128,9 +19299,7 @@ template <Backend B>
 std::optional<Code> Session<B>::read_with_logits(std::span<const index_t> roles, index_t tokens,
                                                  const Interrupt& interrupt) {
   const auto so_far = std::span<const std::int32_t>(ids_).first(static_cast<std::size_t>(tokens));
-  return readers_.read(b_, roles, so_far, interrupt, [&](index_t k, MatrixView<const float> hidden) {
-    readers_.logits(b_, k, hidden, logits_.view().row(k).rows(0, hidden.extent(0)));
-  });
+  return readers_.read_with_logits(b_, roles, so_far, interrupt, logits_.view());
 }
 
 template <Backend B>
@@ -19201,12 +19370,12 @@ std::optional<Code> Session<B>::alone(std::size_t of, F&& f) {
       std::fill(only_first.begin(), only_first.end(), 0.0F);
       only_first.front() = 1;
       session->readers_.route(0, only_first);
-      session->readers_.start(session->declared_);
+      session->readers_.start(session->declared_, session->prompt_);
     }
   } give_back{lent ? this : nullptr};
   const index_t lane = lent ? 0 : static_cast<index_t>(of);
   if (base) readers_.route(lane, {});
-  readers_.start(declared_);
+  readers_.start(declared_, prompt_);
   return f(lane);
 }
 
@@ -19235,9 +19404,7 @@ VectorView<const float> Session<B>::embed(std::string_view text, const EmbedOpti
   } else {
     throw_if(alone(of,
                    [&](index_t lane) {
-                     return readers_.read(
-                         b_, {&lane, 1}, ids_, options.interrupt,
-                         [&](index_t, MatrixView<const float> states) { see(states); }, options.layer);
+                     return readers_.read(b_, {&lane, 1}, ids_, options.interrupt, lane, options.layer, see);
                    }),
              "embed");
   }
@@ -19258,15 +19425,14 @@ VectorView<const float> Session<B>::next_logits(std::string_view text, std::stri
   tokenize_text(text);
   declare(0);
   VectorView<const float> logits;
-  throw_if(
-      alone(of,
-            [&](index_t lane) {
-              const auto code = readers_.read(b_, {&lane, 1}, ids_, interrupt, [](index_t, MatrixView<const float>) {});
-              if (!code) readers_.logits(b_, {&lane, 1}, logit_rows(0));
-              logits = logit_rows(0).row(lane);
-              return code;
-            }),
-      "next_logits");
+  throw_if(alone(of,
+                 [&](index_t lane) {
+                   const auto code = readers_.read(b_, {&lane, 1}, ids_, interrupt);
+                   if (!code) readers_.logits(b_, {&lane, 1}, logit_rows(0));
+                   logits = logit_rows(0).row(lane);
+                   return code;
+                 }),
+           "next_logits");
   const double total = log_sum_exp(logits.span());
   require_finite_in({&total, 1}, [&] { return who(static_cast<index_t>(of)); });
   return logits;
@@ -19565,7 +19731,7 @@ namespace detail {
 
 /// Bytes of the keys and values of one page of tokens in all layers.
 [[nodiscard]] inline std::uint64_t cache_page_bytes(const Config& c, CacheFormat format) {
-  return static_cast<std::uint64_t>(c.layers * c.g * KvPage::bytes(format, c.e));
+  return static_cast<std::uint64_t>(c.layers * c.g * Cpu::page_bytes(format, c.e));
 }
 
 }  // namespace detail

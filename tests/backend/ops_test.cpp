@@ -10,6 +10,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <numbers>
 
 using namespace finteam;
 
@@ -86,6 +87,35 @@ TEMPLATE_TEST_CASE("rope turns the pair (i, i + e/2)", "[backend]", Reference, C
   Row x = {1, 2, 3, 4, 10, 20, 30, 40}, cosine = {0, 1}, sine = {1, 0};
   backend.rope(rows(cosine, 2), rows(sine, 2), op_cases::heads(x, 2, 4));
   REQUIRE(x == Row{-3, 2, 1, 4, -30, 20, 10, 40});
+}
+
+TEMPLATE_TEST_CASE("angles are positions times frequencies, those of long sequences where there are any", "[backend]",
+                   Reference, Cpu) {
+  TestType backend;
+  const float pi = std::numbers::pi_v<float>;
+  Row frequency = {pi / 2, pi / 6}, long_frequency = {pi, pi / 3}, cosine(6, 7.0F), sine(6, 7.0F);
+  const VectorView<const float> normal(frequency.data(), {2}), longer(long_frequency.data(), {2});
+  const std::array<Site, 3> sites = {Site{nullptr, 0}, Site{nullptr, 1}, Site{nullptr, 1, true}};
+  const auto are = [](const Row& y, const std::array<double, 6>& expected) {
+    for (std::size_t i = 0; i < 6; ++i) CHECK(static_cast<double>(y[i]) == Approx(expected[i]).margin(2e-7));
+  };
+  backend.angles(normal, longer, 2.0F, sites, rows(cosine, 2), rows(sine, 2));
+  const double root = std::sqrt(3.0);
+  are(cosine, {2, 2, 0, root, -2, 1});
+  are(sine, {0, 0, 2, 1, 0, root});
+  backend.angles(normal, {}, 1.0F, sites, rows(cosine, 2), rows(sine, 2));
+  are(cosine, {1, 1, 0, root / 2, 0, root / 2});
+  are(sine, {0, 0, 1, 0.5, 1, 0.5});
+}
+
+TEMPLATE_TEST_CASE("from_host and to_host follow the strides of rows", "[backend]", Reference, Cpu) {
+  TestType backend;
+  const Row x = {1, 2, 9, 3, 4, 9};
+  auto there = backend.template tensor<float, 2>({2, 2}, std::pmr::get_default_resource());
+  Row y(6);
+  backend.from_host(MatrixView<const float>(x.data(), {2, 2}, {3, 1}), there.view());
+  backend.to_host(there.view(), MatrixView<float>(y.data(), {2, 2}, {3, 1}));
+  REQUIRE(y == Row{1, 2, 0, 3, 4, 0});
 }
 
 TEMPLATE_TEST_CASE("cache_write puts a position into its page and slot, and nothing elsewhere", "[backend]", Reference,

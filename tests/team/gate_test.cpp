@@ -52,15 +52,13 @@ Plainly write_plainly(const Team<Cpu>& team, int tokens) {
   for (int i = 0; i < tokens; ++i) {
     RoleGate gate(&*team.gate(), n, team.widest_hidden());
     gate.start();
-    readers.start(limits.tokens);
+    readers.start(limits.tokens, static_cast<index_t>(all.size()));
     const auto of = static_cast<index_t>(settings.of);
-    const auto see = [&](index_t role, MatrixView<const float> states) {
-      if (role == of) gate.see(states);
-    };
+    const auto see = [&](MatrixView<const float> states) { gate.see(states); };
     if (settings.reads == GateReads::mean_embedding) {
-      readers.embeddings(b, of < n ? std::optional(of) : std::nullopt, all, [&](auto states) { gate.see(states); });
+      readers.embeddings(b, of < n ? std::optional(of) : std::nullopt, all, see);
     } else {
-      REQUIRE(!readers.read(b, {&of, 1}, all, {}, see, settings.layer));
+      REQUIRE(!readers.read(b, {&of, 1}, all, {}, of, settings.layer, see));
     }
     std::vector<double> w(static_cast<std::size_t>(n));
     gate.weigh(w);
@@ -69,7 +67,7 @@ Plainly write_plainly(const Team<Cpu>& team, int tokens) {
     std::vector<float> mixed(static_cast<std::size_t>(v));
     for (index_t k = 0; k < n; ++k) {
       if (w[static_cast<std::size_t>(k)] == 0) continue;
-      REQUIRE(!readers.read(b, {&k, 1}, all, {}, [](index_t, auto) {}));
+      REQUIRE(!readers.read(b, {&k, 1}, all, {}));
       readers.logits(b, {&k, 1}, logits.view());
     }
     mix_next_token(team.mix_in(), w, logits.view().rows(0, n), mixed);

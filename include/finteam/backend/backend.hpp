@@ -3,25 +3,33 @@
 //
 // Dimension letters: t rows, d model, h heads, g key/value heads, e head width, f feed-forward, v vocabulary,
 // n outputs and k inputs of a matrix. Every op is batch-invariant (law 3): the bits of row i of an output depend on
-// row i of the inputs, the weights, the backend and the instruction set, and on nothing else.
+// row i of the inputs, the weights, the backend and the instruction set, and on nothing else; their kind is the row's
+// own. An op may run after it has returned, but has read the spans and the host views that it was given by then.
 #pragma once
 
+#include <finteam/backend/fp_environment.hpp>
 #include <finteam/backend/kv_page.hpp>
 #include <finteam/core/activation.hpp>
 #include <finteam/core/packed.hpp>
 
 #include <algorithm>
+#include <cmath>
 #include <concepts>
 #include <cstdint>
 #include <cstring>
 #include <span>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 
 namespace finteam::inline FINTEAM_ABI {
 
 /// What an op does with its output argument.
 enum class Write : std::uint8_t { overwrite, accumulate };
+
+/// What a row is to its request, which fixes it; never its batch. A backend may take another path for each kind (law
+/// 3): rows of a prompt come by the hundred, those that follow it, and labels', by the few.
+enum class RowKind : std::uint8_t { prompt, generated };
 
 /// Where a row stands: its position, and the pages of its sequence. The key at position p lies in page
 /// `pages[p / page_tokens]`, slot `p % page_tokens`. A row sees the positions 0 … position of its own sequence.
@@ -86,7 +94,7 @@ struct AttentionRule {
 /// One layer of a paged cache: the pages of each head, one after the other. Zero bytes when it is made.
 template <class Space>
 struct CacheLayer {
-  TensorView<std::byte, 3, Space> heads;  ///< [g, pages, KvPage::bytes(format, e)]
+  TensorView<std::byte, 3, Space> heads;  ///< [g, pages, B::page_bytes(format, e)]
   CacheFormat format = CacheFormat::f32;
   index_t e = 0;
 
@@ -140,6 +148,21 @@ inline void copy(MatrixView<const float> x, MatrixView<float> y) noexcept {
   for (index_t t = 0; t < y.extent(0); ++t) std::copy_n(&x(t, 0), y.extent(1), &y(t, 0));
 }
 
+/// As Backend says it, in host memory. The cosine is taken in double.
+inline void angles(VectorView<const float> frequency, VectorView<const float> long_frequency, float factor,
+                   std::span<const Site> sites, MatrixView<float> cosine, MatrixView<float> sine) noexcept {
+  const FpEnvironment environment;
+  for (std::size_t t = 0; t < sites.size(); ++t) {
+    const bool is_long = sites[t].is_long && long_frequency.size() != 0;
+    const auto radians = (is_long ? long_frequency : frequency).span();
+    for (std::size_t i = 0; i < radians.size(); ++i) {
+      const double angle = static_cast<double>(static_cast<float>(sites[t].position) * radians[i]);
+      cosine(t, i) = static_cast<float>(static_cast<double>(factor) * std::cos(angle));
+      sine(t, i) = static_cast<float>(static_cast<double>(factor) * std::sin(angle));
+    }
+  }
+}
+
 /// Page `from` of a layer in host memory over page `to`.
 inline void copy_page(const CacheLayer<Host>& cache, std::int32_t from, std::int32_t to) noexcept {
   for (index_t head = 0; head < cache.g(); ++head) {
@@ -159,9 +182,14 @@ concept Backend = requires(B& b, const typename B::Matrix& w, typename B::Input&
                            MatrixView<float, typename B::Space> y, const RowScales<typename B::Space>& scales,
                            std::span<const RawDelta> deltas, std::span<const Product<B>> products,
                            TensorView<const float, 3, typename B::Space> x3, TensorView<float, 3, typename B::Space> y3,
-                           CacheLayer<typename B::Space> cache, const Chosen& chosen,
-                           std::pmr::memory_resource* memory) {
+                           CacheLayer<typename B::Space> cache, const Chosen& chosen, MatrixView<const float> host_x,
+                           MatrixView<float> host_y, std::pmr::memory_resource* memory) {
   typename B::Space;
+
+  /// What the rows of the ops that follow are. Of a new backend: generated.
+  b.begin(RowKind::prompt);
+  /// Said before every layer: a backend that runs behind its caller waits here, if it is too far behind.
+  b.pace();
 
   /// A weight out of a file's tensors, which one product reads together: stacked [Σ n_i, k], or a pair of [n, k].
   /// The tensors are not needed afterwards.
@@ -174,6 +202,8 @@ concept Backend = requires(B& b, const typename B::Matrix& w, typename B::Input&
   { b.vector(parts, memory, 1.0F).view() } -> std::same_as<VectorView<float, typename B::Space>>;
   /// An owning zeroed tensor in the backend's space: b.template tensor<float, 2>({t, d}, memory).
   { b.template tensor<float, 2>({index_t{1}, index_t{1}}, memory).view() } -> std::same_as<decltype(y)>;
+  /// Bytes of one page of one head of width e in the backend's space.
+  { B::page_bytes(CacheFormat::f32, index_t{1}) } -> std::same_as<index_t>;
   /// Room for the input of any product of up to t rows of up to k elements: b.input(t, k, memory).
   { b.input(index_t{1}, index_t{1}, memory) } -> std::same_as<typename B::Input>;
 
@@ -185,6 +215,11 @@ concept Backend = requires(B& b, const typename B::Matrix& w, typename B::Input&
   b.fill(0.0F, y);
   /// y = x, of the same extents.
   b.copy(x, y);
+  /// y = x, of the same extents, x in host memory.
+  b.from_host(host_x, y);
+  /// y = x, of the same extents, y in host memory, once everything before has run. Throws Error(system) where the
+  /// device failed: what was computed is then lost.
+  b.to_host(x, host_y);
   /// y[row(i),:] += factor(i) · bias. bias [n], y [t, n].
   b.add_bias(scales.shared, y, chosen);
   /// y = cap · tanh(y / cap), each element of the chosen rows. cap > 0.
@@ -218,6 +253,11 @@ concept Backend = requires(B& b, const typename B::Matrix& w, typename B::Input&
   /// The same of what separate products gave. gate, up, y [t, f], y overwritten; y may be either. Rows may lie apart.
   b.gated(x, x, Activation{}, y);
 
+  /// cosine[t,i] = factor · cos(position[t] · f[i]), sine likewise, f the frequencies [r/2], or those of long sequences
+  /// at sites that are in one, if they are not empty. The angle is rounded to float, as transformers does. cosine, sine
+  /// [t, r/2], overwritten.
+  b.angles(scales.shared, scales.shared, 1.0F, sites, y, y);
+
   /// Rotates the pairs (x[i], x[i + r/2]), i < r/2, of every head by the angle whose cosine and sine are given; what
   /// lies beyond r stays. cosine, sine [t, r/2], x [t, heads, e], in place, r ≤ e. Source: Su et al. 2021, in the
   /// half-split order of transformers.
@@ -238,5 +278,28 @@ concept Backend = requires(B& b, const typename B::Matrix& w, typename B::Input&
 /// A vector in a backend's space.
 template <Backend B>
 using Vector = decltype(std::declval<B&>().vector(std::span<const RawTensor>(), nullptr));
+
+/// Whether the CPU can read what the backend writes.
+template <class B>
+inline constexpr bool is_on_host = std::is_same_v<typename B::Space, Host>;
+
+/// Room for what on_host copies, in host memory: [t, n], or no rows where nothing needs to be copied.
+template <class B>
+[[nodiscard]] Tensor<float, 2> host_room(index_t t, index_t n, std::pmr::memory_resource* memory) {
+  return Tensor<float, 2>({is_on_host<B> ? 0 : t, n}, memory);
+}
+
+/// x for the CPU to read: itself, or a copy in the first rows of `room`. x [t, n].
+template <Backend B>
+[[nodiscard]] MatrixView<const float> on_host(B& b, MatrixView<const float, typename B::Space> x,
+                                              MatrixView<float> room) {
+  if constexpr (is_on_host<B>) {
+    return x;
+  } else {
+    const MatrixView<float> y = room.rows(0, x.extent(0));
+    b.to_host(x, y);
+    return y;
+  }
+}
 
 }  // namespace finteam::inline FINTEAM_ABI

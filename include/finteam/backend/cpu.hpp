@@ -31,6 +31,10 @@ class BasicCpu {
   /// What spreads its work.
   [[nodiscard]] ExecutorRef executor() const noexcept { return executor_; }
 
+  /// Rows are computed alike whatever they are, and at once.
+  void begin(RowKind) const noexcept {}
+  void pace() const noexcept {}
+
   /// A weight out of a file's tensors, packed into panels on the executor; the tensors are not needed afterwards.
   /// Throws Error(mismatch) unless the parts join, Error(limit_exceeded) if the size overflows.
   [[nodiscard]] PackedMatrix matrix(std::span<const RawTensor> parts, Join join, Weights weights,
@@ -45,6 +49,11 @@ class BasicCpu {
     PackedMatrix w(parts, memory);
     pack(w, parts);
     return w;
+  }
+
+  /// Bytes of one page of one head.
+  [[nodiscard]] static constexpr index_t page_bytes(CacheFormat format, index_t e) noexcept {
+    return KvPage::bytes(format, e);
   }
 
   /// Room for the rows of a product.
@@ -72,6 +81,8 @@ class BasicCpu {
 
   void fill(float value, MatrixView<float> y) const { detail::fill(value, y); }
   void copy(MatrixView<const float> x, MatrixView<float> y) const { detail::copy(x, y); }
+  void from_host(MatrixView<const float> x, MatrixView<float> y) const { detail::copy(x, y); }
+  void to_host(MatrixView<const float> x, MatrixView<float> y) const { detail::copy(x, y); }
 
   /// y[row(i),:] += factor(i) · bias
   void add_bias(VectorView<const float> bias, MatrixView<float> y, const Chosen& chosen = {}) const {
@@ -151,6 +162,12 @@ class BasicCpu {
              MatrixView<float> y) const {
     for_rows(y.extent(0), 16 * y.extent(1),
              [&](index_t t) { detail::gated_row<Arch>(&gate(t, 0), &up(t, 0), activation, y.extent(1), &y(t, 0)); });
+  }
+
+  /// cosine[t,i], sine[t,i] = factor · cos, sin(position[t] · frequency[i])
+  void angles(VectorView<const float> frequency, VectorView<const float> long_frequency, float factor,
+              std::span<const Site> sites, MatrixView<float> cosine, MatrixView<float> sine) const noexcept {
+    detail::angles(frequency, long_frequency, factor, sites, cosine, sine);
   }
 
   /// The pair (a, b) = (x[i], x[i + r/2]) of every head becomes (a·cos - b·sin, b·cos + a·sin).

@@ -44,6 +44,10 @@ class Reference {
     }
   };
 
+  /// Rows are computed alike whatever they are, and at once.
+  void begin(RowKind) const noexcept {}
+  void pace() const noexcept {}
+
   /// Throws Error(mismatch) unless the parts join.
   [[nodiscard]] Matrix matrix(std::span<const RawTensor> parts, Join join, Weights weights,
                               std::pmr::memory_resource* memory) const {
@@ -65,6 +69,11 @@ class Reference {
       for (index_t i = 0; i < part.n * part.k; ++i) w.values.push_back(part(i / part.k, i % part.k));
     }
     return w;
+  }
+
+  /// Bytes of one page of one head.
+  [[nodiscard]] static constexpr index_t page_bytes(CacheFormat format, index_t e) noexcept {
+    return KvPage::bytes(format, e);
   }
 
   [[nodiscard]] Input input(index_t, index_t, std::pmr::memory_resource*) const { return {}; }
@@ -92,6 +101,8 @@ class Reference {
 
   void fill(float value, MatrixView<float> y) const { detail::fill(value, y); }
   void copy(MatrixView<const float> x, MatrixView<float> y) const { detail::copy(x, y); }
+  void from_host(MatrixView<const float> x, MatrixView<float> y) const { detail::copy(x, y); }
+  void to_host(MatrixView<const float> x, MatrixView<float> y) const { detail::copy(x, y); }
 
   /// y[row(i),:] += factor(i) · bias
   void add_bias(VectorView<const float> bias, MatrixView<float> y, const Chosen& chosen = {}) const {
@@ -185,6 +196,12 @@ class Reference {
         y(t, i) = static_cast<float>(gated(static_cast<double>(gate(t, i)), static_cast<double>(up(t, i)), activation));
       }
     }
+  }
+
+  /// cosine[t,i], sine[t,i] = factor · cos, sin(position[t] · frequency[i])
+  void angles(VectorView<const float> frequency, VectorView<const float> long_frequency, float factor,
+              std::span<const Site> sites, MatrixView<float> cosine, MatrixView<float> sine) const noexcept {
+    detail::angles(frequency, long_frequency, factor, sites, cosine, sine);
   }
 
   /// The pair (a, b) = (x[i], x[i + r/2]) of every head becomes (a·cos - b·sin, b·cos + a·sin).

@@ -11,7 +11,6 @@
 #include <algorithm>
 #include <optional>
 #include <span>
-#include <type_traits>
 #include <vector>
 
 namespace finteam::inline FINTEAM_ABI {
@@ -47,6 +46,7 @@ class StepScratch {
                          .inner = b.template tensor<float, 2>({rows, deltas.rank}, memory)},
                .router = {.n = b.template tensor<float, 2>({routed_rows(c, rows), c.d}, memory),
                           .logits = b.template tensor<float, 2>({routed_rows(c, rows), c.experts}, memory),
+                          .read_logits = host_room<B>(routed_rows(c, rows), c.experts, memory),
                           .scores = std::vector<double>(static_cast<std::size_t>(c.experts)),
                           .chosen = chosen_rows(c.is_routed() ? c.experts : 0, rows)},
                .own = b.template tensor<float, 2>({has_norms_behind(c) ? rows : 0, c.d}, memory)},
@@ -158,12 +158,11 @@ class Decoder {
   /// experts: on this base, in the order of a row's route.
   [[nodiscard]] static Decoder load(B& backend, const Checkpoint& checkpoint, const Config& config,
                                     const OpenOptions& options = {}, std::span<const ExpertSource> experts = {}) {
-    if constexpr (!std::is_same_v<typename B::Space, Host>) {
-      if (config.is_routed()) {
-        throw Error(Code::unsupported, config.where, "a plain model, on this backend", "experts behind routers");
-      }
-    }
     Decoder self(config, load_weights(backend, checkpoint, config, options), DeltaShape::of(experts, config));
+    self.ropes_.push_back(load_rope(backend, make_rope(config.rope, config.e), options.memory));
+    if (config.window_rope) {
+      self.ropes_.push_back(load_rope(backend, make_rope(*config.window_rope, config.e), options.memory));
+    }
     load_experts(backend, experts, config, options, self.w_);
     return self;
   }
@@ -176,12 +175,14 @@ class Decoder {
   /// hidden [t, d], overwritten. The cache must have been extended over every row's position, and earlier positions
   /// written by this or an earlier step; tokens must be in the vocabulary (the text room's ids are).
   /// Returns the interrupt's code if it was pending before some layer: hidden is then unfinished, and so are the new
-  /// positions of the cache.
+  /// positions of the cache. kind: of all its rows.
   [[nodiscard]] std::optional<Code> forward(B& b, KvCache<B>& cache, std::span<const Row> rows, StepScratch<B>& s,
                                             MatrixView<float, typename B::Space> hidden,
                                             const Interrupt& interrupt = {},
-                                            const std::optional<Tap<typename B::Space>>& tap = {}) const {
+                                            const std::optional<Tap<typename B::Space>>& tap = {},
+                                            RowKind kind = RowKind::generated) const {
     const FpEnvironment environment;
+    b.begin(kind);
     const index_t t = static_cast<index_t>(rows.size());
     const auto x = s.x_.view().rows(0, t);
     s.tokens_.clear();
@@ -193,7 +194,7 @@ class Decoder {
     auto& a = s.block_.attention;
     for (std::size_t i = 0; i < ropes_.size(); ++i) {
       const auto of = static_cast<index_t>(i);
-      rope_angles(ropes_[i], s.sites_, a.cosine.view().row(of).rows(0, t), a.sine.view().row(of).rows(0, t));
+      rope_angles<B>(b, ropes_[i], s.sites_, a.cosine.view().row(of).rows(0, t), a.sine.view().row(of).rows(0, t));
     }
     s.choose(rows.size(), [&](std::size_t i) { return rows[i].route; });
     embed(b, rows, s, x);
@@ -202,6 +203,7 @@ class Decoder {
     };
     tapped(0);
     for (std::size_t l = 0; l < w_.blocks.size(); ++l) {
+      b.pace();
       if (const auto code = interrupt.pending()) return code;
       if (config_.is_routed()) {
         s.block_.router.weights = s.routing_.view().row(static_cast<index_t>(l)).rows(0, t);
@@ -217,6 +219,7 @@ class Decoder {
   /// y[t,:] = embed_tokens[rows[t].token,:] as the first block sees it, by the row's route. t = rows.size() ≤ s.rows(),
   /// y [t, d], overwritten.
   void embeddings(B& b, std::span<const Row> rows, StepScratch<B>& s, MatrixView<float, typename B::Space> y) const {
+    b.begin(RowKind::generated);  // all are looked up alike
     s.tokens_.clear();
     for (const Row& row : rows) s.tokens_.push_back(row.token);
     s.choose(rows.size(), [&](std::size_t i) { return rows[i].route; });
@@ -224,10 +227,12 @@ class Decoder {
   }
 
   /// logits[t,:] = lm_head · hidden[t,:]. hidden [t, d], t ≤ s.rows(), logits [t, v], overwritten. routes: of each row,
-  /// as it was in its step; empty: of none. only: the rows to be computed, the others' routes null; empty: all.
+  /// as it was in its step; empty: of none. only: the rows to be computed, the others' routes null; empty: all. Rows
+  /// are computed as generated ones, whatever they were in their step.
   void logits(B& b, MatrixView<const float, typename B::Space> hidden, StepScratch<B>& s,
               MatrixView<float, typename B::Space> logits, std::span<const float* const> routes = {},
               std::span<const std::int32_t> only = {}) const {
+    b.begin(RowKind::generated);
     s.choose(routes.size(), [&](std::size_t i) { return routes[i]; });
     const auto head = [&](const typename B::Matrix& w, const Chosen& chosen) {
       b.prepare(hidden, w, s.block_.input, chosen);
@@ -248,13 +253,7 @@ class Decoder {
 
  private:
   Decoder(const Config& config, DecoderWeights<B> weights, const DeltaShape& deltas)
-      : config_(config),
-        deltas_(deltas),
-        eps_(static_cast<float>(config.rms_norm_eps)),
-        ropes_({make_rope(config.rope, config.e)}),
-        w_(std::move(weights)) {
-    if (config.window_rope) ropes_.push_back(make_rope(*config.window_rope, config.e));
-  }
+      : config_(config), deltas_(deltas), eps_(static_cast<float>(config.rms_norm_eps)), w_(std::move(weights)) {}
 
   /// head(matrix, rows) for the rows of each expert with a head of its own, and for the others with the base's.
   template <class Head>
@@ -293,7 +292,7 @@ class Decoder {
   Config config_;
   DeltaShape deltas_;
   float eps_;
-  std::vector<Rope> ropes_;  // of all blocks, or of those without a window and of those with one
+  std::vector<RopeTensor<B>> ropes_;  // of all blocks, or of those without a window and of those with one
   DecoderWeights<B> w_;
 };
 

@@ -153,15 +153,19 @@ template <Backend B>
 template <Backend B>
 void load_experts(B& backend, std::span<const ExpertSource> experts, const Config& config, const OpenOptions& options,
                   DecoderWeights<B>& w) {
-  std::size_t bytes = 0;
-  for (const ExpertSource& expert : experts) bytes += detail::delta_bytes(expert, options);
-  w.expert_block = SharedBlock(bytes, options.memory);
+  std::pmr::memory_resource* memory = options.memory;
+  if constexpr (is_on_host<B>) {
+    std::size_t bytes = 0;
+    for (const ExpertSource& expert : experts) bytes += detail::delta_bytes(expert, options);
+    w.expert_block = SharedBlock(bytes, options.memory);
+    memory = w.expert_block.memory();
+  }
   const auto places = detail::delta_places(w);
   for (std::size_t i = 0; i < places.size(); ++i) {
     const auto adds = [i](const ExpertSource& expert) { return !expert.deltas[i].empty(); };
     if (std::none_of(experts.begin(), experts.end(), adds)) continue;
     for (const ExpertSource& expert : experts) {
-      places[i]->push_back(detail::load_delta(backend, expert.deltas[i], options, w.expert_block.memory()));
+      places[i]->push_back(detail::load_delta(backend, expert.deltas[i], options, memory));
     }
   }
   for (const ExpertSource& expert : experts) {

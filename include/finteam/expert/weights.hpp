@@ -76,7 +76,7 @@ class SharedBlock {
 /// A whole decoder. Tied embeddings: lm_head is absent, and embed_tokens serves as both.
 template <Backend B>
 struct DecoderWeights {
-  SharedBlock expert_block{};       ///< what experts on this base add, which lies below
+  SharedBlock expert_block{};       ///< what experts on this base add, which lies below; empty on a device
   typename B::Matrix embed_tokens;  ///< [v, d]
   std::vector<BlockWeights<B>> blocks;
   NormWeights<B> norm;

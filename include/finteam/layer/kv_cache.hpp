@@ -35,7 +35,7 @@ class KvCache {
     }
     for (index_t l = 0; l < limits.layers; ++l) {
       layers_.push_back(backend.template tensor<std::byte, 3>(
-          {limits.kv_heads, limits.pages, KvPage::bytes(limits.format, limits.head_dim)}, memory));
+          {limits.kv_heads, limits.pages, B::page_bytes(limits.format, limits.head_dim)}, memory));
     }
     references_.assign(static_cast<std::size_t>(limits.pages), 0);
     tables_.assign(static_cast<std::size_t>(limits.sequences * pages_per_sequence_), 0);

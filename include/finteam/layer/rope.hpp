@@ -1,5 +1,5 @@
-// Rotary position embedding: the frequencies that a config asks for, and the angles of a step's rows.
-// Not here: the rotation itself, which is a backend's op.
+// Rotary position embedding: the frequencies that a config asks for, where a backend reads them.
+// Not here: angles and the rotation itself, which are a backend's ops.
 #pragma once
 
 #include <finteam/backend/backend.hpp>
@@ -8,8 +8,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory_resource>
 #include <numbers>
 #include <span>
+#include <utility>
 #include <vector>
 
 namespace finteam::inline FINTEAM_ABI {
@@ -100,20 +102,38 @@ struct Rope {
   return rope;
 }
 
-/// cosine[t,i] = attention_factor · cos(position[t] · frequency[i]), sine likewise. cosine, sine [t, share · e/2],
-/// overwritten. The angle is rounded to float, as transformers does; its cosine is taken in double.
-inline void rope_angles(const Rope& rope, std::span<const Site> sites, MatrixView<float> cosine,
-                        MatrixView<float> sine) noexcept {
-  const double factor = static_cast<double>(rope.attention_factor);
-  for (std::size_t t = 0; t < sites.size(); ++t) {
-    const bool is_long = sites[t].is_long && !rope.long_frequency.empty();
-    const std::vector<float>& frequency = is_long ? rope.long_frequency : rope.frequency;
-    for (std::size_t i = 0; i < frequency.size(); ++i) {
-      const double angle = static_cast<double>(static_cast<float>(sites[t].position) * frequency[i]);
-      cosine(t, i) = static_cast<float>(factor * std::cos(angle));
-      sine(t, i) = static_cast<float>(factor * std::sin(angle));
-    }
+/// A rope where a backend reads it.
+template <Backend B>
+struct RopeTensor {
+  using Frequencies = VectorView<const float, typename B::Space>;
+  /// [1, share · e/2], or [2, …], those of sequences that may be long last.
+  decltype(std::declval<B&>().template tensor<float, 2>({}, nullptr)) frequencies;
+  float attention_factor = 1;
+
+  [[nodiscard]] Frequencies frequency() const noexcept { return frequencies.view().row(0); }
+  [[nodiscard]] Frequencies long_frequency() const noexcept {
+    return frequencies.extent(0) == 1 ? Frequencies() : frequencies.view().row(1);
   }
+};
+
+/// The rope in the backend's space.
+template <Backend B>
+[[nodiscard]] RopeTensor<B> load_rope(B& b, const Rope& rope, std::pmr::memory_resource* memory) {
+  const auto n = static_cast<index_t>(rope.frequency.size());
+  const index_t kinds = rope.long_frequency.empty() ? 1 : 2;
+  RopeTensor<B> loaded{b.template tensor<float, 2>({kinds, n}, memory), rope.attention_factor};
+  for (index_t i = 0; i < kinds; ++i) {
+    const auto& from = i == 0 ? rope.frequency : rope.long_frequency;
+    b.from_host(MatrixView<const float>(from.data(), {1, n}), loaded.frequencies.view().rows(i, 1));
+  }
+  return loaded;
+}
+
+/// The angles of a step's rows, as Backend's `angles` says it. cosine, sine [t, share · e/2], overwritten.
+template <Backend B>
+void rope_angles(B& b, const RopeTensor<B>& rope, std::span<const Site> sites,
+                 MatrixView<float, typename B::Space> cosine, MatrixView<float, typename B::Space> sine) {
+  b.angles(rope.frequency(), rope.long_frequency(), rope.attention_factor, sites, cosine, sine);
 }
 
 }  // namespace finteam::inline FINTEAM_ABI

@@ -1,12 +1,11 @@
 // Routers inside a decoder: a layer's own logits choose a few of its experts for every row, and weigh them (law 1).
-// A linear layer may have one (mergoo); so may a whole feed-forward layer (feed_forward.hpp). Host memory only.
+// A linear layer may have one (mergoo); so may a whole feed-forward layer (feed_forward.hpp). The CPU chooses.
 #pragma once
 
 #include <finteam/layer/linear.hpp>
 #include <finteam/mix/gate.hpp>
 
 #include <cmath>
-#include <type_traits>
 #include <vector>
 
 namespace finteam::inline FINTEAM_ABI {
@@ -17,6 +16,7 @@ struct RouterScratch {
   using Matrix = decltype(std::declval<B&>().template tensor<float, 2>({}, nullptr));
   Matrix n{};                        ///< rms_norm(x), [t, d]
   Matrix logits{};                   ///< of the router at hand, [t, experts]
+  Tensor<float, 2> read_logits{};    ///< the same where the CPU can read them, unless it can anyway
   std::vector<double> scores{};      ///< of one row, [experts]
   std::vector<ChosenRows> chosen{};  ///< by expert: the rows that chose it
   MatrixView<float> weights{};  ///< [t, experts], added to: what the block's routers make of its rows, by their mean
@@ -39,23 +39,22 @@ template <Backend B>
 void choose_experts(B& b, const typename B::Matrix& router, VectorView<const float, typename B::Space> bias,
                     const GateRule& rule, MatrixView<const float, typename B::Space> x, RouterScratch<B>& s,
                     typename B::Input& input) {
-  const auto logits = s.logits.view().rows(0, x.extent(0));
+  const auto routed = s.logits.view().rows(0, x.extent(0));
   b.prepare(x, router, input);
-  b.matmul(input, router, Write::overwrite, logits);
-  if (bias.extent(0) != 0) b.add_bias(bias, logits, {});
+  b.matmul(input, router, Write::overwrite, routed);
+  if (bias.extent(0) != 0) b.add_bias(bias, routed, {});
+  const MatrixView<const float> logits = on_host<B>(b, routed, s.read_logits.view());
   for (ChosenRows& expert : s.chosen) expert.clear();
-  if constexpr (std::is_same_v<typename B::Space, Host>) {  // elsewhere no decoder with routers is loaded
-    for (index_t t = 0; t < logits.extent(0); ++t) {
-      for (std::size_t k = 0; k < s.scores.size(); ++k) {
-        s.scores[k] = static_cast<double>(logits(t, static_cast<index_t>(k)));
-      }
-      gate_weights(rule, s.scores);
-      for (std::size_t k = 0; k < s.scores.size(); ++k) {
-        const auto weight = static_cast<float>(s.scores[k]);
-        float& mean = s.weights(t, static_cast<index_t>(k));
-        mean = std::fma(s.share, weight, mean);
-        if (weight != 0) s.chosen[k].add(static_cast<std::int32_t>(t), weight);
-      }
+  for (index_t t = 0; t < logits.extent(0); ++t) {
+    for (std::size_t k = 0; k < s.scores.size(); ++k) {
+      s.scores[k] = static_cast<double>(logits(t, static_cast<index_t>(k)));
+    }
+    gate_weights(rule, s.scores);
+    for (std::size_t k = 0; k < s.scores.size(); ++k) {
+      const auto weight = static_cast<float>(s.scores[k]);
+      float& mean = s.weights(t, static_cast<index_t>(k));
+      mean = std::fma(s.share, weight, mean);
+      if (weight != 0) s.chosen[k].add(static_cast<std::int32_t>(t), weight);
     }
   }
 }

@@ -30,7 +30,7 @@ namespace detail {
 
 /// Bytes of the keys and values of one page of tokens in all layers.
 [[nodiscard]] inline std::uint64_t cache_page_bytes(const Config& c, CacheFormat format) {
-  return static_cast<std::uint64_t>(c.layers * c.g * KvPage::bytes(format, c.e));
+  return static_cast<std::uint64_t>(c.layers * c.g * Cpu::page_bytes(format, c.e));
 }
 
 }  // namespace detail

@@ -1,5 +1,6 @@
 // A decoder at work: its cache, scratch and hidden states in one session, on one or more lanes. A lane is a sequence of
-// its own, read with the decoder's experts at weights of its own; what several lanes read goes in one step.
+// its own, read with the decoder's experts at weights of its own; what several lanes read goes in one step. What it
+// shows of states and logits lies in host memory, wherever the backend works.
 // Not here: roles, the gate and the mix (role_readers.hpp, session.hpp).
 #pragma once
 
@@ -31,10 +32,16 @@ struct LabelTokens {
   [[nodiscard]] index_t rows() const noexcept { return static_cast<index_t>(ids.size()) - count(); }
 };
 
-/// What a lane is to read next.
+/// The text that a lane is to have read, from its beginning: what it has read of it is not read again.
 struct Reading {
   index_t lane = 0;
   std::span<const std::int32_t> ids;
+};
+
+/// The lane whose states are looked at while lanes read: after the final norm, or after so many blocks.
+struct Look {
+  index_t lane = 0;
+  std::optional<index_t> layer{};
 };
 
 /// A decoder with a cache, scratch and the hidden states of its last step; one thread at a time.
@@ -69,6 +76,9 @@ class Reader {
         hidden_(b.template tensor<float, 2>({scratch_.rows(), decoder.config().d}, limits.memory)),
         tapped_(b.template tensor<float, 2>({scratch_.rows(), decoder.config().d}, limits.memory)),
         states_(b.template tensor<float, 2>({lanes, decoder.config().d}, limits.memory)),
+        logits_(
+            b.template tensor<float, 2>({is_on_host<B> ? 0 : lanes * logit_rows, decoder.config().v}, limits.memory)),
+        looked_at_(host_room<B>(scratch_.rows(), decoder.config().d, limits.memory)),
         routing_(decoder.config(), limits.tokens, limits.memory),
         lanes_(static_cast<std::size_t>(lanes)) {
     const auto rows = static_cast<std::size_t>(scratch_.rows());
@@ -90,9 +100,10 @@ class Reader {
   void route(index_t lane, std::span<const float> weights) { at(lane).route.assign(weights.begin(), weights.end()); }
 
   /// Every lane forgets what it read. Sequences are opened as lanes read, of up to so many tokens: that, and not how
-  /// many they are in the end, fixes their rope.
-  void start(index_t tokens) noexcept {
+  /// many they are in the end, fixes their rope; the first `prompt` of them are the prompt.
+  void start(index_t tokens, index_t prompt) noexcept {
     is_long_ = decoder_->config().rope.is_long(tokens);
+    prompt_ = prompt;
     cache_.clear();
     routing_.start();
     for (Lane& lane : lanes_) lane.sequence = none;
@@ -117,26 +128,32 @@ class Reader {
     return at(lane).sequence == none ? 0 : cache_.length(at(lane).sequence);
   }
 
-  /// Appends each reading to its lane, in steps of at most `rows` rows that lanes share; each(lane, states [t, d]) sees
-  /// the states of every step: after the final norm, or after `layer` blocks. Returns the interrupt's code if it came;
-  /// all must then start again.
+  /// Each lane reads on, in steps of at most `rows` rows that lanes share. Returns the interrupt's code if it came; all
+  /// must then start again.
+  [[nodiscard]] std::optional<Code> read(B& b, std::span<const Reading> readings, const Interrupt& interrupt) {
+    layer_.reset();
+    return read_pieces(b, readings, interrupt, [](const Piece&) {});
+  }
+  /// The same, and each(states [t, d]) sees those of one lane, of every step.
   template <class Each>
   [[nodiscard]] std::optional<Code> read(B& b, std::span<const Reading> readings, const Interrupt& interrupt,
-                                         Each&& each, std::optional<index_t> layer = {}) {
-    layer_ = layer && *layer < decoder_->config().layers ? layer : std::nullopt;
-    rows_.clear();
-    pieces_.clear();
-    for (const Reading& reading : readings) {
-      for (auto ids = reading.ids; !ids.empty();) {
-        const auto room = static_cast<std::size_t>(scratch_.rows()) - rows_.size();
-        const auto part = ids.first(std::min(room, ids.size()));
-        add(reading.lane, part);
-        ids = ids.subspan(part.size());
-        if (static_cast<index_t>(rows_.size()) < scratch_.rows()) continue;
-        if (const auto code = flush(b, interrupt, each)) return code;
-      }
-    }
-    return rows_.empty() ? std::nullopt : flush(b, interrupt, each);
+                                         const Look& look, Each&& each) {
+    layer_ = look.layer && *look.layer < decoder_->config().layers ? look.layer : std::nullopt;
+    return read_pieces(b, readings, interrupt, [&](const Piece& piece) {
+      if (piece.lane != look.lane) return;
+      const auto states = (layer_ ? tapped_ : hidden_).view().rows(piece.first, piece.count);
+      each(on_host<B>(b, states, looked_at_.view()));
+    });
+  }
+  /// The same, and logits[lane,i,:] are those of the token after the lane's i-th that was new. What is new must fit one
+  /// step of one kind of rows. logits [lanes(), logit_rows, v], overwritten where something was read.
+  [[nodiscard]] std::optional<Code> read_with_logits(B& b, std::span<const Reading> readings,
+                                                     const Interrupt& interrupt, TensorView<float, 3> logits) {
+    layer_.reset();
+    return read_pieces(b, readings, interrupt, [&](const Piece& piece) {
+      routes_.assign(static_cast<std::size_t>(piece.count), route_of(piece.lane));
+      find_logits(b, hidden_.view().rows(piece.first, piece.count), logits.row(piece.lane).rows(0, piece.count));
+    });
   }
 
   /// each(embeddings [t, d]) sees the input embeddings of the ids, in pieces, as they are read in a lane, or, for
@@ -149,7 +166,7 @@ class Reader {
       for (const std::int32_t id : part) rows_.push_back({.token = id, .route = lane ? route_of(*lane) : nullptr});
       const auto y = tapped_.view().rows(0, static_cast<index_t>(part.size()));
       decoder_->embeddings(b, rows_, scratch_, y);
-      each(MatrixView<const float, typename B::Space>(y));
+      each(on_host<B>(b, y, looked_at_.view()));
       ids = ids.subspan(part.size());
     }
     rows_.clear();
@@ -157,30 +174,22 @@ class Reader {
 
   /// logits[lane,:] of the token after everything that each of those lanes has read, which is something. Lanes rise.
   /// logits [lanes(), v], overwritten in those rows.
-  void logits(B& b, std::span<const index_t> lanes, MatrixView<float, typename B::Space> logits) {
+  void logits(B& b, std::span<const index_t> lanes, MatrixView<float> logits) {
     chosen_.clear();
     routes_.assign(lanes_.size(), nullptr);
     for (const index_t lane : lanes) {
       chosen_.push_back(static_cast<std::int32_t>(lane));
       routes_[static_cast<std::size_t>(lane)] = route_of(lane);
     }
-    decoder_->logits(b, states_.view(), scratch_, logits, routes_, chosen_);
-  }
-  /// Logits of the tokens after those of a lane whose states are given. hidden [t ≤ rows, d], logits [t, v],
-  /// overwritten.
-  void logits(B& b, index_t lane, MatrixView<const float, typename B::Space> hidden,
-              MatrixView<float, typename B::Space> logits) {
-    routes_.assign(static_cast<std::size_t>(hidden.extent(0)), route_of(lane));
-    decoder_->logits(b, hidden, scratch_, logits, routes_);
+    find_logits(b, states_.view(), logits, chosen_);
   }
 
   /// scores(lane)[l] = Σ_j log p(label l's token j | what the lane read, its tokens before j), over forks of what was
-  /// read, which stays as it was; as many lanes in a step as fit. logits [≥ lanes(), v]: working memory.
+  /// read, which stays as it was; as many lanes in a step as fit. logits [lanes() · logit_rows, v]: working memory.
   /// labels.rows() ≤ rows. Lanes rise.
   template <class Scores>
   [[nodiscard]] std::optional<Code> score(B& b, std::span<const index_t> lanes, const LabelTokens& labels,
-                                          const Interrupt& interrupt, MatrixView<float, typename B::Space> logits,
-                                          Scores&& scores) {
+                                          const Interrupt& interrupt, MatrixView<float> logits, Scores&& scores) {
     layer_.reset();
     this->logits(b, lanes, logits.rows(0, this->lanes()));
     for (const index_t lane : lanes) {
@@ -233,15 +242,38 @@ class Reader {
     for (const std::int32_t id : ids) rows_.push_back({id, position++, sequence, route_of(lane)});
   }
 
+  /// Each lane reads on: prompts first, for a step's rows are of one kind. each(piece) follows each step.
+  template <class Each>
+  [[nodiscard]] std::optional<Code> read_pieces(B& b, std::span<const Reading> readings, const Interrupt& interrupt,
+                                                Each&& each) {
+    rows_.clear();
+    pieces_.clear();
+    for (const RowKind kind : {RowKind::prompt, RowKind::generated}) {
+      for (const auto& [lane, text] : readings) {
+        const auto prompt = std::min(text.size(), static_cast<std::size_t>(prompt_));
+        const auto ids = kind == RowKind::prompt ? text.first(prompt) : text;
+        while (length(lane) < static_cast<index_t>(ids.size())) {
+          const auto unread = ids.subspan(static_cast<std::size_t>(length(lane)));
+          const auto room = static_cast<std::size_t>(scratch_.rows()) - rows_.size();
+          add(lane, unread.first(std::min(room, unread.size())));
+          if (static_cast<index_t>(rows_.size()) < scratch_.rows()) continue;
+          if (const auto code = flush(b, kind, interrupt, each)) return code;
+        }
+      }
+      if (rows_.empty()) continue;
+      if (const auto code = flush(b, kind, interrupt, each)) return code;
+    }
+    return std::nullopt;
+  }
+
   /// Runs the step that add() gathered.
   template <class Each>
-  [[nodiscard]] std::optional<Code> flush(B& b, const Interrupt& interrupt, Each&& each) {
-    if (const auto code = step(b, interrupt)) return code;
+  [[nodiscard]] std::optional<Code> flush(B& b, RowKind kind, const Interrupt& interrupt, Each&& each) {
+    if (const auto code = step(b, kind, interrupt)) return code;
     routing_.add(rows_, scratch_.routing());
     for (const Piece& piece : pieces_) {
       b.copy(hidden_.view().rows(piece.first + piece.count - 1, 1), states_.view().rows(piece.lane, 1));
-      const auto seen = (layer_ ? tapped_ : hidden_).view().rows(piece.first, piece.count);
-      each(piece.lane, MatrixView<const float, typename B::Space>(seen));
+      each(piece);
     }
     rows_.clear();
     pieces_.clear();
@@ -250,10 +282,9 @@ class Reader {
 
   template <class Scores>
   [[nodiscard]] std::optional<Code> score_rest(B& b, std::span<const index_t> lanes, const LabelTokens& labels,
-                                               const Interrupt& interrupt, MatrixView<float, typename B::Space> logits,
-                                               Scores&& scores) {
+                                               const Interrupt& interrupt, MatrixView<float> logits, Scores&& scores) {
     gather_label_rows(b, lanes, labels);
-    const auto code = step(b, interrupt);
+    const auto code = step(b, RowKind::generated, interrupt);
     if (!code) routing_.add_beside(rows_, scratch_.routing());
     for (const Row& row : rows_) {
       if (cache_.is_open(row.sequence)) cache_.close(row.sequence);
@@ -263,7 +294,7 @@ class Reader {
       const index_t count = std::min(logits.extent(0), t - first);
       routes_.clear();
       for (index_t i = first; i < first + count; ++i) routes_.push_back(rows_[static_cast<std::size_t>(i)].route);
-      decoder_->logits(b, hidden_.view().rows(first, count), scratch_, logits.rows(0, count), routes_);
+      find_logits(b, hidden_.view().rows(first, count), logits.rows(0, count));
       for (index_t i = 0; i < count; ++i) {
         const auto row = std::span<const float>(logits.row(i).span());
         const Next& next = next_[static_cast<std::size_t>(first + i)];
@@ -294,11 +325,24 @@ class Reader {
     }
   }
 
-  [[nodiscard]] std::optional<Code> step(B& b, const Interrupt& interrupt) {
+  [[nodiscard]] std::optional<Code> step(B& b, RowKind kind, const Interrupt& interrupt) {
     const auto t = static_cast<index_t>(rows_.size());
     std::optional<Tap<typename B::Space>> tap;
     if (layer_) tap = {*layer_, tapped_.view().rows(0, t)};
-    return decoder_->forward(b, cache_, rows_, scratch_, hidden_.view().rows(0, t), interrupt, tap);
+    return decoder_->forward(b, cache_, rows_, scratch_, hidden_.view().rows(0, t), interrupt, tap, kind);
+  }
+
+  /// logits[t,:] of the states hidden[t,:], whose routes are in routes_; only: of those rows, or of all.
+  void find_logits(B& b, MatrixView<const float, typename B::Space> hidden, MatrixView<float> logits,
+                   std::span<const std::int32_t> only = {}) {
+    if constexpr (is_on_host<B>) {
+      decoder_->logits(b, hidden, scratch_, logits, routes_, only);
+    } else {
+      const auto found = logits_.view().rows(0, hidden.extent(0));
+      decoder_->logits(b, hidden, scratch_, found, routes_, only);
+      if (only.empty()) b.to_host(found, logits);
+      for (const std::int32_t row : only) b.to_host(found.rows(row, 1), logits.rows(row, 1));
+    }
   }
 
   using States = decltype(std::declval<B&>().template tensor<float, 2>({}, nullptr));
@@ -306,10 +350,13 @@ class Reader {
   const Decoder<B>* decoder_;
   KvCache<B> cache_;
   bool is_long_ = false;  // sequences, by their declared length (RopeType::longrope)
+  index_t prompt_ = 0;    // positions of every sequence that are the prompt's
   StepScratch<B> scratch_;
-  States hidden_;  // of the last step's rows, [rows, d]
-  States tapped_;  // the same rows after layer_ blocks
-  States states_;  // of the last token of each lane, [lanes, d]
+  States hidden_;               // of the last step's rows, [rows, d]
+  States tapped_;               // the same rows after layer_ blocks
+  States states_;               // of the last token of each lane, [lanes, d]
+  States logits_;               // [lanes · logit_rows, v], where the CPU cannot read them
+  Tensor<float, 2> looked_at_;  // states where it can, [rows, d]
   std::optional<index_t> layer_;
   RoutingRecord routing_;
   std::vector<Lane> lanes_;

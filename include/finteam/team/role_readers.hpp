@@ -33,9 +33,9 @@ class RoleReaders {
   /// The roles, and the base where it can be read: the last.
   [[nodiscard]] index_t count() const noexcept { return static_cast<index_t>(places_.size()); }
 
-  /// Every role forgets what it read; what it reads now is of up to so many tokens.
-  void start(index_t tokens) noexcept {
-    for (Reader<B>& reader : readers_) reader.start(tokens);
+  /// Every role forgets what it read; what it reads now is of up to so many tokens, the first `prompt` the prompt.
+  void start(index_t tokens, index_t prompt) noexcept {
+    for (Reader<B>& reader : readers_) reader.start(tokens, prompt);
   }
   /// Whether a role reads as in long sequences.
   [[nodiscard]] bool is_long(index_t role) const noexcept { return reader(role).is_long(); }
@@ -60,26 +60,30 @@ class RoleReaders {
     return true;
   }
 
-  /// Each of those roles (which rise) reads what it has not read of `tokens`; each(role, states [t, d]) sees the states
-  /// of what is read, after `layer` blocks if that is given. Returns the interrupt's code if it came; all must then
-  /// start again.
+  /// Each of those roles (which rise) reads what it has not read of `tokens`. Returns the interrupt's code if it came;
+  /// all must then start again.
+  [[nodiscard]] std::optional<Code> read(B& b, std::span<const index_t> roles, std::span<const std::int32_t> tokens,
+                                         const Interrupt& interrupt) {
+    return read_on(roles, tokens, [&](Reader<B>& r, index_t) { return r.read(b, readings_, interrupt); });
+  }
+  /// The same, and each(states [t, d]) sees those of what one of them reads, after `layer` blocks if that is given.
   template <class Each>
   [[nodiscard]] std::optional<Code> read(B& b, std::span<const index_t> roles, std::span<const std::int32_t> tokens,
-                                         const Interrupt& interrupt, Each&& each, std::optional<index_t> layer = {}) {
-    std::optional<Code> code;
-    each_reader(roles, [&](std::size_t first_role, std::span<const index_t> some) {
-      readings_.clear();
-      for (const index_t role : some) {
-        const auto unread = tokens.subspan(static_cast<std::size_t>(length(role)));
-        if (!unread.empty()) readings_.push_back({place(role).lane, unread});
-      }
-      if (code || readings_.empty()) return;
-      code = reader(some.front())
-                 .read(
-                     b, readings_, interrupt,
-                     [&](index_t lane, auto hidden) { each(static_cast<index_t>(first_role) + lane, hidden); }, layer);
+                                         const Interrupt& interrupt, index_t of, std::optional<index_t> layer,
+                                         Each&& each) {
+    return read_on(roles, tokens, [&](Reader<B>& r, index_t) {
+      return &r == &reader(of) ? r.read(b, readings_, interrupt, {place(of).lane, layer}, each)
+                               : r.read(b, readings_, interrupt);
     });
-    return code;
+  }
+  /// The same, and logits[role,i,:] are those of the token after the role's i-th that was new. What is new must fit one
+  /// step of one kind of rows. logits [count(), logit_rows, v], overwritten where something was read.
+  [[nodiscard]] std::optional<Code> read_with_logits(B& b, std::span<const index_t> roles,
+                                                     std::span<const std::int32_t> tokens, const Interrupt& interrupt,
+                                                     TensorView<float, 3> logits) {
+    return read_on(roles, tokens, [&](Reader<B>& r, index_t first_role) {
+      return r.read_with_logits(b, readings_, interrupt, logits.rows(first_role, r.lanes()));
+    });
   }
 
   /// As Reader::embeddings, for a role or, with none, for the base.
@@ -93,29 +97,23 @@ class RoleReaders {
 
   /// logits[role,:] of the token after what each of those roles (which rise) has read. logits [count(), v], overwritten
   /// in those rows.
-  void logits(B& b, std::span<const index_t> roles, MatrixView<float, typename B::Space> logits) {
+  void logits(B& b, std::span<const index_t> roles, MatrixView<float> logits) {
     each_reader(roles, [&](std::size_t first_role, std::span<const index_t> some) {
       Reader<B>& r = reader(some.front());
       r.logits(b, lanes(some), logits.rows(static_cast<index_t>(first_role), r.lanes()));
     });
   }
-  /// Logits of the tokens after those of a role whose states are given. hidden [t ≤ rows, d], logits [t, v].
-  void logits(B& b, index_t role, MatrixView<const float, typename B::Space> hidden,
-              MatrixView<float, typename B::Space> logits) {
-    reader(role).logits(b, place(role).lane, hidden, logits);
-  }
 
   /// As Reader::score, for those roles (which rise). logits [count(), logit_rows, v]: working memory.
   template <class Scores>
   [[nodiscard]] std::optional<Code> score(B& b, std::span<const index_t> roles, const LabelTokens& labels,
-                                          const Interrupt& interrupt, TensorView<float, 3, typename B::Space> logits,
-                                          Scores&& scores) {
+                                          const Interrupt& interrupt, TensorView<float, 3> logits, Scores&& scores) {
     std::optional<Code> code;
     each_reader(roles, [&](std::size_t first_role, std::span<const index_t> some) {
       if (code) return;
       Reader<B>& r = reader(some.front());
       const auto part = logits.rows(static_cast<index_t>(first_role), r.lanes());
-      const MatrixView<float, typename B::Space> rows(part.data(), {part.extent(0) * part.extent(1), part.extent(2)});
+      const MatrixView<float> rows(part.data(), {part.extent(0) * part.extent(1), part.extent(2)});
       code = r.score(b, lanes(some), labels, interrupt, rows,
                      [&](index_t lane) { return scores(static_cast<index_t>(first_role) + lane); });
     });
@@ -131,6 +129,21 @@ class RoleReaders {
   [[nodiscard]] const Place& place(index_t role) const noexcept { return places_[static_cast<std::size_t>(role)]; }
   [[nodiscard]] Reader<B>& reader(index_t role) noexcept { return readers_[place(role).reader]; }
   [[nodiscard]] const Reader<B>& reader(index_t role) const noexcept { return readers_[place(role).reader]; }
+
+  /// f(reader, the role of its lane 0) for each reader in turn, readings_ being what those of the roles that are its
+  /// lanes are to have read.
+  template <class F>
+  [[nodiscard]] std::optional<Code> read_on(std::span<const index_t> roles, std::span<const std::int32_t> tokens,
+                                            F&& f) {
+    std::optional<Code> code;
+    each_reader(roles, [&](std::size_t first_role, std::span<const index_t> some) {
+      if (code) return;
+      readings_.clear();
+      for (const index_t role : some) readings_.push_back({place(role).lane, tokens});
+      code = f(reader(some.front()), static_cast<index_t>(first_role));
+    });
+    return code;
+  }
 
   /// f(the role of the reader's lane 0, the roles of one reader) for each reader in turn.
   template <class F>

@@ -32,8 +32,7 @@ class Session {
         b_(std::move(backend)),
         text_scratch_(team.chat().scratch(team.tokenizer(), static_cast<std::size_t>(limits_.text_bytes))),
         readers_(b_, team, limits_),
-        logits_(
-            b_.template tensor<float, 3>({readers_.count(), Reader<B>::logit_rows, team.vocab_size()}, limits_.memory)),
+        logits_({readers_.count(), Reader<B>::logit_rows, team.vocab_size()}, limits_.memory),
         mixed_(static_cast<std::size_t>(team.vocab_size())),
         gate_(team.gate() ? &*team.gate() : nullptr, static_cast<index_t>(team.roles().size()), team.widest_hidden()),
         sampler_(team.vocab_size()),
@@ -122,7 +121,8 @@ class Session {
   void tokenize_chat(std::span<const Message> chat);
   /// The ids of a text as it stands, into ids_.
   void tokenize_text(std::string_view text);
-  /// From now on sequences are of up to ids_ and `more` tokens. Throws Error(limit_exceeded) unless they fit.
+  /// From now on sequences are of up to ids_, which are the prompt, and `more` tokens. Throws Error(limit_exceeded)
+  /// unless they fit.
   void declare(index_t more);
   /// The gate reads ids_ and sets weights_, asked_ and answering_. Afterwards the roles that it reads have read ids_.
   [[nodiscard]] std::optional<Code> weigh(Wake wake, const Interrupt& interrupt);
@@ -234,8 +234,8 @@ class Session {
   B b_;
   ChatFormat::Scratch text_scratch_;
   RoleReaders<B> readers_;
-  decltype(std::declval<B&>().template tensor<float, 3>({}, nullptr)) logits_;  // [roles and base, logit_rows, v]
-  std::vector<float> mixed_;                                                    // log p of the next token, [v]
+  Tensor<float, 3> logits_;   // [roles and base, logit_rows, v]
+  std::vector<float> mixed_;  // log p of the next token, [v]
   RoleGate gate_;
   Sampler sampler_;
   TextStream stream_;
@@ -247,6 +247,7 @@ class Session {
   std::vector<index_t> reading_, everyone_;
   std::vector<double> weight_sums_;        // of a gate by token: Σ over the tokens of an answer, by role
   index_t declared_ = 0;                   // tokens that a sequence may come to
+  index_t prompt_ = 0;                     // of them, those that were given
   std::size_t shown_ = 0;                  // tokens of ids_ that the gate has seen
   std::vector<double> label_probability_;  // [roles, labels]
   std::vector<double> label_weights_;      // by role, Σ = 1: of its labels in the answer's

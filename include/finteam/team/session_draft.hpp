@@ -40,9 +40,7 @@ std::optional<Code> Session<B>::write_ahead(index_t most, const GenerateOptions&
   };
   const index_t favourite = *std::max_element(answering_.begin(), answering_.end(), heavier);
   for (index_t i = 0;; ++i) {
-    const auto code =
-        readers_.read(b_, {&favourite, 1}, ids_, options.interrupt, [](index_t, MatrixView<const float>) {});
-    if (code) return code;
+    if (const auto code = readers_.read(b_, {&favourite, 1}, ids_, options.interrupt)) return code;
     readers_.logits(b_, {&favourite, 1}, logit_rows(i));
     if (i == most) break;
     const auto own = logit_rows(i).row(favourite);
@@ -78,9 +76,7 @@ std::optional<Code> Session<B>::read_ahead(Wake wake, const Interrupt& interrupt
     return std::nullopt;
   }
   ids_.insert(ids_.end(), draft_.begin(), draft_.end());
-  const auto code = readers_.read(b_, answering_, ids_, interrupt, [&](index_t role, MatrixView<const float> hidden) {
-    readers_.logits(b_, role, hidden, logits_.view().row(role).rows(0, hidden.extent(0)));
-  });
+  const auto code = readers_.read_with_logits(b_, answering_, ids_, interrupt, logits_.view());
   ids_.resize(ids_.size() - draft_.size());
   return code;
 }

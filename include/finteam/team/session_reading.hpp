@@ -84,11 +84,12 @@ void Session<B>::declare(index_t more) {
                 std::to_string(tokens));
   }
   declared_ = tokens;
+  prompt_ = static_cast<index_t>(ids_.size());
 }
 
 template <Backend B>
 std::optional<Code> Session<B>::weigh(Wake wake, const Interrupt& interrupt) {
-  readers_.start(declared_);
+  readers_.start(declared_, prompt_);
   gate_.start();
   shown_ = 0;
   weight_sums_.assign(weight_sums_.size(), 0.0);
@@ -121,10 +122,7 @@ std::optional<Code> Session<B>::show_gate(const Interrupt& interrupt) {
     if (role != of && !waits && readers_.together(role, of)) reading_.push_back(role);
   }
   std::sort(reading_.begin(), reading_.end());
-  const auto each = [&](index_t role, MatrixView<const float> states) {
-    if (role == of) see(states);
-  };
-  return readers_.read(b_, reading_, ids_, interrupt, each, settings()->layer);
+  return readers_.read(b_, reading_, ids_, interrupt, of, settings()->layer, see);
 }
 
 template <Backend B>
@@ -192,7 +190,7 @@ void Session<B>::see_routing(index_t prompt, Roles& roles, Routing& routing) con
 
 template <Backend B>
 std::optional<Code> Session<B>::catch_up(const Interrupt& interrupt) {
-  return readers_.read(b_, asked_, ids_, interrupt, [](index_t, MatrixView<const float>) {});
+  return readers_.read(b_, asked_, ids_, interrupt);
 }
 
 }  // namespace finteam::inline FINTEAM_ABI

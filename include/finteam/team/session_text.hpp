@@ -148,7 +148,7 @@ const Score& Session<B>::score(std::string_view text, const Ask& ask) {
   } else {
     throw_if(weigh(ask.wake, ask.interrupt), "score");
     name_roles(score_.roles, ask.wake);
-    readers_.start(declared_);
+    readers_.start(declared_, prompt_);
     const index_t chunk = score_rows();
     for (index_t first = 0; first < score_.tokens; first += chunk) {
       throw_if(score_chunk(first, std::min(chunk, score_.tokens - first), ask.interrupt), "score");
@@ -166,9 +166,7 @@ template <Backend B>
 std::optional<Code> Session<B>::read_with_logits(std::span<const index_t> roles, index_t tokens,
                                                  const Interrupt& interrupt) {
   const auto so_far = std::span<const std::int32_t>(ids_).first(static_cast<std::size_t>(tokens));
-  return readers_.read(b_, roles, so_far, interrupt, [&](index_t k, MatrixView<const float> hidden) {
-    readers_.logits(b_, k, hidden, logits_.view().row(k).rows(0, hidden.extent(0)));
-  });
+  return readers_.read_with_logits(b_, roles, so_far, interrupt, logits_.view());
 }
 
 template <Backend B>

@@ -17,12 +17,12 @@ std::optional<Code> Session<B>::alone(std::size_t of, F&& f) {
       std::fill(only_first.begin(), only_first.end(), 0.0F);
       only_first.front() = 1;
       session->readers_.route(0, only_first);
-      session->readers_.start(session->declared_);
+      session->readers_.start(session->declared_, session->prompt_);
     }
   } give_back{lent ? this : nullptr};
   const index_t lane = lent ? 0 : static_cast<index_t>(of);
   if (base) readers_.route(lane, {});
-  readers_.start(declared_);
+  readers_.start(declared_, prompt_);
   return f(lane);
 }
 
@@ -51,9 +51,7 @@ VectorView<const float> Session<B>::embed(std::string_view text, const EmbedOpti
   } else {
     throw_if(alone(of,
                    [&](index_t lane) {
-                     return readers_.read(
-                         b_, {&lane, 1}, ids_, options.interrupt,
-                         [&](index_t, MatrixView<const float> states) { see(states); }, options.layer);
+                     return readers_.read(b_, {&lane, 1}, ids_, options.interrupt, lane, options.layer, see);
                    }),
              "embed");
   }
@@ -74,15 +72,14 @@ VectorView<const float> Session<B>::next_logits(std::string_view text, std::stri
   tokenize_text(text);
   declare(0);
   VectorView<const float> logits;
-  throw_if(
-      alone(of,
-            [&](index_t lane) {
-              const auto code = readers_.read(b_, {&lane, 1}, ids_, interrupt, [](index_t, MatrixView<const float>) {});
-              if (!code) readers_.logits(b_, {&lane, 1}, logit_rows(0));
-              logits = logit_rows(0).row(lane);
-              return code;
-            }),
-      "next_logits");
+  throw_if(alone(of,
+                 [&](index_t lane) {
+                   const auto code = readers_.read(b_, {&lane, 1}, ids_, interrupt);
+                   if (!code) readers_.logits(b_, {&lane, 1}, logit_rows(0));
+                   logits = logit_rows(0).row(lane);
+                   return code;
+                 }),
+           "next_logits");
   const double total = log_sum_exp(logits.span());
   require_finite_in({&total, 1}, [&] { return who(static_cast<index_t>(of)); });
   return logits;
