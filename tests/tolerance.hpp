@@ -28,6 +28,15 @@ struct Bound {
   return {0, 0};
 }
 
+/// A prompt's rows on a GPU, whose activations and weights are bf16 numbers there: each term of a sum of up to 160 is
+/// off by 2^-8 of itself at most, typically by 2^-10: 2^-10 · sqrt(160) · 1.3 ≈ 0.016, five of those. Against integers
+/// Reference rounds activations to steps of 1/127 of a group's greatest (about 2.5): 0.006 · sqrt(160) = 0.07, eight of
+/// those. (Twenty times that behind a gate, whose other factor is up to 30 here.)
+[[nodiscard]] constexpr Bound prompt_op(finteam::Weights weights) {
+  return weights == finteam::Weights::stored || weights == finteam::Weights::bf16 ? Bound{0.08, 0.01}
+                                                                                  : Bound{0.6, 0.05};
+}
+
 /// A product with a low-bit difference: as op, with numbers of magnitude up to 1.5 and up to a thousand of them.
 inline constexpr Bound delta{5e-5, 1e-5};
 

@@ -38,7 +38,9 @@ struct Run {
                   .pages = KvCache<B>::pages_for(140)}),
         scratch(b, config, 140),
         hidden({140, config.d}),
-        logits({140, config.v}) {}
+        logits({140, config.v}),
+        hidden_(b.template tensor<float, 2>({140, config.d}, std::pmr::get_default_resource())),
+        logits_(b.template tensor<float, 2>({140, config.v}, std::pmr::get_default_resource())) {}
 
   /// Starts a new sequence, of up to `tokens`.
   void clear(std::size_t tokens) {
@@ -47,15 +49,17 @@ struct Run {
   }
 
   /// Reads ids where the sequence ends; their rows are then in hidden and logits.
-  void read(const Ids& ids) {
+  void read(const Ids& ids, RowKind kind = RowKind::generated) {
     const auto t = static_cast<index_t>(ids.size());
     const auto first = static_cast<std::int32_t>(cache.length(sequence));
     cache.extend(sequence, first + t);
     std::vector<Row> rows;
     for (std::size_t i = 0; i < ids.size(); ++i)
       rows.push_back({ids[i], first + static_cast<std::int32_t>(i), sequence});
-    REQUIRE(!decoder.forward(b, cache, rows, scratch, hidden.view().rows(0, t)));
-    decoder.logits(b, hidden.view().rows(0, t), scratch, logits.view().rows(0, t));
+    REQUIRE(!decoder.forward(b, cache, rows, scratch, hidden_.view().rows(0, t), {}, {}, kind));
+    decoder.logits(b, hidden_.view().rows(0, t), scratch, logits_.view().rows(0, t));
+    b.to_host(hidden_.view().rows(0, t), hidden.view().rows(0, t));
+    b.to_host(logits_.view().rows(0, t), logits.view().rows(0, t));
   }
 
   /// Row t of a tensor [_, n].
@@ -72,6 +76,11 @@ struct Run {
   StepScratch<B> scratch;
   Tensor<float, 2> hidden;
   Tensor<float, 2> logits;
+
+ private:
+  using States = decltype(std::declval<B&>().template tensor<float, 2>({}, nullptr));
+  States hidden_;  // where the backend works
+  States logits_;
 };
 
 /// The largest |a - b|; infinite where one is NaN or the sizes differ.

@@ -31,7 +31,6 @@ endif()
 # Every header compiles alone, twice in one file: a file per header, built with everything else.
 if(CMAKE_BUILD_TYPE STREQUAL "Release")
   file(GLOB_RECURSE _headers CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/include/*.hpp)
-  list(FILTER _headers EXCLUDE REGEX "/cuda/")
   set(_alone "")
   foreach(header ${_headers})
     string(MAKE_C_IDENTIFIER ${header} _id)
@@ -69,6 +68,16 @@ if(EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/backend/op_hash.cpp AND CMAKE_BUILD_TYPE S
   if(FINTEAM_ISA_TESTS AND FINTEAM_X86_64)
     finteam_op_hash(x86-64 -O2,-ffp-contract=off -O3,-ffp-contract=fast)
   endif()
+endif()
+
+if(FINTEAM_CUDA)
+  set(_real ${CMAKE_CUDA_ARCHITECTURES})
+  list(FILTER _real EXCLUDE REGEX "-virtual$")
+  list(LENGTH _real _architectures)
+  finteam_house("no kernel spills a register" ${_python} ${_house}/spills.py ${PROJECT_BINARY_DIR}/kernels ${_architectures})
+  set_property(TEST "house: no kernel spills a register" APPEND PROPERTY LABELS cuda)
+else()
+  finteam_skipped("house: no kernel spills a register" house "there is no CUDA compiler")
 endif()
 
 # What a consumer sees.

@@ -1,0 +1,224 @@
+// A step of a GPU, recorded: commands in their order, and the bytes that the host tells them. A step that was seen
+// before runs as one graph, with new bytes; any other runs a command at a time. So a step's shape is whatever its
+// commands are: there is no key to get wrong. Not here: what the commands are for (cuda.hpp).
+#pragma once
+
+#include <finteam/backend/cuda/device_memory.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <span>
+#include <utility>
+#include <variant>
+#include <vector>
+
+namespace finteam::inline FINTEAM_ABI::detail {
+
+/// What a kernel can be told.
+using CudaCommand =
+    std::variant<cuda::Fill, cuda::Copy, cuda::Embed, cuda::AddBias, cuda::SoftCap, cuda::Norm, cuda::Prepare,
+                 cuda::Multiply, cuda::Finish, cuda::Widen, cuda::Gemm, cuda::Gated, cuda::Angles, cuda::Rope,
+                 cuda::CacheWrite, cuda::CacheCopy, cuda::Attend, cuda::AttendRuns>;
+
+/// One thread's; moves only.
+class CudaStep {
+ public:
+  CudaStep(std::shared_ptr<CudaContext> context, std::size_t staging_bytes)
+      : context_(std::move(context)), staging_bytes_(staging_bytes), device_(context_, staging_bytes) {
+    void* p = nullptr;
+    check(cuda::allocate_pinned(context_->get(), staging_bytes, p), "pinned memory");
+    host_ = {static_cast<std::byte*>(p), Release{context_}};
+    commands_.reserve(1024);
+  }
+
+  /// From now on commands wait for the step's end; before, they run at once.
+  void hold() noexcept { held_ = true; }
+
+  void add(const CudaCommand& command) {
+    commands_.push_back(command);
+    if (!held_) flush();
+  }
+
+  /// Numbers for the step's commands, as they are now: their address in the device's memory.
+  template <class T>
+  [[nodiscard]] const T* tell(std::span<const T> x) {
+    return reinterpret_cast<const T*>(tell_bytes(x.data(), x.size_bytes()));
+  }
+
+  /// Addresses that tell() gave are good for as long as this number stays.
+  [[nodiscard]] std::uint64_t epoch() const noexcept { return epoch_; }
+
+  /// Device memory for one command after the other, at least so many bytes.
+  [[nodiscard]] void* scratch(std::size_t bytes) {
+    if (bytes > scratch_.size()) {
+      run_all();
+      check(cuda::wait(context_->get()), "a step to end");
+      graphs_.clear();  // they know the old address
+      scratch_ = DeviceBuffer(context_, bytes);
+    }
+    return scratch_.data();
+  }
+
+  /// Gives everything to the stream. again: as a graph, if a step of the same commands was given before.
+  void flush(bool again = false) {
+    if (commands_.empty()) return;
+    const auto known =
+        !again || given_ != 0 ? graphs_.end() : std::find_if(graphs_.begin(), graphs_.end(), [&](auto& g) {
+          return g.told == told_bytes_ && g.commands == commands_;
+        });
+    if (known != graphs_.end()) {
+      if (known->graph == nullptr) capture(*known);
+      check(cuda::launch_graph(context_->get(), known->graph.get()), "a graph to run");
+      given_ = told_bytes_;
+      commands_.clear();
+      std::rotate(graphs_.begin(), known, known + 1);
+      return;
+    }
+    if (again && given_ == 0) remember();
+    run_all();
+  }
+
+  /// Until everything that was given has run; the next step starts anew.
+  void finish() {
+    const cuda::Status status = cuda::wait(context_->get());
+    forget();
+    check(status, "a step to run");
+  }
+
+  /// Everything given so far, but that since the last call, has run.
+  void pace() {
+    flush();
+    check(cuda::mark(context_->get(), event_.get()), "an event");
+    std::swap(event_, before_);
+    if (event_.get() != nullptr) check(cuda::await(context_->get(), event_.get()), "a step to run");
+  }
+
+  [[nodiscard]] const std::shared_ptr<CudaContext>& context() const noexcept { return context_; }
+  /// Graphs that steps have become.
+  [[nodiscard]] std::size_t graphs() const noexcept {
+    return static_cast<std::size_t>(
+        std::count_if(graphs_.begin(), graphs_.end(), [](const Graph& g) { return g.graph != nullptr; }));
+  }
+
+ private:
+  static constexpr std::size_t most_graphs = 16, alignment = 256;
+
+  struct Release {
+    std::shared_ptr<CudaContext> context;
+    void operator()(std::byte* p) const noexcept { cuda::release_pinned(context->get(), p); }
+  };
+  struct ReleaseGraph {
+    std::shared_ptr<CudaContext> context;
+    void operator()(void* p) const noexcept { cuda::release_graph(context->get(), p); }
+  };
+  /// An event of the stream, made when it is first marked.
+  class Event {
+   public:
+    Event() = default;
+    explicit Event(std::shared_ptr<CudaContext> context) noexcept : context_(std::move(context)) {}
+    Event(Event&& other) noexcept : context_(std::move(other.context_)), p_(std::exchange(other.p_, nullptr)) {}
+    Event& operator=(Event&& other) noexcept {
+      std::swap(context_, other.context_);
+      std::swap(p_, other.p_);
+      return *this;
+    }
+    ~Event() {
+      if (p_ != nullptr) cuda::release_event(context_->get(), p_);
+    }
+    [[nodiscard]] void*& get() noexcept { return p_; }
+
+   private:
+    std::shared_ptr<CudaContext> context_;
+    void* p_ = nullptr;
+  };
+  struct Graph {
+    std::vector<CudaCommand> commands;
+    std::size_t told = 0;
+    std::unique_ptr<void, ReleaseGraph> graph;
+  };
+  [[nodiscard]] const std::byte* tell_bytes(const void* from, std::size_t bytes) {
+    auto* const device = static_cast<std::byte*>(device_.data());
+    if (bytes == 0) return device;
+    if (bytes > staging_bytes_) {
+      throw Error(Code::limit_exceeded, "CUDA", "at most " + std::to_string(staging_bytes_) + " staging bytes",
+                  std::to_string(bytes));
+    }
+    if (told_bytes_ + bytes > staging_bytes_) {
+      run_all();
+      check(cuda::wait(context_->get()), "a step to run");
+      told_bytes_ = given_ = 0;
+      wrapped_ = true;
+      ++epoch_;
+    }
+    const std::size_t at = told_bytes_;
+    std::memcpy(host_.get() + at, from, bytes);
+    told_bytes_ = at + (bytes + alignment - 1) / alignment * alignment;
+    told_bytes_ = std::min(told_bytes_, staging_bytes_);
+    return device + at;
+  }
+
+  void give_told() {
+    if (told_bytes_ == given_) return;
+    check(cuda::copy_in(context_->get(), static_cast<std::byte*>(device_.data()) + given_, host_.get() + given_,
+                        told_bytes_ - given_),
+          "a step's numbers to be copied");
+    given_ = told_bytes_;
+  }
+  void run_all() {
+    const std::unique_ptr<std::vector<CudaCommand>, void (*)(std::vector<CudaCommand>*)> clears(
+        &commands_, [](auto* commands) { commands->clear(); });
+    give_told();
+    run_each();
+  }
+  void run_each() {
+    for (const CudaCommand& command : commands_) {
+      check(std::visit([&](const auto& c) { return cuda::run(context_->get(), c); }, command), "a kernel to start");
+    }
+  }
+  void remember() {
+    if (wrapped_) return;
+    if (graphs_.size() < most_graphs) graphs_.push_back({{}, 0, {nullptr, ReleaseGraph{context_}}});
+    std::rotate(graphs_.begin(), graphs_.end() - 1, graphs_.end());
+    Graph& g = graphs_.front();
+    g.graph.reset();
+    g.commands.assign(commands_.begin(), commands_.end());
+    g.told = told_bytes_;
+  }
+  void capture(Graph& g) {
+    check(cuda::begin_graph(context_->get()), "a graph to begin");
+    void* graph = nullptr;
+    try {
+      give_told();
+      run_each();
+    } catch (...) {
+      static_cast<void>(cuda::end_graph(context_->get(), graph));
+      cuda::release_graph(context_->get(), graph);
+      throw;
+    }
+    check(cuda::end_graph(context_->get(), graph), "a graph");
+    g.graph.reset(graph);
+  }
+  void forget() noexcept {
+    commands_.clear();
+    told_bytes_ = given_ = 0;
+    held_ = wrapped_ = false;
+    ++epoch_;
+  }
+
+  std::shared_ptr<CudaContext> context_;
+  std::size_t staging_bytes_;
+  DeviceBuffer device_;  // the same bytes as host_, once given
+  std::unique_ptr<std::byte, Release> host_{nullptr, {}};
+  std::vector<CudaCommand> commands_;  // not given yet
+  std::size_t told_bytes_ = 0, given_ = 0;
+  std::uint64_t epoch_ = 1;
+  bool held_ = false, wrapped_ = false;
+  DeviceBuffer scratch_;
+  std::vector<Graph> graphs_;  // the last used first
+  Event event_{context_}, before_{context_};
+};
+
+}  // namespace finteam::inline FINTEAM_ABI::detail
