@@ -55,8 +55,10 @@ class Cuda {
     index_t rows_ = 0, k_ = 0;
   };
 
+  /// Device 0 and a stream of its own.
+  Cuda() : Cuda(CudaOptions{}) {}
   /// Throws Error(system) where there is no such device, or its driver is missing or too old.
-  explicit Cuda(const CudaOptions& options = {})
+  explicit Cuda(const CudaOptions& options)
       : executor_(options.executor),
         context_(std::make_shared<detail::CudaContext>(options)),
         step_(context_, options.staging_bytes) {}

@@ -139,6 +139,12 @@ template <Backend B = Cpu>
   return Team<B>(folder, options, std::move(backend));
 }
 
+/// The same, on another backend.
+template <Backend B>
+[[nodiscard]] Team<B> open_team(const std::filesystem::path& folder, B backend) {
+  return Team<B>(folder, {}, std::move(backend));
+}
+
 template <Backend B>
 Team<B>::Team(const std::filesystem::path& folder, const OpenOptions& options, B backend) {
   detail::TeamFiles files = detail::open_team_files(
