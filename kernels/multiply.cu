@@ -10,7 +10,7 @@
 // not meet. So a row's bits are those that it has alone.
 //
 // Versions: 1 this one; what was measured is in bench/results.
-#include "numbers.cuh"
+#include "norm.cuh"
 
 #include <algorithm>
 
@@ -81,6 +81,38 @@ __device__ __forceinline__ int given_row(int rows, int g) {
   return r < rows ? r : rows - 1;
 }
 
+/// Rows in the form that a product reads them, and, of integers, the scales and sums of their groups.
+struct Inputs {
+  const std::byte* rows;
+  const float* groups;
+};
+
+/// Bytes of shared memory before the rows that a block prepares: its sums, and those of norms.
+template <int groups>
+constexpr int sums_bytes = (block_warps * groups * 8 * tile_outputs + row_warps) * static_cast<int>(sizeof(float));
+/// And of such rows.
+[[nodiscard]] constexpr std::int64_t prologue_bytes(const Multiply& p) noexcept {
+  const std::int64_t groups = is_integer(p.prologue.format) ? input_groups(p.input_k) * 4 : 0;
+  return p.input != nullptr ? 0 : p.chosen.count * (input_bytes(p.prologue.format, p.input_k) + groups);
+}
+
+/// The inputs of this block's rows, from row `first` on; without any in memory, prepared in shared memory.
+template <int groups>
+__device__ __forceinline__ Inputs inputs_of(const Multiply& p, int first) {
+  const std::int64_t bytes = input_bytes(p.prologue.format, p.input_k), of_groups = input_groups(p.input_k);
+  if (p.input != nullptr) {
+    return {static_cast<const std::byte*>(p.input) + first * bytes, p.groups + first * of_groups};
+  }
+  std::byte* const room = simt::shared() + sums_bytes<groups>;
+  auto* const group_room = reinterpret_cast<float*>(room + p.chosen.count * bytes);
+  auto* const sums = reinterpret_cast<float*>(room) - row_warps;
+  for (int r = 0; r < p.chosen.count; ++r) {
+    prepare_row(p.prologue, r, sums, room + r * bytes, group_room + r * of_groups);
+  }
+  simt::barrier();
+  return {room, group_room};
+}
+
 /// A lane's part of 16 outputs of 64 inputs: of row lane / 4 and of the row eight further, 8 of every 32 inputs.
 struct Piece {
   Words low[2], high[2];
@@ -111,11 +143,11 @@ __global__ void __launch_bounds__(block_threads, 1) multiply_bf16(Multiply p) {
   };
   const bool aligned = p.first == 0 && p.input_k == p.w.k;
   const int input_stride = static_cast<int>(cuda_v0_1::input_stride(Format::bf16, p.input_k));
-  const auto* inputs = static_cast<const std::uint16_t*>(p.input) + std::int64_t{first} * input_stride + p.first;
 
   Piece next = load_piece(weights_of(simt::block_x()), stride, begin);
   simt::let_next_begin();
   simt::wait_for_earlier();
+  const auto* inputs = reinterpret_cast<const std::uint16_t*>(inputs_of<groups>(p, first).rows) + p.first;
   for (int tile = simt::block_x(); tile < tiles; tile += simt::blocks_x()) {
     float sum[groups][4] = {};
     for (int j = begin; j < stride; j += step) {
@@ -233,12 +265,12 @@ __global__ void __launch_bounds__(block_threads, 1) multiply_integers(Multiply p
   };
   const int stride = static_cast<int>(input_stride(format, p.input_k));
   const int row_groups = static_cast<int>(input_groups(p.input_k));
-  const auto* inputs = static_cast<const std::byte*>(p.input) + std::int64_t{first} * stride + lane % 4 * 8;
-  const auto* scales_of_rows = p.groups + std::int64_t{first} * row_groups;
 
   Block<format> next = load(simt::block_x(), warp);
   simt::let_next_begin();
   simt::wait_for_earlier();
+  const auto [rows_of_inputs, scales_of_rows] = inputs_of<groups>(p, first);
+  const auto* inputs = rows_of_inputs + lane % 4 * 8;
   for (int tile = simt::block_x(); tile < tiles; tile += simt::blocks_x()) {
     float sum[groups][4] = {};
     for (int j = warp; j < blocks; j += block_warps) {
@@ -315,7 +347,7 @@ Status launch_tiles(void (*kernel)(Multiply), const Context* context, const Mult
   const auto most = static_cast<unsigned>(multiprocessors_of(context) * blocks_each);
   const auto passes = static_cast<unsigned>((p.chosen.count + groups * 8 - 1) / (groups * 8));
   return launch(kernel, {std::min(tiles, most), passes, 1}, block_threads,
-                block_warps * groups * 8 * tile_outputs * sizeof(float), stream_of(context), p);
+                static_cast<std::size_t>(sums_bytes<groups> + prologue_bytes(p)), stream_of(context), p);
 }
 
 /// Groups of eight rows that share a pass over the weights: the fewest that hold them, or four.

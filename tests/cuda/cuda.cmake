@@ -1,5 +1,5 @@
-# The CUDA backend's tests, over kernels that run on the host (tests/simt), once more for the sanitizers; and, with
-# FINTEAM_CUDA, as a program for a GPU, whose tests are there with FINTEAM_GPU.
+#The CUDA backend's tests, over kernels that run on the host (tests/simt), once more for the sanitizers; and, with
+#FINTEAM_CUDA, as a program for a GPU, whose tests are there with FINTEAM_GPU.
 find_path(FINTEAM_BOOST_CONTEXT_INCLUDE boost/context/fiber.hpp)
 find_library(FINTEAM_BOOST_CONTEXT boost_context)
 add_custom_target(cuda)  # all that the presets cuda and gpu build

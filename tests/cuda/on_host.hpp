@@ -243,7 +243,7 @@ class Cuda {
 
   template <class F>
   void op(F&& f) {
-    mirrors_.clear();
+    kept_.splice(kept_.end(), mirrors_);  // a product may read what its input was prepared from
     b_.begin(kind_);
     f();
     for (Mirror& m : mirrors_) {
@@ -310,7 +310,7 @@ class Cuda {
 
   finteam::Cuda b_;
   finteam::RowKind kind_ = finteam::RowKind::generated;
-  std::list<Mirror> mirrors_;
+  std::list<Mirror> mirrors_, kept_;
 };
 
 static_assert(finteam::Backend<Cuda>);

@@ -234,6 +234,7 @@ concept Backend = requires(B& b, const typename B::Matrix& w, typename B::Input&
   b.norm_heads(scales.shared, 1e-5F, y3);
 
   /// input = the chosen rows of x, as products with matrices of w's format read it. x [t, k]. Weights do not count.
+  /// A product may read x and the scales itself: they stay as they are until the last one.
   b.prepare(x, w, input, chosen);
   /// input = the chosen rows of rms_norm(x) for such products.
   b.prepare_normed(x, scales, 1e-5F, w, input, chosen);

@@ -52,7 +52,8 @@ class Cuda {
     }
     detail::DeviceBuffer values_;
     DeviceTensor<float, 2> groups_;
-    index_t rows_ = 0, k_ = 0;
+    detail::cuda::Prepare prepare_{};  ///< what it is made of
+    mutable bool is_ready_ = false;    ///< whether it lies in values_
   };
 
   /// Device 0 and a stream of its own.
@@ -257,20 +258,32 @@ class Cuda {
                      : is_many(w.format())                  ? Format::bf16
                      : detail::cuda::is_integer(w.format()) ? Format::int8
                                                             : w.format();
-    input.rows_ = chosen.count(x.extent(0));
-    input.k_ = x.extent(1);
-    step_.add(detail::cuda::Prepare{detail::device_rows(x), detail::tell_chosen(step_, chosen, x.extent(0)), scales,
-                                    eps, f, input.values_.data(), input.groups_.data()});
+    input.prepare_ = {
+        detail::device_rows(x), detail::tell_chosen(step_, chosen, x.extent(0)), scales, eps, f, input.values_.data(),
+        input.groups_.data()};
+    input.is_ready_ = false;
+  }
+  /// Whether a product prepares these rows in its own prologue: few, and so small that blocks still share a
+  /// multiprocessor.
+  [[nodiscard]] static bool is_prologue(const detail::cuda::Prepare& p, detail::cuda::Format of) noexcept {
+    constexpr index_t most_bytes = 40 * 1024;
+    const index_t groups = detail::cuda::is_integer(p.format) ? 4 * detail::cuda::input_groups(p.x.n) : 0;
+    const bool tiles = of >= detail::cuda::Format::bf16;
+    return tiles && p.chosen.count <= 8 &&
+           p.chosen.count * (detail::cuda::input_bytes(p.format, p.x.n) + groups) <= most_bytes;
   }
 
   [[nodiscard]] detail::cuda::Multiply product(const Input& input, const DeviceMatrix& w, Write write,
                                                MatrixView<float, Device> y, const Chosen& chosen, index_t first) {
     auto rows = detail::tell_chosen(step_, chosen, y.extent(0));
-    rows.count = static_cast<std::int32_t>(input.rows_);
-    return {w.get(),
-            input.values_.data(),
+    rows.count = input.prepare_.chosen.count;
+    const bool prologue = kind_ == RowKind::generated && is_prologue(input.prepare_, w.format());
+    if (!prologue && !std::exchange(input.is_ready_, true)) step_.add(input.prepare_);
+    return {input.prepare_,
+            w.get(),
+            prologue ? nullptr : input.values_.data(),
             input.groups_.data(),
-            static_cast<std::int32_t>(input.k_),
+            input.prepare_.x.n,
             static_cast<std::int32_t>(first),
             rows,
             detail::device_rows(y),

@@ -121,7 +121,10 @@ struct Prepare {
   bool operator==(const Prepare&) const = default;
 };
 /// y[row(r),i] (+)= factor(r) · Σ_j input[r, first + j] · w[i,j]; gated: y[r,i] = gated(Σ gate + plus, Σ up + plus').
+/// input: what Prepare wrote; null: every block prepares the rows for itself, as `prologue` says, whose `to` and
+/// `groups` do not count.
 struct Multiply {
+  Prepare prologue;
   Matrix w;
   const void* input;
   const float* groups;
