@@ -71,7 +71,7 @@ if(EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/backend/op_hash.cpp AND CMAKE_BUILD_TYPE S
 endif()
 
 if(FINTEAM_CUDA)
-  set(_real ${CMAKE_CUDA_ARCHITECTURES})
+  get_target_property(_real finteam_cuda CUDA_ARCHITECTURES)
   list(FILTER _real EXCLUDE REGEX "-virtual$")
   list(LENGTH _real _architectures)
   finteam_house("no kernel spills a register" ${_python} ${_house}/spills.py ${PROJECT_BINARY_DIR}/kernels ${_architectures})
