@@ -1,4 +1,5 @@
-// Keys and values to their pages, a warp for each row and head; and pages over pages.
+// Keys and values to their pages, a warp for each row and head, which turns queries and keys by the way; and pages over
+// pages.
 #include "numbers.cuh"
 
 namespace finteam::cuda_v0_1::kernels {
@@ -24,10 +25,21 @@ __device__ __forceinline__ void store(CacheFormat format, std::byte* page, std::
   }
 }
 
-/// Stored values are always finite: one that is not makes its own key NaN instead, and is zero.
-__global__ void cache_write(CacheWrite p) {
-  simt::begin();
-  const std::int64_t t = simt::block_x(), head = simt::block_y(), lane = simt::thread();
+/// A head of row t turned by its angles, by a warp. As elementwise.cu's rope, bit for bit.
+__device__ __forceinline__ void turn(const Rope& p, std::int64_t t, std::int64_t head) {
+  float* x = p.x.data + t * p.x.row_stride + head * p.x.head_stride;
+  const std::int64_t half = p.cosine.n;
+  for (std::int64_t j = simt::thread(); j < half; j += warp_threads) {
+    const float c = row(p.cosine, t)[j], s = row(p.sine, t)[j], a = x[j], b = x[j + half];
+    x[j] = fmaf(-b, s, a * c);
+    x[j + half] = fmaf(a, s, b * c);
+  }
+}
+
+/// Key and value of row t to their page, by a warp. Stored values are always finite: one that is not makes its own key
+/// NaN instead, and is zero.
+__device__ __forceinline__ void write(const CacheWrite& p, std::int64_t t, std::int64_t head) {
+  const std::int64_t lane = simt::thread();
   const PageLayout layout{p.cache.format, p.cache.e};
   const std::int32_t position = p.sites.position[t];
   const std::int32_t* pages = p.sites.tables + p.sites.table[t];
@@ -54,6 +66,21 @@ __global__ void cache_write(CacheWrite p) {
   if (layout.format == CacheFormat::int8 && lane == 0) put(page, layout.value_scale(slot), of_value.scale);
 }
 
+__global__ void cache_write(CacheWrite p) {
+  simt::begin();
+  write(p, simt::block_x(), simt::block_y());
+}
+
+/// The keys are the last heads that are turned.
+__global__ void turn_and_write(TurnAndWrite p) {
+  simt::begin();
+  const std::int64_t t = simt::block_x(), head = simt::block_y(), queries = p.turn.x.heads - p.write.k.heads;
+  turn(p.turn, t, head);
+  if (head < queries) return;
+  simt::warp_barrier();
+  write(p.write, t, head - queries);
+}
+
 __global__ void cache_copy(CacheCopy p) {
   simt::begin();
   const std::int64_t head = simt::block_x();
@@ -73,6 +100,11 @@ Status run(Context* c, const CacheWrite& p) noexcept {
   if (p.k.rows == 0) return {};
   const dim3 grid{static_cast<unsigned>(p.k.rows), static_cast<unsigned>(p.k.heads), 1};
   return kernels::launch(kernels::cache_write, grid, kernels::warp_threads, 0, stream_of(c), p);
+}
+Status run(Context* c, const TurnAndWrite& p) noexcept {
+  if (p.turn.x.rows == 0) return {};
+  const dim3 grid{static_cast<unsigned>(p.turn.x.rows), static_cast<unsigned>(p.turn.x.heads), 1};
+  return kernels::launch(kernels::turn_and_write, grid, kernels::warp_threads, 0, stream_of(c), p);
 }
 Status run(Context* c, const CacheCopy& p) noexcept {
   return kernels::launch(kernels::cache_copy, {static_cast<unsigned>(p.cache.g), 1, 1}, kernels::copy_threads, 0,

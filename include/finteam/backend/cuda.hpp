@@ -143,10 +143,7 @@ class Cuda {
     const index_t n = x.extent(1);
     const bool dense = x.stride(0) == n && y.stride(0) == n;
     for (index_t t = 0; t < x.extent(0); t += dense ? x.extent(0) : 1) {
-      const auto count = static_cast<std::size_t>(dense ? x.size() : n);
-      detail::check(
-          detail::cuda::copy_out(context_->get(), &y(t, 0), x.data() + t * x.stride(0), count * sizeof(float)),
-          "results to be copied");
+      step_.take(&y(t, 0), x.data() + t * x.stride(0), static_cast<std::size_t>(dense ? x.size() : n));
     }
     step_.finish();
   }
@@ -220,8 +217,15 @@ class Cuda {
 
   void cache_write(std::span<const Site> sites, TensorView<const float, 3, Device> k,
                    TensorView<const float, 3, Device> v, CacheLayer<Device> cache) {
-    step_.add(detail::cuda::CacheWrite{sites_.tell(step_, sites), detail::device_heads(k), detail::device_heads(v),
-                                       detail::device_cache(cache)});
+    const detail::cuda::CacheWrite write{sites_.tell(step_, sites), detail::device_heads(k), detail::device_heads(v),
+                                         detail::device_cache(cache)};
+    auto* const last = step_.last();
+    const auto* const turn = last == nullptr ? nullptr : std::get_if<detail::cuda::Rope>(last);
+    if (turn != nullptr && detail::turns(*turn, write)) {
+      *last = detail::cuda::TurnAndWrite{*turn, write};
+    } else {
+      step_.add(write);
+    }
   }
   void cache_copy(CacheLayer<Device> cache, std::int32_t from, std::int32_t to) {
     step_.add(detail::cuda::CacheCopy{detail::device_cache(cache), from, to});

@@ -191,6 +191,13 @@ struct CacheWrite {
   Cache cache;
   bool operator==(const CacheWrite&) const = default;
 };
+/// A Rope, and a CacheWrite of its last heads and of values.
+struct TurnAndWrite {
+  Rope turn;
+  CacheWrite write;
+
+  bool operator==(const TurnAndWrite&) const = default;
+};
 struct CacheCopy {
   Cache cache;
   std::int32_t from, to;

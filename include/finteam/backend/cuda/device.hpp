@@ -82,6 +82,7 @@ Status run(Context* context, const Gated& command) noexcept;
 Status run(Context* context, const Angles& command) noexcept;
 Status run(Context* context, const Rope& command) noexcept;
 Status run(Context* context, const CacheWrite& command) noexcept;
+Status run(Context* context, const TurnAndWrite& command) noexcept;
 Status run(Context* context, const CacheCopy& command) noexcept;
 Status run(Context* context, const Attend& command) noexcept;
 Status run(Context* context, const AttendRuns& command) noexcept;

@@ -21,17 +21,17 @@ namespace finteam::inline FINTEAM_ABI::detail {
 using CudaCommand =
     std::variant<cuda::Fill, cuda::Copy, cuda::Embed, cuda::AddBias, cuda::SoftCap, cuda::Norm, cuda::Prepare,
                  cuda::Multiply, cuda::Finish, cuda::Widen, cuda::Gemm, cuda::Gated, cuda::Angles, cuda::Rope,
-                 cuda::CacheWrite, cuda::CacheCopy, cuda::Attend, cuda::AttendRuns>;
+                 cuda::CacheWrite, cuda::TurnAndWrite, cuda::CacheCopy, cuda::Attend, cuda::AttendRuns>;
 
 /// One thread's; moves only.
 class CudaStep {
  public:
   CudaStep(std::shared_ptr<CudaContext> context, std::size_t staging_bytes)
       : context_(std::move(context)), staging_bytes_(staging_bytes), device_(context_, staging_bytes) {
-    void* p = nullptr;
-    check(cuda::allocate_pinned(context_->get(), staging_bytes, p), "pinned memory");
-    host_ = {static_cast<std::byte*>(p), Release{context_}};
+    host_ = pinned();
+    results_ = pinned();
     commands_.reserve(1024);
+    taken_.reserve(1024);
   }
 
   /// From now on commands wait for the step's end; before, they run at once.
@@ -41,6 +41,9 @@ class CudaStep {
     commands_.push_back(command);
     if (!held_) flush();
   }
+
+  /// The command that was added last, if it has not been given to the stream.
+  [[nodiscard]] CudaCommand* last() noexcept { return commands_.empty() ? nullptr : &commands_.back(); }
 
   /// Numbers for the step's commands, as they are now: their address in the device's memory.
   template <class T>
@@ -81,9 +84,22 @@ class CudaStep {
     run_all();
   }
 
+  /// to = the floats at `from`, in the stream's order; to may be read after finish().
+  void take(float* to, const float* from, std::size_t count) {
+    const std::size_t bytes = count * sizeof(float);
+    const bool fits = taken_bytes_ + bytes <= staging_bytes_;  // else by way of the driver's own pinned memory
+    void* const by_way = fits ? static_cast<void*>(results_.get() + taken_bytes_) : to;
+    check(cuda::copy_out(context_->get(), by_way, from, bytes), "results to be copied");
+    if (!fits) return;
+    taken_.push_back({to, taken_bytes_, bytes});
+    taken_bytes_ += bytes;
+  }
   /// Until everything that was given has run; the next step starts anew.
   void finish() {
     const cuda::Status status = cuda::wait(context_->get());
+    for (const Taken& t : taken_) {
+      if (status.ok()) std::memcpy(t.to, results_.get() + t.at, t.bytes);
+    }
     forget();
     check(status, "a step to run");
   }
@@ -109,6 +125,16 @@ class CudaStep {
   struct Release {
     std::shared_ptr<CudaContext> context;
     void operator()(std::byte* p) const noexcept { cuda::release_pinned(context->get(), p); }
+  };
+  using Pinned = std::unique_ptr<std::byte, Release>;
+  [[nodiscard]] Pinned pinned() const {
+    void* p = nullptr;
+    check(cuda::allocate_pinned(context_->get(), staging_bytes_, p), "pinned memory");
+    return {static_cast<std::byte*>(p), Release{context_}};
+  }
+  struct Taken {
+    float* to;
+    std::size_t at, bytes;
   };
   struct ReleaseGraph {
     std::shared_ptr<CudaContext> context;
@@ -203,6 +229,8 @@ class CudaStep {
   }
   void forget() noexcept {
     commands_.clear();
+    taken_.clear();
+    taken_bytes_ = 0;
     told_bytes_ = given_ = 0;
     held_ = wrapped_ = false;
     ++epoch_;
@@ -211,7 +239,9 @@ class CudaStep {
   std::shared_ptr<CudaContext> context_;
   std::size_t staging_bytes_;
   DeviceBuffer device_;  // the same bytes as host_, once given
-  std::unique_ptr<std::byte, Release> host_{nullptr, {}};
+  Pinned host_{nullptr, {}}, results_{nullptr, {}};
+  std::vector<Taken> taken_;
+  std::size_t taken_bytes_ = 0;
   std::vector<CudaCommand> commands_;  // not given yet
   std::size_t told_bytes_ = 0, given_ = 0;
   std::uint64_t epoch_ = 1;

@@ -110,6 +110,13 @@ class ToldSites {
   std::uint64_t epoch_ = 0;
 };
 
+/// Whether a rope turns what a write then writes, as its last heads.
+[[nodiscard]] inline bool turns(const cuda::Rope& rope, const cuda::CacheWrite& write) noexcept {
+  const cuda::Heads &x = rope.x, &k = write.k;
+  return x.rows == k.rows && x.e == k.e && x.row_stride == k.row_stride && x.head_stride == k.head_stride &&
+         x.heads >= k.heads && k.data == x.data + (x.heads - k.heads) * x.head_stride;
+}
+
 /// Rows that follow each other in one sequence, as runs.
 inline void find_runs(std::span<const Site> sites, std::vector<cuda::Run>& runs) {
   runs.clear();
