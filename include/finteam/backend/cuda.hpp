@@ -6,6 +6,7 @@
 #include <finteam/backend/backend.hpp>
 #include <finteam/backend/cuda/device_matrix.hpp>
 #include <finteam/backend/cuda/device_memory.hpp>
+#include <finteam/backend/cuda/device_routes.hpp>
 #include <finteam/backend/cuda/step.hpp>
 #include <finteam/backend/cuda/told.hpp>
 
@@ -30,6 +31,8 @@ class Cuda {
  public:
   using Space = Device;
   using Matrix = DeviceMatrix;
+  using Experts = DeviceExperts;
+  using Routes = DeviceRoutes;
 
   /// Rows as a product reads them, in the device's memory.
   class Input {
@@ -207,6 +210,34 @@ class Cuda {
                                   detail::device_rows(y)});
   }
 
+  /// The ops that `RoutesOnDevice` lists, of generated rows.
+  [[nodiscard]] DeviceExperts experts(std::span<const ExpertMatrix<Cuda>> parts) const {
+    return DeviceExperts(context_, parts);
+  }
+  [[nodiscard]] DeviceRoutes routes(index_t rows, index_t experts, RouteRule rule) const {
+    return DeviceRoutes(context_, rows, experts, rule);
+  }
+  void route(MatrixView<const float, Device> logits, DeviceRoutes& routes, MatrixView<float, Device> weights) {
+    step_.add(detail::cuda::Route{detail::device_rows(logits), detail::device_rows(weights),
+                                  routes.get(logits.extent(0)), routes.renormalises() ? 1 : 0});
+  }
+  void matmul_gated(const Input& input, const DeviceExperts& experts, const Activation& activation,
+                    const DeviceRoutes& routes, MatrixView<float, Device> y) {
+    auto p = routed_product(input, experts, routes, y);
+    p.product.gated = 1;
+    p.product.gate = curve(activation);
+    step_.add(p);
+  }
+  void matmul(const Input& input, const DeviceExperts& experts, const DeviceRoutes& routes,
+              MatrixView<float, Device> y) {
+    step_.add(routed_product(input, experts, routes, y));
+  }
+  void add_routed(MatrixView<const float, Device> z, const DeviceExperts& experts, const DeviceRoutes& routes,
+                  MatrixView<float, Device> y) {
+    step_.add(detail::cuda::AddRouted{detail::device_rows(z), experts.get(), routes.get(y.extent(0)),
+                                      detail::device_rows(y)});
+  }
+
   void angles(VectorView<const float, Device> frequency, VectorView<const float, Device> long_frequency, float factor,
               std::span<const Site> sites, MatrixView<float, Device> cosine, MatrixView<float, Device> sine) {
     step_.add(detail::cuda::Angles{frequency.data(), long_frequency.size() == 0 ? nullptr : long_frequency.data(),
@@ -293,6 +324,27 @@ class Cuda {
             {}};
   }
 
+  /// y: a row for each pair; of input, one for each row or for each pair.
+  [[nodiscard]] detail::cuda::MultiplyRouted routed_product(const Input& input, const DeviceExperts& experts,
+                                                            const DeviceRoutes& routes, MatrixView<float, Device> y) {
+    const index_t rows = y.extent(0) / routes.top_k();
+    if (!std::exchange(input.is_ready_, true)) step_.add(input.prepare_);
+    const detail::cuda::Multiply product{.prologue = {},
+                                         .w = experts.like(),
+                                         .input = input.values_.data(),
+                                         .groups = input.groups_.data(),
+                                         .input_k = input.prepare_.x.n,
+                                         .first = 0,
+                                         .chosen = {nullptr, nullptr, 1, 0},
+                                         .y = detail::device_rows(y),
+                                         .accumulate = 0,
+                                         .gated = 0,
+                                         .gate = {},
+                                         .plus = {}};
+    return {product, experts.get(), routes.get(rows),
+            static_cast<std::int32_t>(y.extent(0) / input.prepare_.chosen.count)};
+  }
+
   void multiply(const detail::cuda::Multiply& p) {
     if (p.chosen.count == 0 || p.w.n == 0) return;
     // cuBLASLt wants rows that begin at 16 bytes; what lies beyond a padded row's end is zero.
@@ -365,6 +417,6 @@ class Cuda {
   RowKind kind_ = RowKind::generated;
 };
 
-static_assert(Backend<Cuda>);
+static_assert(RoutesOnDevice<Cuda>);
 
 }  // namespace finteam::inline FINTEAM_ABI
