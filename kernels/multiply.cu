@@ -378,7 +378,7 @@ __global__ void __launch_bounds__(block_threads, 1) multiply_integers(Multiply p
   multiply_integer_rows<format, groups>(p, OwnRow{});
 }
 template <bool is_f32>
-__global__ void __launch_bounds__(block_threads) multiply_wide(Multiply p) {
+__global__ void __launch_bounds__(block_threads, 1) multiply_wide(Multiply p) {
   simt::begin();
   multiply_wide_rows<is_f32>(p, OwnRow{});
 }
@@ -406,7 +406,7 @@ __global__ void __launch_bounds__(block_threads, 1) routed_integers(MultiplyRout
   with_expert(p, groups * 8, [](const Multiply& q, RowOfPair of) { multiply_integer_rows<format, groups>(q, of); });
 }
 template <bool is_f32>
-__global__ void __launch_bounds__(block_threads) routed_wide(MultiplyRouted p) {
+__global__ void __launch_bounds__(block_threads, 1) routed_wide(MultiplyRouted p) {
   with_expert(p, wide_rows, [](const Multiply& q, RowOfPair of) { multiply_wide_rows<is_f32>(q, of); });
 }
 
