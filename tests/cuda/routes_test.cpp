@@ -348,7 +348,7 @@ TEST_CASE("logits and routing of merged checkpoints on a device are the goldens'
 
 TEST_CASE("a routed row on a device has the bits that it has alone, beside any others", "[cuda][law3]") {
   const auto name = GENERATE(as<std::string>{}, "merged3", "gpt_oss");
-  const auto weights = GENERATE(Weights::stored, Weights::int8);
+  const auto weights = GENERATE(Weights::stored, Weights::bf16, Weights::int8);
   CAPTURE(name, finteam::name(weights));
   Merged run(name, {.weights = weights});
   const std::size_t v = static_cast<std::size_t>(run.c().v);

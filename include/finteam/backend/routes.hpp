@@ -7,6 +7,7 @@
 
 #include <finteam/backend/backend.hpp>
 
+#include <concepts>
 #include <span>
 
 namespace finteam::inline FINTEAM_ABI {

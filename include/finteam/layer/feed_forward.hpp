@@ -5,6 +5,9 @@
 #include <finteam/layer/residual.hpp>
 #include <finteam/layer/router.hpp>
 
+#include <algorithm>
+#include <vector>
+
 namespace finteam::inline FINTEAM_ABI {
 
 /// gate_up_proj: gate_proj and up_proj [f, d], paired for one product; down_proj [d, f].
