@@ -104,25 +104,31 @@ struct Inputs {
 /// Bytes of shared memory before the rows that a block prepares: its sums, and those of norms.
 template <int groups>
 constexpr int sums_bytes = (block_warps * groups * 8 * tile_outputs + row_warps) * static_cast<int>(sizeof(float));
-/// And of such rows.
-[[nodiscard]] constexpr std::int64_t prologue_bytes(const Multiply& p) noexcept {
+/// And of so many such rows.
+[[nodiscard]] constexpr std::int64_t prologue_bytes(const Multiply& p, int rows) noexcept {
   const std::int64_t groups = is_integer(p.prologue.format) ? input_groups(p.input_k) * 4 : 0;
-  return p.input != nullptr ? 0 : p.chosen.count * (input_bytes(p.prologue.format, p.input_k) + groups);
+  return p.input != nullptr ? 0 : rows * (input_bytes(p.prologue.format, p.input_k) + groups);
 }
 
-/// The inputs of a product; without any in memory, prepared in shared memory.
-template <int groups>
-__device__ __forceinline__ Inputs inputs_of(const Multiply& p) {
+/// The inputs of a product; without any in memory, those of its rows, prepared in shared memory.
+template <int groups, class InputRow>
+__device__ __forceinline__ Inputs inputs_of(const Multiply& p, InputRow input_row) {
   const std::int64_t bytes = input_bytes(p.prologue.format, p.input_k), of_groups = input_groups(p.input_k);
   if (p.input != nullptr) return {static_cast<const std::byte*>(p.input), p.groups};
   std::byte* const room = simt::shared() + sums_bytes<groups>;
   auto* const group_room = reinterpret_cast<float*>(room + p.chosen.count * bytes);
   auto* const sums = reinterpret_cast<float*>(room) - row_warps;
   for (int r = 0; r < p.chosen.count; ++r) {
-    prepare_row(p.prologue, r, sums, room + r * bytes, group_room + r * of_groups);
+    prepare_row(p.prologue, input_row(r), sums, room + r * bytes, group_room + r * of_groups);
   }
   simt::barrier();
   return {room, group_room};
+}
+
+/// Which of them row r of the product reads.
+template <class InputRow>
+__device__ __forceinline__ int place_of(const Multiply& p, int r, InputRow input_row) {
+  return p.input != nullptr ? input_row(r) : r;
 }
 
 /// A lane's part of 16 outputs of 64 inputs: of row lane / 4 and of the row eight further, 8 of every 32 inputs.
@@ -159,11 +165,11 @@ __device__ __forceinline__ void multiply_bf16_rows(const Multiply& p, InputRow i
   Piece next = load_piece(weights_of(simt::block_x()), stride, begin);
   simt::let_next_begin();
   simt::wait_for_earlier();
-  const auto* all = reinterpret_cast<const std::uint16_t*>(inputs_of<groups>(p).rows) + p.first;
+  const auto* all = reinterpret_cast<const std::uint16_t*>(inputs_of<groups>(p, input_row).rows) + p.first;
   const std::uint16_t* inputs[groups];
 #pragma unroll
   for (int g = 0; g < groups; ++g) {
-    inputs[g] = all + std::int64_t{input_row(first + given_row(rows, g))} * input_stride;
+    inputs[g] = all + std::int64_t{place_of(p, first + given_row(rows, g), input_row)} * input_stride;
   }
   for (int tile = simt::block_x(); tile < tiles; tile += simt::blocks_x()) {
     float sum[groups][4] = {};
@@ -265,11 +271,12 @@ __device__ __forceinline__ void add_group(const Block<format>& block, int group,
 
 /// The two rows whose sums a lane gets of mma, columns 2 (lane % 4) and the next, or the last one.
 template <class InputRow>
-__device__ __forceinline__ void find_scales(int (&to)[2], int first, int rows, int g, int stride, InputRow input_row) {
+__device__ __forceinline__ void find_scales(int (&to)[2], const Multiply& p, int first, int g, int stride,
+                                            InputRow input_row) {
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    const int r = g * 8 + simt::thread() % 4 * 2 + i;
-    to[i] = input_row(first + (r < rows ? r : rows - 1)) * stride;
+    const int r = first + g * 8 + simt::thread() % 4 * 2 + i;
+    to[i] = place_of(p, r < p.chosen.count ? r : p.chosen.count - 1, input_row) * stride;
   }
 }
 
@@ -293,13 +300,13 @@ __device__ __forceinline__ void multiply_integer_rows(const Multiply& p, InputRo
   Block<format> next = load(simt::block_x(), warp);
   simt::let_next_begin();
   simt::wait_for_earlier();
-  const Inputs all = inputs_of<groups>(p);
+  const Inputs all = inputs_of<groups>(p, input_row);
   const std::byte* inputs[groups];
   int scales_of_rows[groups][2];
 #pragma unroll
   for (int g = 0; g < groups; ++g) {
-    inputs[g] = all.rows + lane % 4 * 8 + std::int64_t{input_row(first + given_row(rows, g))} * stride;
-    find_scales(scales_of_rows[g], first, rows, g, row_groups, input_row);
+    inputs[g] = all.rows + lane % 4 * 8 + std::int64_t{place_of(p, first + given_row(rows, g), input_row)} * stride;
+    find_scales(scales_of_rows[g], p, first, g, row_groups, input_row);
   }
   for (int tile = simt::block_x(); tile < tiles; tile += simt::blocks_x()) {
     float sum[groups][4] = {};
@@ -441,7 +448,8 @@ Status by_rows(std::int32_t rows, Launch&& launch_groups) {
 template <Format format>
 Status multiply_by_integers(const Context* c, const Multiply& p) {
   return by_rows(p.chosen.count, [&]<int groups>() {
-    return launch_tiles<groups>(multiply_integers<format, groups>, c, p, p.w, p.chosen.count, 1, prologue_bytes(p));
+    return launch_tiles<groups>(multiply_integers<format, groups>, c, p, p.w, p.chosen.count, 1,
+                                prologue_bytes(p, p.chosen.count));
   });
 }
 Status multiply_wide_by(void (*kernel)(Multiply), const Context* c, const Multiply& p) {
@@ -456,7 +464,7 @@ template <Format format>
 Status route_by_integers(const Context* c, const MultiplyRouted& p) {
   return by_rows(likely_rows(p.routes), [&]<int groups>() {
     return launch_tiles<groups>(routed_integers<format, groups>, c, p, p.product.w, p.routes.rows,
-                                p.routes.group_count(), 0);
+                                p.routes.group_count(), prologue_bytes(p.product, p.routes.rows));
   });
 }
 Status route_wide_by(void (*kernel)(MultiplyRouted), const Context* c, const MultiplyRouted& p) {
@@ -477,7 +485,8 @@ Status run(Context* c, const Multiply& p) noexcept {
     case Format::bf16_wide: return multiply_wide_by(multiply_wide<false>, c, p);
     case Format::bf16:
       return by_rows(p.chosen.count, [&]<int groups>() {
-        return launch_tiles<groups>(multiply_bf16<groups>, c, p, p.w, p.chosen.count, 1, prologue_bytes(p));
+        return launch_tiles<groups>(multiply_bf16<groups>, c, p, p.w, p.chosen.count, 1,
+                                    prologue_bytes(p, p.chosen.count));
       });
     case Format::int8: return multiply_by_integers<Format::int8>(c, p);
     case Format::int4: return multiply_by_integers<Format::int4>(c, p);
@@ -496,7 +505,8 @@ Status run(Context* c, const MultiplyRouted& p) noexcept {
     case Format::bf16_wide: return route_wide_by(routed_wide<false>, c, p);
     case Format::bf16:
       return by_rows(likely_rows(p.routes), [&]<int groups>() {
-        return launch_tiles<groups>(routed_bf16<groups>, c, p, p.product.w, p.routes.rows, p.routes.group_count(), 0);
+        return launch_tiles<groups>(routed_bf16<groups>, c, p, p.product.w, p.routes.rows, p.routes.group_count(),
+                                    prologue_bytes(p.product, p.routes.rows));
       });
     case Format::int8: return route_by_integers<Format::int8>(c, p);
     case Format::int4: return route_by_integers<Format::int4>(c, p);

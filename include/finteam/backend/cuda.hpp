@@ -294,21 +294,21 @@ class Cuda {
         input.groups_.data()};
     input.is_ready_ = false;
   }
-  /// Whether a product prepares these rows in its own prologue: few, and so small that blocks still share a
-  /// multiprocessor.
-  [[nodiscard]] static bool is_prologue(const detail::cuda::Prepare& p, detail::cuda::Format of) noexcept {
+  /// Whether a product of so many rows (an expert: at most) prepares them in its own prologue: few, and so small that
+  /// blocks still share a multiprocessor.
+  [[nodiscard]] static bool is_prologue(const detail::cuda::Prepare& p, detail::cuda::Format of,
+                                        index_t rows) noexcept {
     constexpr index_t most_bytes = 40 * 1024;
     const index_t groups = detail::cuda::is_integer(p.format) ? 4 * detail::cuda::input_groups(p.x.n) : 0;
     const bool tiles = of >= detail::cuda::Format::bf16;
-    return tiles && p.chosen.count <= 8 &&
-           p.chosen.count * (detail::cuda::input_bytes(p.format, p.x.n) + groups) <= most_bytes;
+    return tiles && rows <= 8 && rows * (detail::cuda::input_bytes(p.format, p.x.n) + groups) <= most_bytes;
   }
 
   [[nodiscard]] detail::cuda::Multiply product(const Input& input, const DeviceMatrix& w, Write write,
                                                MatrixView<float, Device> y, const Chosen& chosen, index_t first) {
     auto rows = detail::tell_chosen(step_, chosen, y.extent(0));
     rows.count = input.prepare_.chosen.count;
-    const bool prologue = kind_ == RowKind::generated && is_prologue(input.prepare_, w.format());
+    const bool prologue = kind_ == RowKind::generated && is_prologue(input.prepare_, w.format(), rows.count);
     if (!prologue && !std::exchange(input.is_ready_, true)) step_.add(input.prepare_);
     return {input.prepare_,
             w.get(),
@@ -328,10 +328,11 @@ class Cuda {
   [[nodiscard]] detail::cuda::MultiplyRouted routed_product(const Input& input, const DeviceExperts& experts,
                                                             const DeviceRoutes& routes, MatrixView<float, Device> y) {
     const index_t rows = y.extent(0) / routes.top_k();
-    if (!std::exchange(input.is_ready_, true)) step_.add(input.prepare_);
-    const detail::cuda::Multiply product{.prologue = {},
+    const bool prologue = is_prologue(input.prepare_, experts.like().format, rows);
+    if (!prologue && !std::exchange(input.is_ready_, true)) step_.add(input.prepare_);
+    const detail::cuda::Multiply product{.prologue = input.prepare_,
                                          .w = experts.like(),
-                                         .input = input.values_.data(),
+                                         .input = prologue ? nullptr : input.values_.data(),
                                          .groups = input.groups_.data(),
                                          .input_k = input.prepare_.x.n,
                                          .first = 0,
