@@ -346,6 +346,20 @@ TEST_CASE("logits and routing of merged checkpoints on a device are the goldens'
         tolerance::parity);
 }
 
+TEST_CASE("experts that are kept in several formats are the CPU's to choose, as a device would", "[cuda]") {
+  Merged like("merged3", {.weights = Weights::bf16});
+  Merged run("merged3",
+             {.weights = Weights::bf16, .choices = {{"layers.1.block_sparse_moe.experts.1.w2", Weights::stored}}});
+  const auto own = run.cache.open(), others = like.cache.open();
+  for (std::int32_t i = 0; i < 3; ++i) {
+    const Floats found = run.read({5 + i}, own, RowKind::generated),
+                 expected = like.read({5 + i}, others, RowKind::generated);
+    CHECK(parity::distance(found, expected) < 0.1);  // a matrix is rounded, or not
+    const Floats by_cpu = run.routing(1), on_device = like.routing(1);
+    for (std::size_t k = 0; k < static_cast<std::size_t>(run.c().experts); ++k) CHECK(close(by_cpu[k], on_device[k]));
+  }
+}
+
 TEST_CASE("a routed row on a device has the bits that it has alone, beside any others", "[cuda][law3]") {
   const auto name = GENERATE(as<std::string>{}, "merged3", "gpt_oss");
   const auto weights = GENERATE(Weights::stored, Weights::bf16, Weights::int8);
