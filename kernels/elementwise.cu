@@ -93,6 +93,21 @@ __global__ void finish(Finish p) {
   each(p.product.chosen.count, p.product.w.n, [&](std::int64_t r, std::int64_t i) { finish_one(p, r, i); });
 }
 
+/// Slots in their order, whatever other rows chose.
+__global__ void add_routed(AddRouted p) {
+  simt::begin();
+  each(p.y.count, p.y.n, [&](std::int64_t r, std::int64_t i) {
+    float sum = row(p.y, r)[i];
+    for (std::int64_t pair = r * p.routes.top_k; pair < (r + 1) * p.routes.top_k; ++pair) {
+      const std::int32_t expert = p.routes.expert[pair];
+      if (expert < 0) break;
+      const float z = row(p.z, pair)[i];
+      sum = fmaf(p.routes.weight[pair], p.experts.bias == nullptr ? z : z + p.experts.bias[expert][i], sum);
+    }
+    row(p.y, r)[i] = sum;
+  });
+}
+
 __global__ void angles(Angles p) {
   simt::begin();
   each(p.sites.count, p.cosine.n, [&](std::int64_t t, std::int64_t i) {
@@ -141,6 +156,9 @@ Status run(Context* c, const Widen& p) noexcept {
 }
 Status run(Context* c, const Finish& p) noexcept {
   return kernels::launch_each(kernels::finish, c, p.product.chosen.count, p.product.w.n, p);
+}
+Status run(Context* c, const AddRouted& p) noexcept {
+  return kernels::launch_each(kernels::add_routed, c, p.y.count, p.y.n, p);
 }
 Status run(Context* c, const Angles& p) noexcept {
   return kernels::launch_each(kernels::angles, c, p.sites.count, p.cosine.n, p);

@@ -9,6 +9,9 @@
 // Law 3: which warp adds which inputs, and in what order, is fixed by the matrix alone; rows are columns of mma that do
 // not meet. So a row's bits are those that it has alone.
 //
+// Rows behind a router meet several matrices in one launch: blockIdx.z is one of the experts that somebody chose, whose
+// rows are gathered where they lie. The rest is the same code, so a row's bits are those of a product by that expert.
+//
 // Versions: 1 this one; what was measured is in bench/results.
 #include "norm.cuh"
 
@@ -75,6 +78,17 @@ __device__ __forceinline__ Words input_words(const std::uint16_t* x, int j, int 
   return {input_pair(x, j, k), input_pair(x, j + 2, k), input_pair(x, j + 4, k), input_pair(x, j + 6, k)};
 }
 
+/// Which row of the input row r of a product reads: the same.
+struct OwnRow {
+  __device__ __forceinline__ int operator()(int r) const { return r; }
+};
+/// That of a pair of a row and an expert.
+struct RowOfPair {
+  const std::int32_t* pairs;
+  int pairs_each;
+  __device__ __forceinline__ int operator()(int r) const { return pairs[r] / pairs_each; }
+};
+
 /// The row that a lane gives to column lane / 4 of mma, or the last one: what becomes of it is not written.
 __device__ __forceinline__ int given_row(int rows, int g) {
   const int r = g * 8 + simt::thread() % warp_threads / 4;
@@ -90,27 +104,31 @@ struct Inputs {
 /// Bytes of shared memory before the rows that a block prepares: its sums, and those of norms.
 template <int groups>
 constexpr int sums_bytes = (block_warps * groups * 8 * tile_outputs + row_warps) * static_cast<int>(sizeof(float));
-/// And of such rows.
-[[nodiscard]] constexpr std::int64_t prologue_bytes(const Multiply& p) noexcept {
+/// And of so many such rows.
+[[nodiscard]] constexpr std::int64_t prologue_bytes(const Multiply& p, int rows) noexcept {
   const std::int64_t groups = is_integer(p.prologue.format) ? input_groups(p.input_k) * 4 : 0;
-  return p.input != nullptr ? 0 : p.chosen.count * (input_bytes(p.prologue.format, p.input_k) + groups);
+  return p.input != nullptr ? 0 : rows * (input_bytes(p.prologue.format, p.input_k) + groups);
 }
 
-/// The inputs of this block's rows, from row `first` on; without any in memory, prepared in shared memory.
-template <int groups>
-__device__ __forceinline__ Inputs inputs_of(const Multiply& p, int first) {
+/// The inputs of a product; without any in memory, those of its rows, prepared in shared memory.
+template <int groups, class InputRow>
+__device__ __forceinline__ Inputs inputs_of(const Multiply& p, InputRow input_row) {
   const std::int64_t bytes = input_bytes(p.prologue.format, p.input_k), of_groups = input_groups(p.input_k);
-  if (p.input != nullptr) {
-    return {static_cast<const std::byte*>(p.input) + first * bytes, p.groups + first * of_groups};
-  }
+  if (p.input != nullptr) return {static_cast<const std::byte*>(p.input), p.groups};
   std::byte* const room = simt::shared() + sums_bytes<groups>;
   auto* const group_room = reinterpret_cast<float*>(room + p.chosen.count * bytes);
   auto* const sums = reinterpret_cast<float*>(room) - row_warps;
   for (int r = 0; r < p.chosen.count; ++r) {
-    prepare_row(p.prologue, r, sums, room + r * bytes, group_room + r * of_groups);
+    prepare_row(p.prologue, input_row(r), sums, room + r * bytes, group_room + r * of_groups);
   }
   simt::barrier();
   return {room, group_room};
+}
+
+/// Which of them row r of the product reads.
+template <class InputRow>
+__device__ __forceinline__ int place_of(const Multiply& p, int r, InputRow input_row) {
+  return p.input != nullptr ? input_row(r) : r;
 }
 
 /// A lane's part of 16 outputs of 64 inputs: of row lane / 4 and of the row eight further, 8 of every 32 inputs.
@@ -131,8 +149,8 @@ __device__ __forceinline__ Piece load_piece(const std::uint16_t* w, int stride, 
   return a;
 }
 
-template <int groups>
-__global__ void __launch_bounds__(block_threads, 1) multiply_bf16(Multiply p) {
+template <int groups, class InputRow>
+__device__ __forceinline__ void multiply_bf16_rows(const Multiply& p, InputRow input_row) {
   const MatrixLayout layout(p.w);
   const int lane = simt::thread() % warp_threads, warp = simt::thread() / warp_threads;
   const int stride = static_cast<int>(layout.stride()), tiles = static_cast<int>(layout.tiles());
@@ -147,7 +165,12 @@ __global__ void __launch_bounds__(block_threads, 1) multiply_bf16(Multiply p) {
   Piece next = load_piece(weights_of(simt::block_x()), stride, begin);
   simt::let_next_begin();
   simt::wait_for_earlier();
-  const auto* inputs = reinterpret_cast<const std::uint16_t*>(inputs_of<groups>(p, first).rows) + p.first;
+  const auto* all = reinterpret_cast<const std::uint16_t*>(inputs_of<groups>(p, input_row).rows) + p.first;
+  const std::uint16_t* inputs[groups];
+#pragma unroll
+  for (int g = 0; g < groups; ++g) {
+    inputs[g] = all + std::int64_t{place_of(p, first + given_row(rows, g), input_row)} * input_stride;
+  }
   for (int tile = simt::block_x(); tile < tiles; tile += simt::blocks_x()) {
     float sum[groups][4] = {};
     for (int j = begin; j < stride; j += step) {
@@ -161,7 +184,7 @@ __global__ void __launch_bounds__(block_threads, 1) multiply_bf16(Multiply p) {
         if (from >= stride) break;
 #pragma unroll
         for (int g = 0; g < groups; ++g) {
-          const Words b = input_words(inputs + given_row(rows, g) * input_stride, from, p.w.k, aligned);
+          const Words b = input_words(inputs[g], from, p.w.k, aligned);
           simt::mma_bf16(sum[g], a.low[half].x, a.high[half].x, a.low[half].y, a.high[half].y, b.x, b.y);
           simt::mma_bf16(sum[g], a.low[half].z, a.high[half].z, a.low[half].w, a.high[half].w, b.z, b.w);
         }
@@ -232,25 +255,33 @@ __host__ __device__ constexpr float zero_of() {
 }
 
 /// sum += scale of the activations · (scale of the weights) · Σ (number - zero) · activation, for a group of 32 inputs.
-/// of_rows: the scale and the sum of the first row's activations, those of the next `stride` further. Of mma's columns
-/// a lane gets 2 (lane % 4) and the next.
+/// of_rows: the scale and the sum of the activations of the lane's two rows are that far behind `scales`.
 template <Format format>
 __device__ __forceinline__ void add_group(const Block<format>& block, int group, const std::int32_t (&product)[4],
-                                          const float* of_rows, int stride, int rows, float (&sum)[4]) {
-  const int column = simt::thread() % 4 * 2;
+                                          const float* scales, const int (&of_rows)[2], float (&sum)[4]) {
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    const int r = column + i % 2 < rows ? column + i % 2 : rows - 1;
+    const float* of_row = scales + of_rows[i % 2];
     const float zero = format == Format::int4_zero ? of_group(block.zeros, i / 2, group) : zero_of<format>();
-    const float units = fmaf(-zero, of_rows[r * stride + 1], static_cast<float>(product[i]));
-    const float scale =
-        is_delta(format) ? of_rows[r * stride] : of_rows[r * stride] * of_group(block.scales, i / 2, group);
+    const float units = fmaf(-zero, of_row[1], static_cast<float>(product[i]));
+    const float scale = is_delta(format) ? of_row[0] : of_row[0] * of_group(block.scales, i / 2, group);
     sum[i] = fmaf(scale, units, sum[i]);
   }
 }
 
-template <Format format, int groups>
-__global__ void __launch_bounds__(block_threads, 1) multiply_integers(Multiply p) {
+/// The two rows whose sums a lane gets of mma, columns 2 (lane % 4) and the next, or the last one.
+template <class InputRow>
+__device__ __forceinline__ void find_scales(int (&to)[2], const Multiply& p, int first, int g, int stride,
+                                            InputRow input_row) {
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const int r = first + g * 8 + simt::thread() % 4 * 2 + i;
+    to[i] = place_of(p, r < p.chosen.count ? r : p.chosen.count - 1, input_row) * stride;
+  }
+}
+
+template <Format format, int groups, class InputRow>
+__device__ __forceinline__ void multiply_integer_rows(const Multiply& p, InputRow input_row) {
   const MatrixLayout layout(format, p.w.n, p.w.k, p.w.paired != 0);
   const int lane = simt::thread() % warp_threads, warp = simt::thread() / warp_threads;
   const int blocks = static_cast<int>(layout.blocks()), tiles = static_cast<int>(layout.tiles());
@@ -269,8 +300,14 @@ __global__ void __launch_bounds__(block_threads, 1) multiply_integers(Multiply p
   Block<format> next = load(simt::block_x(), warp);
   simt::let_next_begin();
   simt::wait_for_earlier();
-  const auto [rows_of_inputs, scales_of_rows] = inputs_of<groups>(p, first);
-  const auto* inputs = rows_of_inputs + lane % 4 * 8;
+  const Inputs all = inputs_of<groups>(p, input_row);
+  const std::byte* inputs[groups];
+  int scales_of_rows[groups][2];
+#pragma unroll
+  for (int g = 0; g < groups; ++g) {
+    inputs[g] = all.rows + lane % 4 * 8 + std::int64_t{place_of(p, first + given_row(rows, g), input_row)} * stride;
+    find_scales(scales_of_rows[g], p, first, g, row_groups, input_row);
+  }
   for (int tile = simt::block_x(); tile < tiles; tile += simt::blocks_x()) {
     float sum[groups][4] = {};
     for (int j = warp; j < blocks; j += block_warps) {
@@ -283,13 +320,11 @@ __global__ void __launch_bounds__(block_threads, 1) multiply_integers(Multiply p
         const Fragment a = fragment<format>(block.words, group);
 #pragma unroll
         for (int g = 0; g < groups; ++g) {
-          const auto b =
-              at<std::uint64_t>(inputs + given_row(rows, g) * stride + j * block_inputs + group * group_inputs);
+          const auto b = at<std::uint64_t>(inputs[g] + j * block_inputs + group * group_inputs);
           std::int32_t product[4];
           simt::mma_int8(product, a.x[0], a.x[1], a.x[2], a.x[3], static_cast<std::uint32_t>(b),
                          static_cast<std::uint32_t>(b >> 32));
-          add_group<format>(block, group, product, scales_of_rows + g * 8 * row_groups + (j * 4 + group) * 2,
-                            row_groups, rows - g * 8, sum[g]);
+          add_group<format>(block, group, product, all.groups + (j * 4 + group) * 2, scales_of_rows[g], sum[g]);
         }
       }
     }
@@ -304,19 +339,22 @@ __global__ void __launch_bounds__(block_threads, 1) multiply_integers(Multiply p
   }
 }
 
+inline constexpr int wide_rows = 4;
+
 /// Weights and activations as they are, each sum in float: an output (or a pair's two) for each warp, four rows at
 /// once. For the accuracy that goldens are held to, and for matrices that are too small to matter.
-template <bool is_f32>
-__global__ void __launch_bounds__(block_threads) multiply_wide(Multiply p) {
-  constexpr int rows = 4;
-  simt::begin();
+template <bool is_f32, class InputRow>
+__device__ __forceinline__ void multiply_wide_rows(const Multiply& p, InputRow input_row) {
+  constexpr int rows = wide_rows;
   const MatrixLayout layout(p.w);
   const int lane = simt::thread() % warp_threads, warp = simt::thread() / warp_threads;
   const std::int64_t i = std::int64_t{simt::block_x()} * block_warps + warp,
                      first = std::int64_t{simt::block_y()} * rows;
   if (i >= p.w.n) return;
   float sum[2][rows] = {};
-  for (int which = 0; which < (p.w.paired != 0 ? 2 : 1); ++which) {
+#pragma unroll
+  for (int which = 0; which < 2; ++which) {
+    if (which > 0 && p.w.paired == 0) break;
     const std::int64_t from = layout.row(i, which) * layout.stride();
     for (std::int64_t j = lane; j < p.w.k; j += warp_threads) {
       const float w = is_f32 ? static_cast<const float*>(p.w.data)[from + j]
@@ -324,8 +362,8 @@ __global__ void __launch_bounds__(block_threads) multiply_wide(Multiply p) {
 #pragma unroll
       for (int r = 0; r < rows; ++r) {
         if (first + r >= p.chosen.count) break;
-        const auto* x =
-            static_cast<const float*>(p.input) + (first + r) * input_stride(Format::f32, p.input_k) + p.first;
+        const auto* x = static_cast<const float*>(p.input) + p.first +
+                        input_row(static_cast<int>(first) + r) * input_stride(Format::f32, p.input_k);
         sum[which][r] = fmaf(x[j], w, sum[which][r]);
       }
     }
@@ -338,16 +376,65 @@ __global__ void __launch_bounds__(block_threads) multiply_wide(Multiply p) {
   }
 }
 
+template <int groups>
+__global__ void __launch_bounds__(block_threads, 1) multiply_bf16(Multiply p) {
+  multiply_bf16_rows<groups>(p, OwnRow{});
+}
+template <Format format, int groups>
+__global__ void __launch_bounds__(block_threads, 1) multiply_integers(Multiply p) {
+  multiply_integer_rows<format, groups>(p, OwnRow{});
+}
+template <bool is_f32>
+__global__ void __launch_bounds__(block_threads, 1) multiply_wide(Multiply p) {
+  simt::begin();
+  multiply_wide_rows<is_f32>(p, OwnRow{});
+}
+
+/// f(product, its rows of the input) for the expert that a block has, if it has rows from the block's first on.
+template <class F>
+__device__ __forceinline__ void with_expert(const MultiplyRouted& p, int block_rows, F&& f) {
+  simt::begin();
+  const std::int32_t expert = p.routes.groups[2 * simt::block_z()], count = p.routes.groups[2 * simt::block_z() + 1];
+  if (simt::block_y() * block_rows >= count) return;
+  Multiply product = p.product;
+  product.w.data = p.experts.data[expert];
+  product.chosen = {p.routes.pairs + std::int64_t{simt::block_z()} * p.routes.rows, nullptr, 1, count};
+  if (p.product.gated != 0 && p.experts.bias != nullptr) {
+    product.plus = {const_cast<float*>(p.experts.bias[expert]), 0, count, 2 * product.w.n};
+  }
+  f(product, RowOfPair{product.chosen.rows, p.pairs_each});
+}
+template <int groups>
+__global__ void __launch_bounds__(block_threads, 1) routed_bf16(MultiplyRouted p) {
+  with_expert(p, groups * 8, [](const Multiply& q, RowOfPair of) { multiply_bf16_rows<groups>(q, of); });
+}
+template <Format format, int groups>
+__global__ void __launch_bounds__(block_threads, 1) routed_integers(MultiplyRouted p) {
+  with_expert(p, groups * 8, [](const Multiply& q, RowOfPair of) { multiply_integer_rows<format, groups>(q, of); });
+}
+template <bool is_f32>
+__global__ void __launch_bounds__(block_threads, 1) routed_wide(MultiplyRouted p) {
+  with_expert(p, wide_rows, [](const Multiply& q, RowOfPair of) { multiply_wide_rows<is_f32>(q, of); });
+}
+
 /// Tiles that a multiprocessor has at once, so that some load while others add up.
 inline constexpr int blocks_each = 2;
 
-template <int groups>
-Status launch_tiles(void (*kernel)(Multiply), const Context* context, const Multiply& p) {
-  const auto tiles = static_cast<unsigned>(MatrixLayout(p.w).tiles());
-  const auto most = static_cast<unsigned>(multiprocessors_of(context) * blocks_each);
-  const auto passes = static_cast<unsigned>((p.chosen.count + groups * 8 - 1) / (groups * 8));
-  return launch(kernel, {std::min(tiles, most), passes, 1}, block_threads,
-                static_cast<std::size_t>(sums_bytes<groups> + prologue_bytes(p)), stream_of(context), p);
+/// experts: so many matrices share the multiprocessors, each with up to `rows` rows. prologue: bytes of its rows.
+template <int groups, class Command>
+Status launch_tiles(void (*kernel)(Command), const Context* context, const Command& p, const Matrix& w, int rows,
+                    int experts, std::int64_t prologue) {
+  const auto tiles = static_cast<unsigned>(MatrixLayout(w).tiles());
+  const auto most = static_cast<unsigned>((multiprocessors_of(context) * blocks_each + experts - 1) / experts);
+  const auto passes = static_cast<unsigned>((rows + groups * 8 - 1) / (groups * 8));
+  return launch(kernel, {std::min(tiles, most), passes, static_cast<unsigned>(experts)}, block_threads,
+                static_cast<std::size_t>(sums_bytes<groups> + prologue), stream_of(context), p);
+}
+
+/// Blocks of multiply_wide.
+dim3 wide_grid(const Matrix& w, int rows, int experts) {
+  return {static_cast<unsigned>((w.n + block_warps - 1) / block_warps),
+          static_cast<unsigned>((rows + wide_rows - 1) / wide_rows), static_cast<unsigned>(experts)};
 }
 
 /// Groups of eight rows that share a pass over the weights: the fewest that hold them, or four.
@@ -360,8 +447,29 @@ Status by_rows(std::int32_t rows, Launch&& launch_groups) {
 
 template <Format format>
 Status multiply_by_integers(const Context* c, const Multiply& p) {
-  return by_rows(p.chosen.count,
-                 [&]<int groups>() { return launch_tiles<groups>(multiply_integers<format, groups>, c, p); });
+  return by_rows(p.chosen.count, [&]<int groups>() {
+    return launch_tiles<groups>(multiply_integers<format, groups>, c, p, p.w, p.chosen.count, 1,
+                                prologue_bytes(p, p.chosen.count));
+  });
+}
+Status multiply_wide_by(void (*kernel)(Multiply), const Context* c, const Multiply& p) {
+  return launch(kernel, wide_grid(p.w, p.chosen.count, 1), block_threads, 0, stream_of(c), p);
+}
+
+/// Rows that an expert may well have: twice its share of them all. More take another pass.
+std::int32_t likely_rows(const Routes& r) {
+  return std::min(r.rows, 2 * ((r.rows * r.top_k + r.experts - 1) / r.experts));
+}
+template <Format format>
+Status route_by_integers(const Context* c, const MultiplyRouted& p) {
+  return by_rows(likely_rows(p.routes), [&]<int groups>() {
+    return launch_tiles<groups>(routed_integers<format, groups>, c, p, p.product.w, p.routes.rows,
+                                p.routes.group_count(), prologue_bytes(p.product, p.routes.rows));
+  });
+}
+Status route_wide_by(void (*kernel)(MultiplyRouted), const Context* c, const MultiplyRouted& p) {
+  return launch(kernel, wide_grid(p.product.w, p.routes.rows, p.routes.group_count()), block_threads, 0, stream_of(c),
+                p);
 }
 
 }  // namespace
@@ -372,13 +480,14 @@ namespace finteam::cuda_v0_1 {
 Status run(Context* c, const Multiply& p) noexcept {
   if (p.chosen.count == 0 || p.w.n == 0) return {};
   using namespace kernels;
-  const dim3 wide{static_cast<unsigned>((p.w.n + block_warps - 1) / block_warps),
-                  static_cast<unsigned>((p.chosen.count + 3) / 4), 1};
   switch (p.w.format) {
-    case Format::f32: return launch(multiply_wide<true>, wide, block_threads, 0, stream_of(c), p);
-    case Format::bf16_wide: return launch(multiply_wide<false>, wide, block_threads, 0, stream_of(c), p);
+    case Format::f32: return multiply_wide_by(multiply_wide<true>, c, p);
+    case Format::bf16_wide: return multiply_wide_by(multiply_wide<false>, c, p);
     case Format::bf16:
-      return by_rows(p.chosen.count, [&]<int groups>() { return launch_tiles<groups>(multiply_bf16<groups>, c, p); });
+      return by_rows(p.chosen.count, [&]<int groups>() {
+        return launch_tiles<groups>(multiply_bf16<groups>, c, p, p.w, p.chosen.count, 1,
+                                    prologue_bytes(p, p.chosen.count));
+      });
     case Format::int8: return multiply_by_integers<Format::int8>(c, p);
     case Format::int4: return multiply_by_integers<Format::int4>(c, p);
     case Format::int4_zero: return multiply_by_integers<Format::int4_zero>(c, p);
@@ -386,6 +495,24 @@ Status run(Context* c, const Multiply& p) noexcept {
     case Format::int2: return multiply_by_integers<Format::int2>(c, p);
   }
   return {1, "a format that no kernel multiplies"};
+}
+
+Status run(Context* c, const MultiplyRouted& p) noexcept {
+  if (p.routes.rows == 0 || p.product.w.n == 0) return {};
+  using namespace kernels;
+  switch (p.product.w.format) {
+    case Format::f32: return route_wide_by(routed_wide<true>, c, p);
+    case Format::bf16_wide: return route_wide_by(routed_wide<false>, c, p);
+    case Format::bf16:
+      return by_rows(likely_rows(p.routes), [&]<int groups>() {
+        return launch_tiles<groups>(routed_bf16<groups>, c, p, p.product.w, p.routes.rows, p.routes.group_count(),
+                                    prologue_bytes(p.product, p.routes.rows));
+      });
+    case Format::int8: return route_by_integers<Format::int8>(c, p);
+    case Format::int4: return route_by_integers<Format::int4>(c, p);
+    case Format::int4_zero: return route_by_integers<Format::int4_zero>(c, p);
+    default: return {1, "a format that no expert's matrix has"};
+  }
 }
 
 }  // namespace finteam::cuda_v0_1

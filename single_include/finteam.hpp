@@ -8216,6 +8216,57 @@ struct Residual {
 
 }  // namespace finteam::inline FINTEAM_ABI
 
+// ---- finteam/backend/routes.hpp ------------------------------------------------------------------------------------
+// What a backend may do besides `Backend`: choose experts behind a router, and multiply by them, without the CPU. Where
+// it does not, the CPU chooses (layer/router.hpp) and an expert after the other is multiplied by.
+//
+// Letters as in backend.hpp, n experts, k of them chosen for a row: pair t·k + j is slot j of row t, whose experts rise
+// along its slots; a router may give fewer than k a weight, and the last slots are then nobody's.
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// How the logits of a layer's router become weights: GateRule of mix/gate.hpp at temperature 1, without a floor.
+struct RouteRule {
+  index_t top_k = 0;        ///< experts that keep their weight; 0: all
+  bool renormalise = true;  ///< the kept weights sum to 1 again
+};
+
+/// What a layer has of one expert: a matrix, and what is added to its outputs.
+template <class B>
+struct ExpertMatrix {
+  const typename B::Matrix* w = nullptr;
+  VectorView<const float, typename B::Space> bias{};  ///< [outputs of w, both of a pair's], or empty
+};
+
+/// `Experts` is one matrix of each expert of a layer; `Routes` what a router made of the rows of a step.
+template <class B>
+concept RoutesOnDevice = Backend<B> &&
+    requires(B& b, std::span<const ExpertMatrix<B>> parts, MatrixView<const float, typename B::Space> x,
+             MatrixView<float, typename B::Space> y, typename B::Routes& routes, const typename B::Experts& experts,
+             const typename B::Input& input) {
+  /// The matrices of a layer's experts, which outlive it. Empty where they cannot be multiplied at once: not all of one
+  /// shape and format, or too many.
+  { b.experts(parts) } -> std::same_as<typename B::Experts>;
+  { experts.empty() } -> std::convertible_to<bool>;
+  /// Room for what a router of n outputs makes of up to t rows, by a rule.
+  { b.routes(index_t{1}, index_t{1}, RouteRule{}) } -> std::same_as<typename B::Routes>;
+  /// k, at most n.
+  { routes.top_k() } -> std::convertible_to<index_t>;
+
+  /// y[t,:] = gate_weights(rule, x[t,:]), the rule that routes was made for; routes: which experts those are. x, y
+  /// [t, n].
+  b.route(x, routes, y);
+  /// y[t·k + j,i] = gated(gate, up) as matmul_gated has it, of the expert of row t's slot j, its bias in the place of
+  /// `plus`. input: t rows, y [t·k, f].
+  b.matmul_gated(input, experts, Activation{}, routes, y);
+  /// y[p,:] = expert of pair p · input[p,:]. input: t·k rows, y [t·k, n].
+  b.matmul(input, experts, routes, y);
+  /// y[t,:] += Σ_j weight[t,j] · (x[t·k + j,:] + bias of its expert), j rising. x [t·k, n], y [t, n].
+  b.add_routed(x, experts, routes, y);
+};
+
+}  // namespace finteam::inline FINTEAM_ABI
+
 // ---- finteam/layer/linear.hpp --------------------------------------------------------------------------------------
 // What experts add to a shared linear layer: y[t,:] += Σ_k weight[t,k] · delta_k(x[t,:]), law 1 in a linear layer.
 // A delta is a low-rank pair (LoRA), a whole difference of few bits, or nothing. Not here: the shared matrix.
@@ -8458,9 +8509,48 @@ inline void gate_weights(const GateRule& rule, std::span<double> scores) noexcep
 
 // ---- finteam/layer/router.hpp --------------------------------------------------------------------------------------
 // Routers inside a decoder: a layer's own logits choose a few of its experts for every row, and weigh them (law 1).
-// A linear layer may have one (mergoo); so may a whole feed-forward layer (feed_forward.hpp). The CPU chooses.
+// A linear layer may have one (mergoo); so may a whole feed-forward layer (feed_forward.hpp). The CPU chooses, or, for
+// generated rows of a feed-forward layer, a device that can.
 
 namespace finteam::inline FINTEAM_ABI {
+
+/// Who chooses the experts of a step's rows.
+enum class Chooser : std::uint8_t { cpu, device };
+
+/// Working memory of one step where a device chooses: nothing, unless the backend is one that can.
+template <Backend B>
+struct RouteScratch {};
+template <RoutesOnDevice B>
+struct RouteScratch<B> {
+  /// Most rows whose experts are multiplied at once.
+  static constexpr index_t most_rows = 64;
+
+  template <std::size_t R>
+  using Tensor = decltype(std::declval<B&>().template tensor<float, R>({}, nullptr));
+  typename B::Routes routes{};
+  Tensor<2> y{}, z{};                              ///< of every pair: [pairs, f], [pairs, d]
+  typename B::Input input{};                       ///< of every pair, k up to f
+  Tensor<3> all_weights{};                         ///< [t, layers, experts]
+  MatrixView<float, typename B::Space> weights{};  ///< those of the layer at hand, overwritten
+};
+
+/// That for steps of up to t rows of a decoder that has routers of whole feed-forward layers.
+template <Backend B>
+[[nodiscard]] RouteScratch<B> route_scratch(B& b, const Config& c, index_t t, std::pmr::memory_resource* memory) {
+  if constexpr (RoutesOnDevice<B>) {
+    if (!c.routes_feed_forward()) return {};
+    const index_t some = std::min(t, RouteScratch<B>::most_rows);
+    auto routes = b.routes(some, c.experts, {c.experts_per_token, c.experts_renormalise});
+    const index_t pairs = some * routes.top_k();
+    return {.routes = std::move(routes),
+            .y = b.template tensor<float, 2>({pairs, c.f}, memory),
+            .z = b.template tensor<float, 2>({pairs, c.d}, memory),
+            .input = b.input(pairs, c.f, memory),
+            .all_weights = b.template tensor<float, 3>({t, c.layers, c.experts}, memory)};
+  } else {
+    return {};
+  }
+}
 
 /// Working memory of one step, for up to t rows; empty where a decoder has no routers.
 template <Backend B>
@@ -8473,6 +8563,8 @@ struct RouterScratch {
   std::vector<ChosenRows> chosen{};  ///< by expert: the rows that chose it
   MatrixView<float> weights{};  ///< [t, experts], added to: what the block's routers make of its rows, by their mean
   float share = 1;              ///< of each in that mean
+  Chooser chooser = Chooser::cpu;
+  RouteScratch<B> route{};  ///< in the stead of chosen and weights, where a device chooses
 };
 
 /// A linear layer of several experts [n, k] behind a router [experts, k], or of one and no router.
@@ -8483,6 +8575,19 @@ struct RoutedLinear {
   index_t top_k = 0;                         ///< experts that it chooses for a row
 };
 
+/// router · x[t,:] + bias. x [t, k], bias [experts], or empty. [t, experts]
+template <Backend B>
+[[nodiscard]] MatrixView<const float, typename B::Space> router_logits(B& b, const typename B::Matrix& router,
+                                                                       VectorView<const float, typename B::Space> bias,
+                                                                       MatrixView<const float, typename B::Space> x,
+                                                                       RouterScratch<B>& s, typename B::Input& input) {
+  const auto logits = s.logits.view().rows(0, x.extent(0));
+  b.prepare(x, router, input);
+  b.matmul(input, router, Write::overwrite, logits);
+  if (bias.extent(0) != 0) b.add_bias(bias, logits, {});
+  return logits;
+}
+
 /// Sorts rows by the experts that router · x[t,:] + bias chooses: softmax, the rule's top_k largest (ties: the lower
 /// index), if it renormalises divided by their sum, which is then the softmax of the top_k largest. x [t, k], bias
 /// [experts], or empty. Source: Jiang et al. 2024 (Mixtral), eq. 1; transformers, MixtralTopKRouter and
@@ -8491,11 +8596,8 @@ template <Backend B>
 void choose_experts(B& b, const typename B::Matrix& router, VectorView<const float, typename B::Space> bias,
                     const GateRule& rule, MatrixView<const float, typename B::Space> x, RouterScratch<B>& s,
                     typename B::Input& input) {
-  const auto routed = s.logits.view().rows(0, x.extent(0));
-  b.prepare(x, router, input);
-  b.matmul(input, router, Write::overwrite, routed);
-  if (bias.extent(0) != 0) b.add_bias(bias, routed, {});
-  const MatrixView<const float> logits = on_host<B>(b, routed, s.read_logits.view());
+  const MatrixView<const float> logits =
+      on_host<B>(b, router_logits<B>(b, router, bias, x, s, input), s.read_logits.view());
   for (ChosenRows& expert : s.chosen) expert.clear();
   for (index_t t = 0; t < logits.extent(0); ++t) {
     for (std::size_t k = 0; k < s.scores.size(); ++k) {
@@ -8669,6 +8771,14 @@ struct FeedForwardExpert {
   Vector<B> gate_up_bias{}, down_bias{};  ///< [2f], [d], or empty
 };
 
+/// The same matrices of all experts, where a device chooses among them: nothing, unless the backend is one that can.
+template <Backend B>
+struct ExpertTables {};
+template <RoutesOnDevice B>
+struct ExpertTables<B> {
+  typename B::Experts gate_up_proj{}, down_proj{};
+};
+
 /// One expert and no router, or as many experts as the router has outputs.
 template <Backend B>
 struct FeedForwardWeights {
@@ -8677,6 +8787,7 @@ struct FeedForwardWeights {
   std::vector<typename B::Matrix> router{};  ///< [experts, d], none or one
   Vector<B> router_bias{};                   ///< [experts], or empty
   GateRule rule{};                           ///< how many experts the router chooses for a row, and their weights
+  ExpertTables<B> tables{};                  ///< of experts behind a router, by find_tables
   /// What experts on a shared base add to the only expert here: by expert, or empty; to gate and up as a stack [2f, d].
   std::vector<LinearDelta<B>> gate_up_deltas{}, down_deltas{};
   /// In their stead, gate_proj, up_proj and down_proj, where one of them has a router; or none.
@@ -8704,6 +8815,25 @@ template <Backend B>
   return plus;
 }
 
+/// sum[t,:] += Σ_k weight[t,k] · expert_k(n[t,:]) over the experts that the router chooses, in rising order for every
+/// row, all of it on the device, so many rows at a time as there is room for their pairs. n [t, d], sum [t, d].
+template <RoutesOnDevice B>
+void feed_forward_on_device(B& b, const FeedForwardWeights<B>& w, RouterScratch<B>& router, typename B::Input& input,
+                            MatrixView<const float, typename B::Space> n, MatrixView<float, typename B::Space> sum) {
+  const auto logits = router_logits<B>(b, w.router.front(), w.router_bias.view(), n, router, input);
+  RouteScratch<B>& s = router.route;
+  for (index_t first = 0, t = 0; first < n.extent(0); first += t) {
+    t = std::min(n.extent(0) - first, RouteScratch<B>::most_rows);
+    const auto y = s.y.view().rows(0, t * s.routes.top_k()), z = s.z.view().rows(0, t * s.routes.top_k());
+    b.route(logits.rows(first, t), s.routes, s.weights.rows(first, t));
+    b.prepare(n.rows(first, t), w.experts.front().gate_up_proj, input);
+    b.matmul_gated(input, w.tables.gate_up_proj, w.activation, s.routes, y);
+    b.prepare(y, w.experts.front().down_proj, s.input);
+    b.matmul(s.input, w.tables.down_proj, s.routes, z);
+    b.add_routed(z, w.tables.down_proj, s.routes, sum.rows(first, t));
+  }
+}
+
 /// sum[t,:] += Σ_k weight[t,k] · expert_k(n[t,:]), n = norm(x), over the experts that the router chooses, in rising
 /// order for every row; the others' weights are not read.
 template <Backend B>
@@ -8713,6 +8843,9 @@ void routed_feed_forward(B& b, const FeedForwardWeights<B>& w, FeedForwardScratc
   const index_t t = sum.extent(0);
   const auto n = router.n.view().rows(0, t);
   residual.norm(b, n);
+  if constexpr (RoutesOnDevice<B>) {
+    if (router.chooser == Chooser::device) return feed_forward_on_device<B>(b, w, router, input, n, sum);
+  }
   choose_experts<B>(b, w.router.front(), w.router_bias.view(), w.rule, n, router, input);
   for (std::size_t k = 0; k < w.experts.size(); ++k) {
     const FeedForwardExpert<B>& expert = w.experts[k];
@@ -8769,6 +8902,19 @@ void only_feed_forward(B& b, const FeedForwardWeights<B>& w, FeedForwardScratch<
 }
 
 }  // namespace detail
+
+/// Lets a device choose among the experts of a loaded layer. Returns whether it can.
+template <RoutesOnDevice B>
+[[nodiscard]] bool find_tables(B& b, FeedForwardWeights<B>& w) {
+  const auto table = [&](auto matrix, auto bias) {
+    std::vector<ExpertMatrix<B>> parts;
+    for (const FeedForwardExpert<B>& expert : w.experts) parts.push_back({&(expert.*matrix), (expert.*bias).view()});
+    return b.experts(parts);
+  };
+  w.tables.gate_up_proj = table(&FeedForwardExpert<B>::gate_up_proj, &FeedForwardExpert<B>::gate_up_bias);
+  w.tables.down_proj = table(&FeedForwardExpert<B>::down_proj, &FeedForwardExpert<B>::down_bias);
+  return !w.tables.gate_up_proj.empty() && !w.tables.down_proj.empty();
+}
 
 /// x[t,:] += Σ_k weight[t,k] · down_proj_k · gated(gate_proj_k · n[t,:], up_proj_k · n[t,:]), n = norm(x), as residual
 /// says it; one expert without a router weighs 1. Source: Shazeer 2020, eq. 6.
@@ -9733,9 +9879,10 @@ class StepScratch {
                           .logits = b.template tensor<float, 2>({routed_rows(c, rows), c.experts}, memory),
                           .read_logits = host_room<B>(routed_rows(c, rows), c.experts, memory),
                           .scores = std::vector<double>(static_cast<std::size_t>(c.experts)),
-                          .chosen = chosen_rows(c.is_routed() ? c.experts : 0, rows)},
+                          .chosen = chosen_rows(c.is_routed() ? c.experts : 0, rows),
+                          .route = route_scratch<B>(b, c, rows, memory)},
                .own = b.template tensor<float, 2>({has_norms_behind(c) ? rows : 0, c.d}, memory)},
-        routing_({c.is_routed() ? c.layers : 0, rows, c.experts}, memory),
+        routing_({rows, c.is_routed() ? c.layers : 0, c.experts}, memory),
         routed_(chosen_rows(deltas.experts, rows)),
         own_norms_(deltas.own_norms) {
     const auto most = static_cast<std::size_t>(rows);
@@ -9764,9 +9911,19 @@ class StepScratch {
   [[nodiscard]] index_t rows() const noexcept { return rows_; }
 
   /// What the routers of a merged checkpoint made of the last step's rows: the weight of each expert, 0 where it was
-  /// not chosen; the mean over a block's routers, where linear layers have them. [layers, rows, experts]; no layers
-  /// without routers.
-  [[nodiscard]] TensorView<const float, 3> routing() const noexcept { return routing_.view(); }
+  /// not chosen; the mean over a block's routers, where linear layers have them. [rows, layers, experts]; no layers
+  /// without routers. Waits for the step, where a device chose: once, and throws what B::to_host does.
+  [[nodiscard]] TensorView<const float, 3> routing(B& b) {
+    if constexpr (RoutesOnDevice<B>) {
+      const auto flat = [&](auto x) {
+        return MatrixView<typename decltype(x)::value_type, typename decltype(x)::space>(x.data(),
+                                                                                         {1, on_device_ * x.stride(0)});
+      };
+      if (on_device_ != 0) b.to_host(flat(block_.router.route.all_weights.view()), flat(routing_.view()));
+      on_device_ = 0;
+    }
+    return routing_.view();
+  }
 
  private:
   template <Backend>
@@ -9787,6 +9944,22 @@ class StepScratch {
 
   [[nodiscard]] static index_t delta_inputs(const Config& c, const DeltaShape& deltas) noexcept {
     return std::max({c.d, c.f, c.h * c.e, deltas.rank});
+  }
+
+  /// Says who chooses the experts of the next t rows behind routers.
+  void set_chooser(Chooser chooser, index_t t) noexcept {
+    block_.router.chooser = chooser;
+    on_device_ = chooser == Chooser::device ? t : 0;
+  }
+  /// Where the routers of layer l put the weights of t rows.
+  void set_layer(index_t l, index_t t) noexcept {
+    const auto of_layer = [&](auto x) {
+      using View = MatrixView<typename decltype(x)::value_type, typename decltype(x)::space>;
+      return View(x.data() + l * x.stride(1), {t, x.extent(2)}, {x.stride(0), 1});
+    };
+    if constexpr (RoutesOnDevice<B>) block_.router.route.weights = of_layer(block_.router.route.all_weights.view());
+    block_.router.weights = of_layer(routing_.view());
+    if (block_.router.chooser == Chooser::cpu) detail::fill(0.0F, block_.router.weights);
   }
 
   /// Sorts t rows by expert: route(i) is row i's.
@@ -9822,6 +9995,7 @@ class StepScratch {
   std::vector<std::int32_t> tokens_;
   std::vector<Site> sites_;
   Tensor<float, 3> routing_;
+  index_t on_device_ = 0;           // rows of the last step whose weights are not in routing_ yet
   std::vector<ChosenRows> routed_;  // by expert on a shared base
   bool own_norms_;
   std::vector<std::int32_t> base_rows_;
@@ -9849,6 +10023,12 @@ class Decoder {
       self.ropes_.push_back(load_rope(backend, make_rope(*config.window_rope, config.e), options.memory));
     }
     load_experts(backend, experts, config, options, self.w_);
+    if constexpr (RoutesOnDevice<B>) {
+      self.routes_on_device_ = config.routes_feed_forward();
+      for (BlockWeights<B>& block : self.w_.blocks) {
+        if (self.routes_on_device_) self.routes_on_device_ = find_tables<B>(backend, block.feed_forward);
+      }
+    }
     return self;
   }
 
@@ -9882,6 +10062,7 @@ class Decoder {
       rope_angles<B>(b, ropes_[i], s.sites_, a.cosine.view().row(of).rows(0, t), a.sine.view().row(of).rows(0, t));
     }
     s.choose(rows.size(), [&](std::size_t i) { return rows[i].route; });
+    s.set_chooser(routes_on_device_ && kind == RowKind::generated ? Chooser::device : Chooser::cpu, t);
     embed(b, rows, s, x);
     const auto tapped = [&](std::size_t l) {
       if (tap && tap->layer == static_cast<index_t>(l)) b.copy(x, tap->states);
@@ -9890,10 +10071,7 @@ class Decoder {
     for (std::size_t l = 0; l < w_.blocks.size(); ++l) {
       b.pace();
       if (const auto code = interrupt.pending()) return code;
-      if (config_.is_routed()) {
-        s.block_.router.weights = s.routing_.view().row(static_cast<index_t>(l)).rows(0, t);
-        detail::fill(0.0F, s.block_.router.weights);
-      }
+      if (config_.is_routed()) s.set_layer(static_cast<index_t>(l), t);
       block<B>(b, w_.blocks[l], eps_, s.sites_, cache.layer(static_cast<index_t>(l)), s.block_, x);
       tapped(l + 1);
     }
@@ -9979,6 +10157,7 @@ class Decoder {
   float eps_;
   std::vector<RopeTensor<B>> ropes_;  // of all blocks, or of those without a window and of those with one
   DecoderWeights<B> w_;
+  bool routes_on_device_ = false;  // a device can choose among the experts of every layer
 };
 
 }  // namespace finteam::inline FINTEAM_ABI
@@ -15387,21 +15566,19 @@ class RoutingRecord {
   /// Forgets the tokens beyond the first `tokens`.
   void truncate(index_t tokens) noexcept { length_ = std::min(length_, tokens); }
 
-  /// The rows of a step, which go on with the sequence. routing [layers, ≥ rows, experts]
+  /// The rows of a step, which go on with the sequence. routing [≥ rows, layers, experts]
   void add(std::span<const Row> rows, TensorView<const float, 3> routing) noexcept {
     if (layers_ == 0) return;
     for (std::size_t i = 0; i < rows.size(); ++i) {
-      for (index_t l = 0; l < layers_; ++l) {
-        const auto from = routing.row(l).row(static_cast<index_t>(i)).span();
-        std::copy(from.begin(), from.end(), &by_token_.view()(rows[i].position, l, 0));
-      }
+      std::copy_n(&routing(static_cast<index_t>(i), 0, 0), layers_ * experts_,
+                  &by_token_.view()(rows[i].position, 0, 0));
       length_ = rows[i].position + 1;
     }
   }
   /// The rows of a step beside the sequence: tokens of labels.
   void add_beside(std::span<const Row> rows, TensorView<const float, 3> routing) noexcept {
     for (index_t i = 0; i < static_cast<index_t>(rows.size()) && layers_ > 0; ++i, ++count_beside_) {
-      for (index_t l = 0; l < layers_; ++l) add_to(&beside_[at(l)], &routing(l, i, 0));
+      for (index_t l = 0; l < layers_; ++l) add_to(&beside_[at(l)], &routing(i, l, 0));
     }
   }
 
@@ -15516,6 +15693,7 @@ class Reader {
         lanes_(static_cast<std::size_t>(lanes)) {
     const auto rows = static_cast<std::size_t>(scratch_.rows());
     rows_.reserve(rows);
+    unrecorded_.reserve(decoder.config().is_routed() ? rows : 0);
     next_.reserve(rows);
     pieces_.reserve(std::max(rows, lanes_.size()));
     chosen_.reserve(lanes_.size());
@@ -15526,7 +15704,10 @@ class Reader {
   [[nodiscard]] const Decoder<B>& decoder() const noexcept { return *decoder_; }
   [[nodiscard]] index_t lanes() const noexcept { return static_cast<index_t>(lanes_.size()); }
   /// What the decoder's routers made of what was read since start(), labels beside it.
-  [[nodiscard]] const RoutingRecord& routing() const noexcept { return routing_; }
+  [[nodiscard]] const RoutingRecord& routing(B& b) {
+    record(b);
+    return routing_;
+  }
 
   /// What the decoder's experts count in a lane, one weight for each, or empty: the base alone. To be set before the
   /// lane reads; what it has read stays as it was.
@@ -15538,6 +15719,7 @@ class Reader {
     is_long_ = decoder_->config().rope.is_long(tokens);
     prompt_ = prompt;
     cache_.clear();
+    unrecorded_.clear();
     routing_.start();
     for (Lane& lane : lanes_) lane.sequence = none;
   }
@@ -15547,12 +15729,14 @@ class Reader {
   /// One lane forgets what it read.
   void forget(index_t lane) noexcept {
     if (at(lane).sequence != none) cache_.close(std::exchange(at(lane).sequence, none));
+    unrecorded_.clear();
     routing_.start();
   }
 
   /// A lane forgets what it read beyond its first `tokens`; its state is then nobody's until it reads again.
   void truncate(B& b, index_t lane, index_t tokens) {
     if (length(lane) > tokens) cache_.truncate(b, at(lane).sequence, tokens);
+    record(b);
     routing_.truncate(tokens);
   }
 
@@ -15703,7 +15887,7 @@ class Reader {
   template <class Each>
   [[nodiscard]] std::optional<Code> flush(B& b, RowKind kind, const Interrupt& interrupt, Each&& each) {
     if (const auto code = step(b, kind, interrupt)) return code;
-    routing_.add(rows_, scratch_.routing());
+    if (decoder_->config().is_routed()) unrecorded_.assign(rows_.begin(), rows_.end());
     for (const Piece& piece : pieces_) {
       b.copy(hidden_.view().rows(piece.first + piece.count - 1, 1), states_.view().rows(piece.lane, 1));
       each(piece);
@@ -15718,7 +15902,6 @@ class Reader {
                                                const Interrupt& interrupt, MatrixView<float> logits, Scores&& scores) {
     gather_label_rows(b, lanes, labels);
     const auto code = step(b, RowKind::generated, interrupt);
-    if (!code) routing_.add_beside(rows_, scratch_.routing());
     for (const Row& row : rows_) {
       if (cache_.is_open(row.sequence)) cache_.close(row.sequence);
     }
@@ -15735,6 +15918,7 @@ class Reader {
             static_cast<double>(row[static_cast<std::size_t>(next.token)]) - log_sum_exp(row);
       }
     }
+    if (!code) routing_.add_beside(rows_, scratch_.routing(b));
     rows_.clear();
     return code;
   }
@@ -15758,7 +15942,15 @@ class Reader {
     }
   }
 
+  /// Records what routers made of the last step's rows. As late as can be: a device that chose has to be waited for.
+  void record(B& b) {
+    if (unrecorded_.empty()) return;
+    routing_.add(unrecorded_, scratch_.routing(b));
+    unrecorded_.clear();
+  }
+
   [[nodiscard]] std::optional<Code> step(B& b, RowKind kind, const Interrupt& interrupt) {
+    record(b);
     const auto t = static_cast<index_t>(rows_.size());
     std::optional<Tap<typename B::Space>> tap;
     if (layer_) tap = {*layer_, tapped_.view().rows(0, t)};
@@ -15794,6 +15986,7 @@ class Reader {
   RoutingRecord routing_;
   std::vector<Lane> lanes_;
   std::vector<Row> rows_;
+  std::vector<Row> unrecorded_;  // of the last step, whose routing the scratch still has
   std::vector<Piece> pieces_;
   std::vector<Next> next_;
   std::vector<std::int32_t> chosen_;
@@ -18131,7 +18324,7 @@ class RoleReaders {
   [[nodiscard]] index_t length(index_t role) const noexcept { return reader(role).length(place(role).lane); }
   [[nodiscard]] const Decoder<B>& decoder(index_t role) const noexcept { return reader(role).decoder(); }
   /// What the routers of its decoder made of what it read.
-  [[nodiscard]] const RoutingRecord& routing(index_t role) const noexcept { return reader(role).routing(); }
+  [[nodiscard]] const RoutingRecord& routing(B& b, index_t role) { return reader(role).routing(b); }
 
   /// Whether every one of those roles has a decoder of its own.
   [[nodiscard]] bool apart(std::span<const index_t> roles) const noexcept {
@@ -18608,7 +18801,7 @@ class Session {
   void name_mean_weights(Roles& roles, index_t tokens, Wake wake) const;
   /// Of a merged team: what its routers made of ids_, of which the prompt is so long, and of labels; roles weigh as
   /// they did in the prompt.
-  void see_routing(index_t prompt, Roles& roles, Routing& routing) const;
+  void see_routing(index_t prompt, Roles& roles, Routing& routing);
   void name_roles(Roles& roles, Wake wake) const {
     for (std::size_t k = 0; k < roles.size(); ++k) {
       roles[k].weight = weights_[k];
@@ -18931,8 +19124,8 @@ void Session<B>::reserve() {
   }
   if (team_->is_merged()) {
     for (Routing* routing : {&view_.routing, &score_.routing, &generation_.routing}) {
-      readers_.routing(static_cast<index_t>(n)).shape(routing->prompt);
-      readers_.routing(static_cast<index_t>(n)).shape(routing->answer);
+      readers_.routing(b_, static_cast<index_t>(n)).shape(routing->prompt);
+      readers_.routing(b_, static_cast<index_t>(n)).shape(routing->answer);
     }
   }
   generation_.ids.reserve(tokens);
@@ -19060,9 +19253,9 @@ void Session<B>::choose_roles(Wake wake) {
 }
 
 template <Backend B>
-void Session<B>::see_routing(index_t prompt, Roles& roles, Routing& routing) const {
+void Session<B>::see_routing(index_t prompt, Roles& roles, Routing& routing) {
   if (!team_->is_merged()) return;
-  readers_.routing(static_cast<index_t>(roles.size())).means(prompt, routing);
+  readers_.routing(b_, static_cast<index_t>(roles.size())).means(prompt, routing);
   for (std::size_t k = 0; k < roles.size(); ++k) {
     roles[k].weight = routing.prompt.mean(static_cast<index_t>(k));
     roles[k].awake = roles[k].weight > 0;

@@ -58,10 +58,8 @@ struct Run {
     decoder.logits(b, hidden.view(), scratch, logits.view());
     Step out{{hidden.data(), hidden.data() + hidden.size()}, {logits.data(), logits.data() + logits.size()}, {}};
     for (index_t i = 0; i < t; ++i) {
-      for (index_t l = 0; l < scratch.routing().extent(0); ++l) {
-        const auto weights = scratch.routing().row(l).row(i).span();
-        out.routing.insert(out.routing.end(), weights.begin(), weights.end());
-      }
+      const float* weights = scratch.routing(b).row(i).data();
+      out.routing.insert(out.routing.end(), weights, weights + scratch.routing(b).stride(0));
     }
     return out;
   }

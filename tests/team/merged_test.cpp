@@ -144,7 +144,7 @@ TEST_CASE("the means of a routing are those of the weights that the decoder's ro
   REQUIRE(!decoder.forward(b, cache, rows, scratch, hidden.view()));
   const auto mean = [&](index_t l, index_t k, index_t first, index_t last) {
     double s = 0;
-    for (index_t i = first; i < last; ++i) s += static_cast<double>(scratch.routing()(l, i, k));
+    for (index_t i = first; i < last; ++i) s += static_cast<double>(scratch.routing(b)(i, l, k));
     return s / static_cast<double>(last - first);
   };
   for (index_t l = 0; l < c.layers; ++l) {

@@ -6,6 +6,7 @@
 #include <finteam/backend/backend.hpp>
 #include <finteam/backend/cuda/device_matrix.hpp>
 #include <finteam/backend/cuda/device_memory.hpp>
+#include <finteam/backend/cuda/device_routes.hpp>
 #include <finteam/backend/cuda/step.hpp>
 #include <finteam/backend/cuda/told.hpp>
 
@@ -30,6 +31,8 @@ class Cuda {
  public:
   using Space = Device;
   using Matrix = DeviceMatrix;
+  using Experts = DeviceExperts;
+  using Routes = DeviceRoutes;
 
   /// Rows as a product reads them, in the device's memory.
   class Input {
@@ -204,6 +207,34 @@ class Cuda {
                                   detail::device_rows(y)});
   }
 
+  /// The ops that `RoutesOnDevice` lists, of generated rows.
+  [[nodiscard]] DeviceExperts experts(std::span<const ExpertMatrix<Cuda>> parts) const {
+    return DeviceExperts(context_, parts);
+  }
+  [[nodiscard]] DeviceRoutes routes(index_t rows, index_t experts, RouteRule rule) const {
+    return DeviceRoutes(context_, rows, experts, rule);
+  }
+  void route(MatrixView<const float, Device> logits, DeviceRoutes& routes, MatrixView<float, Device> weights) {
+    step_.add(detail::cuda::Route{detail::device_rows(logits), detail::device_rows(weights),
+                                  routes.get(logits.extent(0)), routes.renormalises() ? 1 : 0});
+  }
+  void matmul_gated(const Input& input, const DeviceExperts& experts, const Activation& activation,
+                    const DeviceRoutes& routes, MatrixView<float, Device> y) {
+    auto p = routed_product(input, experts, routes, y);
+    p.product.gated = 1;
+    p.product.gate = curve(activation);
+    step_.add(p);
+  }
+  void matmul(const Input& input, const DeviceExperts& experts, const DeviceRoutes& routes,
+              MatrixView<float, Device> y) {
+    step_.add(routed_product(input, experts, routes, y));
+  }
+  void add_routed(MatrixView<const float, Device> z, const DeviceExperts& experts, const DeviceRoutes& routes,
+                  MatrixView<float, Device> y) {
+    step_.add(detail::cuda::AddRouted{detail::device_rows(z), experts.get(), routes.get(y.extent(0)),
+                                      detail::device_rows(y)});
+  }
+
   void angles(VectorView<const float, Device> frequency, VectorView<const float, Device> long_frequency, float factor,
               std::span<const Site> sites, MatrixView<float, Device> cosine, MatrixView<float, Device> sine) {
     step_.add(detail::cuda::Angles{frequency.data(), long_frequency.size() == 0 ? nullptr : long_frequency.data(),
@@ -267,21 +298,21 @@ class Cuda {
         input.groups_.data()};
     input.is_ready_ = false;
   }
-  /// Whether a product prepares these rows in its own prologue: few, and so small that blocks still share a
-  /// multiprocessor.
-  [[nodiscard]] static bool is_prologue(const detail::cuda::Prepare& p, detail::cuda::Format of) noexcept {
+  /// Whether a product of so many rows (an expert: at most) prepares them in its own prologue: few, and so small that
+  /// blocks still share a multiprocessor.
+  [[nodiscard]] static bool is_prologue(const detail::cuda::Prepare& p, detail::cuda::Format of,
+                                        index_t rows) noexcept {
     constexpr index_t most_bytes = 40 * 1024;
     const index_t groups = detail::cuda::is_integer(p.format) ? 4 * detail::cuda::input_groups(p.x.n) : 0;
     const bool tiles = of >= detail::cuda::Format::bf16;
-    return tiles && p.chosen.count <= 8 &&
-           p.chosen.count * (detail::cuda::input_bytes(p.format, p.x.n) + groups) <= most_bytes;
+    return tiles && rows <= 8 && rows * (detail::cuda::input_bytes(p.format, p.x.n) + groups) <= most_bytes;
   }
 
   [[nodiscard]] detail::cuda::Multiply product(const Input& input, const DeviceMatrix& w, Write write,
                                                MatrixView<float, Device> y, const Chosen& chosen, index_t first) {
     auto rows = detail::tell_chosen(step_, chosen, y.extent(0));
     rows.count = input.prepare_.chosen.count;
-    const bool prologue = kind_ == RowKind::generated && is_prologue(input.prepare_, w.format());
+    const bool prologue = kind_ == RowKind::generated && is_prologue(input.prepare_, w.format(), rows.count);
     if (!prologue && !std::exchange(input.is_ready_, true)) step_.add(input.prepare_);
     return {input.prepare_,
             w.get(),
@@ -295,6 +326,28 @@ class Cuda {
             0,
             {},
             {}};
+  }
+
+  /// y: a row for each pair; of input, one for each row or for each pair.
+  [[nodiscard]] detail::cuda::MultiplyRouted routed_product(const Input& input, const DeviceExperts& experts,
+                                                            const DeviceRoutes& routes, MatrixView<float, Device> y) {
+    const index_t rows = y.extent(0) / routes.top_k();
+    const bool prologue = is_prologue(input.prepare_, experts.like().format, rows);
+    if (!prologue && !std::exchange(input.is_ready_, true)) step_.add(input.prepare_);
+    const detail::cuda::Multiply product{.prologue = input.prepare_,
+                                         .w = experts.like(),
+                                         .input = prologue ? nullptr : input.values_.data(),
+                                         .groups = input.groups_.data(),
+                                         .input_k = input.prepare_.x.n,
+                                         .first = 0,
+                                         .chosen = {nullptr, nullptr, 1, 0},
+                                         .y = detail::device_rows(y),
+                                         .accumulate = 0,
+                                         .gated = 0,
+                                         .gate = {},
+                                         .plus = {}};
+    return {product, experts.get(), routes.get(rows),
+            static_cast<std::int32_t>(y.extent(0) / input.prepare_.chosen.count)};
   }
 
   void multiply(const detail::cuda::Multiply& p) {
@@ -369,6 +422,6 @@ class Cuda {
   RowKind kind_ = RowKind::generated;
 };
 
-static_assert(Backend<Cuda>);
+static_assert(RoutesOnDevice<Cuda>);
 
 }  // namespace finteam::inline FINTEAM_ABI

@@ -48,9 +48,10 @@ class StepScratch {
                           .logits = b.template tensor<float, 2>({routed_rows(c, rows), c.experts}, memory),
                           .read_logits = host_room<B>(routed_rows(c, rows), c.experts, memory),
                           .scores = std::vector<double>(static_cast<std::size_t>(c.experts)),
-                          .chosen = chosen_rows(c.is_routed() ? c.experts : 0, rows)},
+                          .chosen = chosen_rows(c.is_routed() ? c.experts : 0, rows),
+                          .route = route_scratch<B>(b, c, rows, memory)},
                .own = b.template tensor<float, 2>({has_norms_behind(c) ? rows : 0, c.d}, memory)},
-        routing_({c.is_routed() ? c.layers : 0, rows, c.experts}, memory),
+        routing_({rows, c.is_routed() ? c.layers : 0, c.experts}, memory),
         routed_(chosen_rows(deltas.experts, rows)),
         own_norms_(deltas.own_norms) {
     const auto most = static_cast<std::size_t>(rows);
@@ -79,9 +80,19 @@ class StepScratch {
   [[nodiscard]] index_t rows() const noexcept { return rows_; }
 
   /// What the routers of a merged checkpoint made of the last step's rows: the weight of each expert, 0 where it was
-  /// not chosen; the mean over a block's routers, where linear layers have them. [layers, rows, experts]; no layers
-  /// without routers.
-  [[nodiscard]] TensorView<const float, 3> routing() const noexcept { return routing_.view(); }
+  /// not chosen; the mean over a block's routers, where linear layers have them. [rows, layers, experts]; no layers
+  /// without routers. Waits for the step, where a device chose: once, and throws what B::to_host does.
+  [[nodiscard]] TensorView<const float, 3> routing(B& b) {
+    if constexpr (RoutesOnDevice<B>) {
+      const auto flat = [&](auto x) {
+        return MatrixView<typename decltype(x)::value_type, typename decltype(x)::space>(x.data(),
+                                                                                         {1, on_device_ * x.stride(0)});
+      };
+      if (on_device_ != 0) b.to_host(flat(block_.router.route.all_weights.view()), flat(routing_.view()));
+      on_device_ = 0;
+    }
+    return routing_.view();
+  }
 
  private:
   template <Backend>
@@ -102,6 +113,22 @@ class StepScratch {
 
   [[nodiscard]] static index_t delta_inputs(const Config& c, const DeltaShape& deltas) noexcept {
     return std::max({c.d, c.f, c.h * c.e, deltas.rank});
+  }
+
+  /// Says who chooses the experts of the next t rows behind routers.
+  void set_chooser(Chooser chooser, index_t t) noexcept {
+    block_.router.chooser = chooser;
+    on_device_ = chooser == Chooser::device ? t : 0;
+  }
+  /// Where the routers of layer l put the weights of t rows.
+  void set_layer(index_t l, index_t t) noexcept {
+    const auto of_layer = [&](auto x) {
+      using View = MatrixView<typename decltype(x)::value_type, typename decltype(x)::space>;
+      return View(x.data() + l * x.stride(1), {t, x.extent(2)}, {x.stride(0), 1});
+    };
+    if constexpr (RoutesOnDevice<B>) block_.router.route.weights = of_layer(block_.router.route.all_weights.view());
+    block_.router.weights = of_layer(routing_.view());
+    if (block_.router.chooser == Chooser::cpu) detail::fill(0.0F, block_.router.weights);
   }
 
   /// Sorts t rows by expert: route(i) is row i's.
@@ -137,6 +164,7 @@ class StepScratch {
   std::vector<std::int32_t> tokens_;
   std::vector<Site> sites_;
   Tensor<float, 3> routing_;
+  index_t on_device_ = 0;           // rows of the last step whose weights are not in routing_ yet
   std::vector<ChosenRows> routed_;  // by expert on a shared base
   bool own_norms_;
   std::vector<std::int32_t> base_rows_;
@@ -164,6 +192,12 @@ class Decoder {
       self.ropes_.push_back(load_rope(backend, make_rope(*config.window_rope, config.e), options.memory));
     }
     load_experts(backend, experts, config, options, self.w_);
+    if constexpr (RoutesOnDevice<B>) {
+      self.routes_on_device_ = config.routes_feed_forward();
+      for (BlockWeights<B>& block : self.w_.blocks) {
+        if (self.routes_on_device_) self.routes_on_device_ = find_tables<B>(backend, block.feed_forward);
+      }
+    }
     return self;
   }
 
@@ -197,6 +231,7 @@ class Decoder {
       rope_angles<B>(b, ropes_[i], s.sites_, a.cosine.view().row(of).rows(0, t), a.sine.view().row(of).rows(0, t));
     }
     s.choose(rows.size(), [&](std::size_t i) { return rows[i].route; });
+    s.set_chooser(routes_on_device_ && kind == RowKind::generated ? Chooser::device : Chooser::cpu, t);
     embed(b, rows, s, x);
     const auto tapped = [&](std::size_t l) {
       if (tap && tap->layer == static_cast<index_t>(l)) b.copy(x, tap->states);
@@ -205,10 +240,7 @@ class Decoder {
     for (std::size_t l = 0; l < w_.blocks.size(); ++l) {
       b.pace();
       if (const auto code = interrupt.pending()) return code;
-      if (config_.is_routed()) {
-        s.block_.router.weights = s.routing_.view().row(static_cast<index_t>(l)).rows(0, t);
-        detail::fill(0.0F, s.block_.router.weights);
-      }
+      if (config_.is_routed()) s.set_layer(static_cast<index_t>(l), t);
       block<B>(b, w_.blocks[l], eps_, s.sites_, cache.layer(static_cast<index_t>(l)), s.block_, x);
       tapped(l + 1);
     }
@@ -294,6 +326,7 @@ class Decoder {
   float eps_;
   std::vector<RopeTensor<B>> ropes_;  // of all blocks, or of those without a window and of those with one
   DecoderWeights<B> w_;
+  bool routes_on_device_ = false;  // a device can choose among the experts of every layer
 };
 
 }  // namespace finteam::inline FINTEAM_ABI

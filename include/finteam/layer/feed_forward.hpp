@@ -5,6 +5,9 @@
 #include <finteam/layer/residual.hpp>
 #include <finteam/layer/router.hpp>
 
+#include <algorithm>
+#include <vector>
+
 namespace finteam::inline FINTEAM_ABI {
 
 /// gate_up_proj: gate_proj and up_proj [f, d], paired for one product; down_proj [d, f].
@@ -12,6 +15,14 @@ template <Backend B>
 struct FeedForwardExpert {
   typename B::Matrix gate_up_proj, down_proj;
   Vector<B> gate_up_bias{}, down_bias{};  ///< [2f], [d], or empty
+};
+
+/// The same matrices of all experts, where a device chooses among them: nothing, unless the backend is one that can.
+template <Backend B>
+struct ExpertTables {};
+template <RoutesOnDevice B>
+struct ExpertTables<B> {
+  typename B::Experts gate_up_proj{}, down_proj{};
 };
 
 /// One expert and no router, or as many experts as the router has outputs.
@@ -22,6 +33,7 @@ struct FeedForwardWeights {
   std::vector<typename B::Matrix> router{};  ///< [experts, d], none or one
   Vector<B> router_bias{};                   ///< [experts], or empty
   GateRule rule{};                           ///< how many experts the router chooses for a row, and their weights
+  ExpertTables<B> tables{};                  ///< of experts behind a router, by find_tables
   /// What experts on a shared base add to the only expert here: by expert, or empty; to gate and up as a stack [2f, d].
   std::vector<LinearDelta<B>> gate_up_deltas{}, down_deltas{};
   /// In their stead, gate_proj, up_proj and down_proj, where one of them has a router; or none.
@@ -49,6 +61,25 @@ template <Backend B>
   return plus;
 }
 
+/// sum[t,:] += Σ_k weight[t,k] · expert_k(n[t,:]) over the experts that the router chooses, in rising order for every
+/// row, all of it on the device, so many rows at a time as there is room for their pairs. n [t, d], sum [t, d].
+template <RoutesOnDevice B>
+void feed_forward_on_device(B& b, const FeedForwardWeights<B>& w, RouterScratch<B>& router, typename B::Input& input,
+                            MatrixView<const float, typename B::Space> n, MatrixView<float, typename B::Space> sum) {
+  const auto logits = router_logits<B>(b, w.router.front(), w.router_bias.view(), n, router, input);
+  RouteScratch<B>& s = router.route;
+  for (index_t first = 0, t = 0; first < n.extent(0); first += t) {
+    t = std::min(n.extent(0) - first, RouteScratch<B>::most_rows);
+    const auto y = s.y.view().rows(0, t * s.routes.top_k()), z = s.z.view().rows(0, t * s.routes.top_k());
+    b.route(logits.rows(first, t), s.routes, s.weights.rows(first, t));
+    b.prepare(n.rows(first, t), w.experts.front().gate_up_proj, input);
+    b.matmul_gated(input, w.tables.gate_up_proj, w.activation, s.routes, y);
+    b.prepare(y, w.experts.front().down_proj, s.input);
+    b.matmul(s.input, w.tables.down_proj, s.routes, z);
+    b.add_routed(z, w.tables.down_proj, s.routes, sum.rows(first, t));
+  }
+}
+
 /// sum[t,:] += Σ_k weight[t,k] · expert_k(n[t,:]), n = norm(x), over the experts that the router chooses, in rising
 /// order for every row; the others' weights are not read.
 template <Backend B>
@@ -58,6 +89,9 @@ void routed_feed_forward(B& b, const FeedForwardWeights<B>& w, FeedForwardScratc
   const index_t t = sum.extent(0);
   const auto n = router.n.view().rows(0, t);
   residual.norm(b, n);
+  if constexpr (RoutesOnDevice<B>) {
+    if (router.chooser == Chooser::device) return feed_forward_on_device<B>(b, w, router, input, n, sum);
+  }
   choose_experts<B>(b, w.router.front(), w.router_bias.view(), w.rule, n, router, input);
   for (std::size_t k = 0; k < w.experts.size(); ++k) {
     const FeedForwardExpert<B>& expert = w.experts[k];
@@ -114,6 +148,19 @@ void only_feed_forward(B& b, const FeedForwardWeights<B>& w, FeedForwardScratch<
 }
 
 }  // namespace detail
+
+/// Lets a device choose among the experts of a loaded layer. Returns whether it can.
+template <RoutesOnDevice B>
+[[nodiscard]] bool find_tables(B& b, FeedForwardWeights<B>& w) {
+  const auto table = [&](auto matrix, auto bias) {
+    std::vector<ExpertMatrix<B>> parts;
+    for (const FeedForwardExpert<B>& expert : w.experts) parts.push_back({&(expert.*matrix), (expert.*bias).view()});
+    return b.experts(parts);
+  };
+  w.tables.gate_up_proj = table(&FeedForwardExpert<B>::gate_up_proj, &FeedForwardExpert<B>::gate_up_bias);
+  w.tables.down_proj = table(&FeedForwardExpert<B>::down_proj, &FeedForwardExpert<B>::down_bias);
+  return !w.tables.gate_up_proj.empty() && !w.tables.down_proj.empty();
+}
 
 /// x[t,:] += Σ_k weight[t,k] · down_proj_k · gated(gate_proj_k · n[t,:], up_proj_k · n[t,:]), n = norm(x), as residual
 /// says it; one expert without a router weighs 1. Source: Shazeer 2020, eq. 6.

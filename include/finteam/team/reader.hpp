@@ -83,6 +83,7 @@ class Reader {
         lanes_(static_cast<std::size_t>(lanes)) {
     const auto rows = static_cast<std::size_t>(scratch_.rows());
     rows_.reserve(rows);
+    unrecorded_.reserve(decoder.config().is_routed() ? rows : 0);
     next_.reserve(rows);
     pieces_.reserve(std::max(rows, lanes_.size()));
     chosen_.reserve(lanes_.size());
@@ -93,7 +94,10 @@ class Reader {
   [[nodiscard]] const Decoder<B>& decoder() const noexcept { return *decoder_; }
   [[nodiscard]] index_t lanes() const noexcept { return static_cast<index_t>(lanes_.size()); }
   /// What the decoder's routers made of what was read since start(), labels beside it.
-  [[nodiscard]] const RoutingRecord& routing() const noexcept { return routing_; }
+  [[nodiscard]] const RoutingRecord& routing(B& b) {
+    record(b);
+    return routing_;
+  }
 
   /// What the decoder's experts count in a lane, one weight for each, or empty: the base alone. To be set before the
   /// lane reads; what it has read stays as it was.
@@ -105,6 +109,7 @@ class Reader {
     is_long_ = decoder_->config().rope.is_long(tokens);
     prompt_ = prompt;
     cache_.clear();
+    unrecorded_.clear();
     routing_.start();
     for (Lane& lane : lanes_) lane.sequence = none;
   }
@@ -114,12 +119,14 @@ class Reader {
   /// One lane forgets what it read.
   void forget(index_t lane) noexcept {
     if (at(lane).sequence != none) cache_.close(std::exchange(at(lane).sequence, none));
+    unrecorded_.clear();
     routing_.start();
   }
 
   /// A lane forgets what it read beyond its first `tokens`; its state is then nobody's until it reads again.
   void truncate(B& b, index_t lane, index_t tokens) {
     if (length(lane) > tokens) cache_.truncate(b, at(lane).sequence, tokens);
+    record(b);
     routing_.truncate(tokens);
   }
 
@@ -270,7 +277,7 @@ class Reader {
   template <class Each>
   [[nodiscard]] std::optional<Code> flush(B& b, RowKind kind, const Interrupt& interrupt, Each&& each) {
     if (const auto code = step(b, kind, interrupt)) return code;
-    routing_.add(rows_, scratch_.routing());
+    if (decoder_->config().is_routed()) unrecorded_.assign(rows_.begin(), rows_.end());
     for (const Piece& piece : pieces_) {
       b.copy(hidden_.view().rows(piece.first + piece.count - 1, 1), states_.view().rows(piece.lane, 1));
       each(piece);
@@ -285,7 +292,6 @@ class Reader {
                                                const Interrupt& interrupt, MatrixView<float> logits, Scores&& scores) {
     gather_label_rows(b, lanes, labels);
     const auto code = step(b, RowKind::generated, interrupt);
-    if (!code) routing_.add_beside(rows_, scratch_.routing());
     for (const Row& row : rows_) {
       if (cache_.is_open(row.sequence)) cache_.close(row.sequence);
     }
@@ -302,6 +308,7 @@ class Reader {
             static_cast<double>(row[static_cast<std::size_t>(next.token)]) - log_sum_exp(row);
       }
     }
+    if (!code) routing_.add_beside(rows_, scratch_.routing(b));
     rows_.clear();
     return code;
   }
@@ -325,7 +332,15 @@ class Reader {
     }
   }
 
+  /// Records what routers made of the last step's rows. As late as can be: a device that chose has to be waited for.
+  void record(B& b) {
+    if (unrecorded_.empty()) return;
+    routing_.add(unrecorded_, scratch_.routing(b));
+    unrecorded_.clear();
+  }
+
   [[nodiscard]] std::optional<Code> step(B& b, RowKind kind, const Interrupt& interrupt) {
+    record(b);
     const auto t = static_cast<index_t>(rows_.size());
     std::optional<Tap<typename B::Space>> tap;
     if (layer_) tap = {*layer_, tapped_.view().rows(0, t)};
@@ -361,6 +376,7 @@ class Reader {
   RoutingRecord routing_;
   std::vector<Lane> lanes_;
   std::vector<Row> rows_;
+  std::vector<Row> unrecorded_;  // of the last step, whose routing the scratch still has
   std::vector<Piece> pieces_;
   std::vector<Next> next_;
   std::vector<std::int32_t> chosen_;

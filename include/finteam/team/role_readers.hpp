@@ -50,7 +50,7 @@ class RoleReaders {
   [[nodiscard]] index_t length(index_t role) const noexcept { return reader(role).length(place(role).lane); }
   [[nodiscard]] const Decoder<B>& decoder(index_t role) const noexcept { return reader(role).decoder(); }
   /// What the routers of its decoder made of what it read.
-  [[nodiscard]] const RoutingRecord& routing(index_t role) const noexcept { return reader(role).routing(); }
+  [[nodiscard]] const RoutingRecord& routing(B& b, index_t role) { return reader(role).routing(b); }
 
   /// Whether every one of those roles has a decoder of its own.
   [[nodiscard]] bool apart(std::span<const index_t> roles) const noexcept {

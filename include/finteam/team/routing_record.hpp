@@ -35,21 +35,19 @@ class RoutingRecord {
   /// Forgets the tokens beyond the first `tokens`.
   void truncate(index_t tokens) noexcept { length_ = std::min(length_, tokens); }
 
-  /// The rows of a step, which go on with the sequence. routing [layers, ≥ rows, experts]
+  /// The rows of a step, which go on with the sequence. routing [≥ rows, layers, experts]
   void add(std::span<const Row> rows, TensorView<const float, 3> routing) noexcept {
     if (layers_ == 0) return;
     for (std::size_t i = 0; i < rows.size(); ++i) {
-      for (index_t l = 0; l < layers_; ++l) {
-        const auto from = routing.row(l).row(static_cast<index_t>(i)).span();
-        std::copy(from.begin(), from.end(), &by_token_.view()(rows[i].position, l, 0));
-      }
+      std::copy_n(&routing(static_cast<index_t>(i), 0, 0), layers_ * experts_,
+                  &by_token_.view()(rows[i].position, 0, 0));
       length_ = rows[i].position + 1;
     }
   }
   /// The rows of a step beside the sequence: tokens of labels.
   void add_beside(std::span<const Row> rows, TensorView<const float, 3> routing) noexcept {
     for (index_t i = 0; i < static_cast<index_t>(rows.size()) && layers_ > 0; ++i, ++count_beside_) {
-      for (index_t l = 0; l < layers_; ++l) add_to(&beside_[at(l)], &routing(l, i, 0));
+      for (index_t l = 0; l < layers_; ++l) add_to(&beside_[at(l)], &routing(i, l, 0));
     }
   }
 

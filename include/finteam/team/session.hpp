@@ -200,7 +200,7 @@ class Session {
   void name_mean_weights(Roles& roles, index_t tokens, Wake wake) const;
   /// Of a merged team: what its routers made of ids_, of which the prompt is so long, and of labels; roles weigh as
   /// they did in the prompt.
-  void see_routing(index_t prompt, Roles& roles, Routing& routing) const;
+  void see_routing(index_t prompt, Roles& roles, Routing& routing);
   void name_roles(Roles& roles, Wake wake) const {
     for (std::size_t k = 0; k < roles.size(); ++k) {
       roles[k].weight = weights_[k];

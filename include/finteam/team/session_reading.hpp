@@ -50,8 +50,8 @@ void Session<B>::reserve() {
   }
   if (team_->is_merged()) {
     for (Routing* routing : {&view_.routing, &score_.routing, &generation_.routing}) {
-      readers_.routing(static_cast<index_t>(n)).shape(routing->prompt);
-      readers_.routing(static_cast<index_t>(n)).shape(routing->answer);
+      readers_.routing(b_, static_cast<index_t>(n)).shape(routing->prompt);
+      readers_.routing(b_, static_cast<index_t>(n)).shape(routing->answer);
     }
   }
   generation_.ids.reserve(tokens);
@@ -179,9 +179,9 @@ void Session<B>::choose_roles(Wake wake) {
 }
 
 template <Backend B>
-void Session<B>::see_routing(index_t prompt, Roles& roles, Routing& routing) const {
+void Session<B>::see_routing(index_t prompt, Roles& roles, Routing& routing) {
   if (!team_->is_merged()) return;
-  readers_.routing(static_cast<index_t>(roles.size())).means(prompt, routing);
+  readers_.routing(b_, static_cast<index_t>(roles.size())).means(prompt, routing);
   for (std::size_t k = 0; k < roles.size(); ++k) {
     roles[k].weight = routing.prompt.mean(static_cast<index_t>(k));
     roles[k].awake = roles[k].weight > 0;

@@ -159,6 +159,51 @@ struct Gemm {
   std::int32_t accumulate;
   bool operator==(const Gemm&) const = default;
 };
+/// Which experts rows chose, top_k slots each: pair r · top_k + j is slot j of row r. Experts rise along the slots; -1:
+/// none in this slot nor in those behind it.
+struct Routes {
+  std::int32_t* expert;  ///< [rows, top_k]
+  float* weight;         ///< [rows, top_k]
+  std::int32_t* groups;  ///< [group_count(), 2]: each expert that has pairs, rising, and how many; then -1 and 0
+  std::int32_t* pairs;   ///< [group_count(), rows]: those of each, rising
+  std::int32_t rows, top_k, experts;
+  bool operator==(const Routes&) const = default;
+
+  [[nodiscard]] constexpr std::int32_t group_count() const noexcept {
+    return rows * top_k < experts ? rows * top_k : experts;
+  }
+};
+/// Matrices of experts, all of one shape and format, and what is added to each one's outputs.
+struct Experts {
+  const void* const* data;   ///< [experts], where w.data would be
+  const float* const* bias;  ///< [experts], or null
+  bool operator==(const Experts&) const = default;
+};
+/// weights[r,:] = gate_weights(logits[r,:]) of finteam::GateRule, at temperature 1 and without a floor, in double; and
+/// which they are.
+struct Route {
+  Rows logits, weights;  ///< [rows, experts]
+  Routes routes;
+  std::int32_t renormalise;
+  bool operator==(const Route&) const = default;
+};
+/// As Multiply of every pair by its expert's matrix; biases are added where gated. Pair i is row i of y and reads row
+/// i / pairs_each of the input.
+struct MultiplyRouted {
+  Multiply product;  ///< w: without data; chosen: nothing; plus: nothing
+  Experts experts;
+  Routes routes;
+  std::int32_t pairs_each;
+  bool operator==(const MultiplyRouted&) const = default;
+};
+/// y[r,:] += Σ_j weight[r,j] · (z[r · top_k + j,:] + bias of expert[r,j]), j rising
+struct AddRouted {
+  Rows z;
+  Experts experts;
+  Routes routes;
+  Rows y;
+  bool operator==(const AddRouted&) const = default;
+};
 struct Gated {
   Rows gate, up;
   Gate curve;
