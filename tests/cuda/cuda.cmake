@@ -1,25 +1,11 @@
-#The CUDA backend's tests, over kernels that run on the host (tests/simt), once more for the sanitizers; and, with
-#FINTEAM_CUDA, as a program for a GPU, whose tests are there with FINTEAM_GPU.
-find_path(FINTEAM_BOOST_CONTEXT_INCLUDE boost/context/fiber.hpp)
-find_library(FINTEAM_BOOST_CONTEXT boost_context)
+# The CUDA backend's tests, over kernels that run on the host (tests/simt), once more for the sanitizers; and, with
+# FINTEAM_CUDA, as a program for a GPU, whose tests are there with FINTEAM_GPU.
 add_custom_target(cuda)  # all that the presets cuda and gpu build
-if(NOT FINTEAM_BOOST_CONTEXT_INCLUDE OR NOT FINTEAM_BOOST_CONTEXT)
-  finteam_skipped("cuda: tests on the host" cuda "Boost.Context (libboost-context-dev) is not there")
-  return()
-endif()
+file(GLOB _cuda_tests CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/cuda/*_test.cpp)
 
+# --- on the host -----------------------------------------------------------------------------------------------------
 file(GLOB _kernels CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/*.cu)
 list(FILTER _kernels EXCLUDE REGEX "/(device|gemm)\\.cu$")
-file(GLOB _cuda_tests CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/cuda/*_test.cpp)
-set(_cuda_definitions FINTEAM_TEST_CUDA)
-
-# The kernels as C++: unlike the language of the same files under nvcc, a copy of each that includes it.
-set(_emulated "")
-foreach(kernel ${_kernels})
-  cmake_path(GET kernel STEM name)
-  file(CONFIGURE OUTPUT simt/${name}.cpp CONTENT "#include \"${kernel}\"\n" @ONLY)
-  list(APPEND _emulated ${CMAKE_CURRENT_BINARY_DIR}/simt/${name}.cpp)
-endforeach()
 
 # finteam_emulated(NAME [FLAGS…]): finteam::cuda on the host.
 function(finteam_emulated name)
@@ -32,20 +18,60 @@ function(finteam_emulated name)
   target_compile_options(${name} PRIVATE -Wno-unknown-pragmas -ffp-contract=off $<$<CONFIG:Release>:-O2> ${ARGN})
 endfunction()
 
-finteam_emulated(finteam_emulated_cuda)
-finteam_test(cuda native "cuda: " cuda "${_cuda_tests}")
-target_link_libraries(test_cuda PRIVATE finteam_emulated_cuda)
-target_compile_definitions(test_cuda PRIVATE ${_cuda_definitions})
-add_dependencies(cuda test_cuda)
-if(FINTEAM_ASAN_PARSERS)
-  # whole decoders run the same kernels, for minutes
-  list(FILTER _cuda_tests EXCLUDE REGEX "/(decoder|parity)_test\\.cpp$")
-  finteam_emulated(finteam_emulated_cuda_asan ${FINTEAM_SANITIZE} -O1 -g1)
-  finteam_test(asan_cuda native "asan.cuda: " "cuda,asan" "${_cuda_tests}" ${FINTEAM_SANITIZE} -O1 -g1 -D_GLIBCXX_ASSERTIONS)
-  target_link_libraries(test_asan_cuda PRIVATE finteam_emulated_cuda_asan)
-  target_compile_definitions(test_asan_cuda PRIVATE ${_cuda_definitions})
+# finteam_emulated_test(NAME PREFIX LABELS SOURCES [FLAGS…]): the tests over such kernels.
+function(finteam_emulated_test name prefix labels sources)
+  finteam_emulated(finteam_emulated_${name} ${ARGN})
+  finteam_test(${name} native ${prefix} ${labels} "${sources}" ${ARGN})
+  target_link_libraries(test_${name} PRIVATE finteam_emulated_${name})
+  target_compile_definitions(test_${name} PRIVATE FINTEAM_TEST_CUDA)
+endfunction()
+
+find_path(FINTEAM_BOOST_CONTEXT_INCLUDE boost/context/fiber.hpp)
+find_library(FINTEAM_BOOST_CONTEXT boost_context)
+if(FINTEAM_BOOST_CONTEXT_INCLUDE AND FINTEAM_BOOST_CONTEXT)
+  # The kernels as C++: unlike the language of the same files under nvcc, a copy of each that includes it.
+  set(_emulated "")
+  foreach(kernel ${_kernels})
+    cmake_path(GET kernel STEM name)
+    file(CONFIGURE OUTPUT simt/${name}.cpp CONTENT "#include \"${kernel}\"\n" @ONLY)
+    list(APPEND _emulated ${CMAKE_CURRENT_BINARY_DIR}/simt/${name}.cpp)
+  endforeach()
+  finteam_emulated_test(cuda "cuda: " cuda "${_cuda_tests}")
+  add_dependencies(cuda test_cuda)
+  if(FINTEAM_ASAN_PARSERS)
+    # whole decoders run the same kernels, for minutes
+    set(_short_tests ${_cuda_tests})
+    list(FILTER _short_tests EXCLUDE REGEX "/(decoder|parity)_test\\.cpp$")
+    finteam_emulated_test(asan_cuda "asan.cuda: " "cuda,asan" "${_short_tests}" ${FINTEAM_SANITIZE} -O1 -g1 -D_GLIBCXX_ASSERTIONS)
+  endif()
+else()
+  finteam_skipped("cuda: tests on the host" cuda "Boost.Context (libboost-context-dev) is not there")
 endif()
 
-if(FINTEAM_CUDA)
-  add_dependencies(cuda finteam_cuda)
+# --- on a GPU --------------------------------------------------------------------------------------------------------
+if(NOT FINTEAM_CUDA)
+  return()
+endif()
+add_dependencies(cuda finteam_cuda)
+finteam_test(no_gpu native "cuda: " cuda cuda/no_gpu.cpp)
+target_link_libraries(test_no_gpu PRIVATE finteam::cuda)
+add_dependencies(cuda test_no_gpu)
+
+# Tests that include a kernel's own header call it on the host, with the host's memory: no GPU could run them.
+set(_gpu_tests "")
+foreach(source ${_cuda_tests})
+  file(STRINGS ${source} _of_kernels LIMIT_COUNT 1 REGEX "^#include [<\"](simt/.*|[a-z_]+\\.cuh)[>\"]")
+  if(NOT _of_kernels)
+    list(APPEND _gpu_tests ${source})
+  endif()
+endforeach()
+finteam_test_program(gpu native "${_gpu_tests}")
+target_link_libraries(test_gpu PRIVATE finteam::cuda)
+target_compile_definitions(test_gpu PRIVATE FINTEAM_TEST_CUDA)
+add_dependencies(cuda test_gpu)
+if(FINTEAM_GPU)
+  finteam_test_cases(gpu "gpu: " "cuda,gpu")
+else()
+  finteam_skipped("gpu: tests on a GPU" cuda "they were compiled only (./check --gpu runs them, with FINTEAM_GPU=ON)")
+  set_property(TEST "gpu: tests on a GPU" APPEND PROPERTY LABELS gpu)
 endif()
