@@ -72,6 +72,7 @@ add_dependencies(cuda test_gpu)
 if(FINTEAM_GPU)
   finteam_test_cases(gpu "gpu: " "cuda,gpu")
 else()
-  finteam_skipped("gpu: tests on a GPU" cuda "they were compiled only (./check --gpu runs them, with FINTEAM_GPU=ON)")
+  set_target_properties(test_gpu PROPERTIES EXCLUDE_FROM_ALL ON)  # the preset cuda compiles it
+  finteam_skipped("gpu: tests on a GPU" cuda "./check --gpu runs them, with FINTEAM_GPU=ON")
   set_property(TEST "gpu: tests on a GPU" APPEND PROPERTY LABELS gpu)
 endif()
