@@ -123,8 +123,8 @@ class StepScratch {
   /// Where the routers of layer l put the weights of t rows.
   void set_layer(index_t l, index_t t) noexcept {
     const auto of_layer = [&](auto x) {
-      using View = MatrixView<typename decltype(x)::value_type, typename decltype(x)::space>;
-      return View(x.data() + l * x.stride(1), {t, x.extent(2)}, {x.stride(0), 1});
+      using OfLayer = MatrixView<typename decltype(x)::value_type, typename decltype(x)::space>;
+      return OfLayer(x.data() + l * x.stride(1), {t, x.extent(2)}, {x.stride(0), 1});
     };
     if constexpr (RoutesOnDevice<B>) block_.router.route.weights = of_layer(block_.router.route.all_weights.view());
     block_.router.weights = of_layer(routing_.view());
