@@ -139,6 +139,10 @@ __device__ __forceinline__ std::int32_t warp_sum(std::int32_t x) {
   for (int mask = 16; mask > 0; mask /= 2) x += simt::exchange(x, mask);
   return x;
 }
+__device__ __forceinline__ double warp_sum(double x) {
+  for (int mask = 16; mask > 0; mask /= 2) x += simt::exchange(x, mask);
+  return x;
+}
 __device__ __forceinline__ float warp_max(float x) {
   for (int mask = 16; mask > 0; mask /= 2) x = fmaxf(x, simt::exchange(x, mask));
   return x;

@@ -47,6 +47,8 @@ template <class T>
 __device__ __forceinline__ T exchange(T x, int mask) {
   return __shfl_xor_sync(0xFFFFFFFFU, x, mask);
 }
+/// *p += x, for counts in shared memory that many threads add to. Returns what was there.
+__device__ __forceinline__ std::uint32_t add_shared(std::uint32_t* p, std::uint32_t x) { return atomicAdd(p, x); }
 /// The block's shared memory, as many bytes as it was launched with.
 __device__ __forceinline__ std::byte* shared() {
   extern __shared__ __align__(128) std::byte memory[];

@@ -11282,6 +11282,76 @@ class RunningPerformance {
 
 }  // namespace finteam::inline FINTEAM_ABI
 
+// ---- finteam/core/sampling.hpp -------------------------------------------------------------------------------------
+// How a token is chosen from a distribution, as a caller says it. Not here: choosing it (text/sampler.hpp, and
+// backend/next_token.hpp where a device does).
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// How the next token is chosen.
+struct Sampling {
+  float temperature = 0;         ///< 0: greedy, and of what is below only the repetition penalty matters
+  int top_k = 0;                 ///< keep the k likeliest tokens; 0: all
+  float top_p = 1;               ///< then keep the smallest set whose mass, at this temperature, is at least p; 1: all
+  float min_p = 0;               ///< then keep tokens of at least min_p times the likeliest one's mass; 0: all
+  std::uint64_t seed = 0;        ///< of the noise
+  float repetition_penalty = 1;  ///< a token that was seen: log p · penalty, so p becomes p^penalty; 1: none
+  int repetition_window = 0;     ///< how many of the last tokens count as seen; 0: all that are given
+
+  /// Throws Error(invalid_argument) unless 0 ≤ temperature < ∞, top_k ≥ 0, 0 < top_p ≤ 1, 0 ≤ min_p ≤ 1,
+  /// 0 < repetition_penalty < ∞, repetition_window ≥ 0.
+  void validate() const {
+    const auto refuse = [](const char* what, const char* expected, const std::string& found) {
+      throw Error(Code::invalid_argument, std::string("sampling: ") + what, expected, found);
+    };
+    if (!(temperature >= 0) || !std::isfinite(temperature)) {
+      refuse("temperature", "a finite number of at least 0", std::to_string(temperature));
+    }
+    if (top_k < 0) refuse("top_k", "at least 0", std::to_string(top_k));
+    if (!(top_p > 0 && top_p <= 1)) refuse("top_p", "more than 0 and at most 1", std::to_string(top_p));
+    if (!(min_p >= 0 && min_p <= 1)) refuse("min_p", "0 to 1", std::to_string(min_p));
+    if (!(repetition_penalty > 0) || !std::isfinite(repetition_penalty)) {
+      refuse("repetition_penalty", "a finite number above 0", std::to_string(repetition_penalty));
+    }
+    if (repetition_window < 0) refuse("repetition_window", "at least 0", std::to_string(repetition_window));
+  }
+};
+
+}  // namespace finteam::inline FINTEAM_ABI
+
+// ---- finteam/backend/next_token.hpp --------------------------------------------------------------------------------
+// What a backend may do besides `Backend`: mix the logits of a team's experts and choose the tokens that follow, where
+// the logits are. Where it does not, they are copied to the host, whose mix/mixture.hpp and text/sampler.hpp do it.
+
+namespace finteam::inline FINTEAM_ABI {
+
+/// t rows of one sequence, each to be followed by a token. n experts answer, of weight > 0 each, Σ weight = 1.
+template <class Space>
+struct NextTokens {
+  std::span<const VectorView<const float, Space>> logits;  ///< [t, n]: row by row, each expert's [v]
+  std::span<const double> weight;                          ///< [n]
+  bool mixes_logits = false;             ///< Σ weight · logits, then a distribution; else Σ weight · p
+  std::span<const std::int32_t> absent;  ///< ids that no token has
+  std::span<const std::int32_t> before;  ///< the sequence: row i's token follows all of it but its last t - 1 - i ids
+  Sampling sampling;
+};
+
+/// A token that was chosen. id: -1 where the mixture's greatest log p is not finite.
+struct NextToken {
+  std::int32_t id = -1;
+  float log_p = 0;  ///< under the mixture
+};
+
+/// As mix_next_token and Sampler::sample say, but for the last bits; of a row the same whatever others are chosen with
+/// it (law 3).
+template <class B>
+concept ChoosesTokens = Backend<B> && requires(B& b, const NextTokens<typename B::Space>& of, std::span<NextToken> to) {
+  /// to [t], once everything before has run.
+  b.next_tokens(of, to);
+};
+
+}  // namespace finteam::inline FINTEAM_ABI
+
 // ---- finteam/team/draft_length.hpp ---------------------------------------------------------------------------------
 // How many tokens are worth guessing, from how many guesses were kept so far.
 // Not here: where guesses come from (session_draft.hpp).
@@ -11606,35 +11676,6 @@ inline void uniforms(std::uint64_t seed, std::int64_t position, const std::array
 // generator with state, or a distribution.
 
 namespace finteam::inline FINTEAM_ABI {
-
-/// How the next token is chosen.
-struct Sampling {
-  float temperature = 0;         ///< 0: greedy, and of what is below only the repetition penalty matters
-  int top_k = 0;                 ///< keep the k likeliest tokens; 0: all
-  float top_p = 1;               ///< then keep the smallest set whose mass, at this temperature, is at least p; 1: all
-  float min_p = 0;               ///< then keep tokens of at least min_p times the likeliest one's mass; 0: all
-  std::uint64_t seed = 0;        ///< of the noise
-  float repetition_penalty = 1;  ///< a token that was seen: log p · penalty, so p becomes p^penalty; 1: none
-  int repetition_window = 0;     ///< how many of the last tokens count as seen; 0: all that are given
-
-  /// Throws Error(invalid_argument) unless 0 ≤ temperature < ∞, top_k ≥ 0, 0 < top_p ≤ 1, 0 ≤ min_p ≤ 1,
-  /// 0 < repetition_penalty < ∞, repetition_window ≥ 0.
-  void validate() const {
-    const auto refuse = [](const char* what, const char* expected, const std::string& found) {
-      throw Error(Code::invalid_argument, std::string("sampling: ") + what, expected, found);
-    };
-    if (!(temperature >= 0) || !std::isfinite(temperature)) {
-      refuse("temperature", "a finite number of at least 0", std::to_string(temperature));
-    }
-    if (top_k < 0) refuse("top_k", "at least 0", std::to_string(top_k));
-    if (!(top_p > 0 && top_p <= 1)) refuse("top_p", "more than 0 and at most 1", std::to_string(top_p));
-    if (!(min_p >= 0 && min_p <= 1)) refuse("min_p", "0 to 1", std::to_string(min_p));
-    if (!(repetition_penalty > 0) || !std::isfinite(repetition_penalty)) {
-      refuse("repetition_penalty", "a finite number above 0", std::to_string(repetition_penalty));
-    }
-    if (repetition_window < 0) refuse("repetition_window", "at least 0", std::to_string(repetition_window));
-  }
-};
 
 /// -log(-log(u)) for a uniform u in (0, 1): standard Gumbel noise. Source: Gumbel 1954; Maddison et al. 2014.
 [[nodiscard]] inline double gumbel(double u) noexcept { return -std::log(-std::log(u)); }
@@ -15687,7 +15728,7 @@ class Reader {
         tapped_(b.template tensor<float, 2>({scratch_.rows(), decoder.config().d}, limits.memory)),
         states_(b.template tensor<float, 2>({lanes, decoder.config().d}, limits.memory)),
         logits_(
-            b.template tensor<float, 2>({is_on_host<B> ? 0 : lanes * logit_rows, decoder.config().v}, limits.memory)),
+            b.template tensor<float, 3>({is_on_host<B> ? 0 : lanes, logit_rows, decoder.config().v}, limits.memory)),
         looked_at_(host_room<B>(scratch_.rows(), decoder.config().d, limits.memory)),
         routing_(decoder.config(), limits.tokens, limits.memory),
         lanes_(static_cast<std::size_t>(lanes)) {
@@ -15763,13 +15804,16 @@ class Reader {
     });
   }
   /// The same, and logits[lane,i,:] are those of the token after the lane's i-th that was new. What is new must fit one
-  /// step of one kind of rows. logits [lanes(), logit_rows, v], overwritten where something was read.
+  /// step of one kind of rows. logits [lanes(), logit_rows, v], overwritten where something was read; or nothing, and
+  /// they stay where next_logits() is.
   [[nodiscard]] std::optional<Code> read_with_logits(B& b, std::span<const Reading> readings,
                                                      const Interrupt& interrupt, TensorView<float, 3> logits) {
     layer_.reset();
     return read_pieces(b, readings, interrupt, [&](const Piece& piece) {
       routes_.assign(static_cast<std::size_t>(piece.count), route_of(piece.lane));
-      find_logits(b, hidden_.view().rows(piece.first, piece.count), logits.row(piece.lane).rows(0, piece.count));
+      const auto hidden = hidden_.view().rows(piece.first, piece.count);
+      const auto to = logits.size() == 0 ? MatrixView<float>() : logits.row(piece.lane).rows(0, piece.count);
+      find_logits(b, hidden, to, is_on_host<B> ? SpaceView() : logits_.view().row(piece.lane).rows(0, piece.count));
     });
   }
 
@@ -15790,15 +15834,20 @@ class Reader {
   }
 
   /// logits[lane,:] of the token after everything that each of those lanes has read, which is something. Lanes rise.
-  /// logits [lanes(), v], overwritten in those rows.
-  void logits(B& b, std::span<const index_t> lanes, MatrixView<float> logits) {
+  /// logits [lanes(), v], overwritten in those rows; or nothing, and they stay where next_logits(lane, i) is.
+  void logits(B& b, std::span<const index_t> lanes, MatrixView<float> logits, index_t i = 0) {
     chosen_.clear();
     routes_.assign(lanes_.size(), nullptr);
     for (const index_t lane : lanes) {
       chosen_.push_back(static_cast<std::int32_t>(lane));
       routes_[static_cast<std::size_t>(lane)] = route_of(lane);
     }
-    find_logits(b, states_.view(), logits, chosen_);
+    find_logits(b, states_.view(), logits, is_on_host<B> ? SpaceView() : each_lane(i), chosen_);
+  }
+
+  /// Where a device has row i of a lane's logits until others are found, [v].
+  [[nodiscard]] VectorView<const float, typename B::Space> next_logits(index_t lane, index_t i) const noexcept {
+    return logits_.view().row(lane).row(i);
   }
 
   /// scores(lane)[l] = Σ_j log p(label l's token j | what the lane read, its tokens before j), over forks of what was
@@ -15910,7 +15959,7 @@ class Reader {
       const index_t count = std::min(logits.extent(0), t - first);
       routes_.clear();
       for (index_t i = first; i < first + count; ++i) routes_.push_back(rows_[static_cast<std::size_t>(i)].route);
-      find_logits(b, hidden_.view().rows(first, count), logits.rows(0, count));
+      find_logits(b, hidden_.view().rows(first, count), logits.rows(0, count), all_rows(count));
       for (index_t i = 0; i < count; ++i) {
         const auto row = std::span<const float>(logits.row(i).span());
         const Next& next = next_[static_cast<std::size_t>(first + i)];
@@ -15957,20 +16006,32 @@ class Reader {
     return decoder_->forward(b, cache_, rows_, scratch_, hidden_.view().rows(0, t), interrupt, tap, kind);
   }
 
-  /// logits[t,:] of the states hidden[t,:], whose routes are in routes_; only: of those rows, or of all.
+  using SpaceView = MatrixView<float, typename B::Space>;
+  /// Row i of every lane's logits, and the first rows of all of them, where a device has them.
+  [[nodiscard]] SpaceView each_lane(index_t i) noexcept {
+    const auto all = logits_.view();
+    return {all.data() + i * all.stride(1), {all.extent(0), all.extent(2)}, {all.stride(0), 1}};
+  }
+  [[nodiscard]] SpaceView all_rows(index_t count) noexcept {
+    return {logits_.view().data(), {is_on_host<B> ? 0 : count, logits_.view().extent(2)}};
+  }
+
+  /// logits[t,:] of the states hidden[t,:], whose routes are in routes_, first in on_device, where the backend is one;
+  /// only: of those rows, or of all.
   void find_logits(B& b, MatrixView<const float, typename B::Space> hidden, MatrixView<float> logits,
-                   std::span<const std::int32_t> only = {}) {
+                   SpaceView on_device, std::span<const std::int32_t> only = {}) {
     if constexpr (is_on_host<B>) {
       decoder_->logits(b, hidden, scratch_, logits, routes_, only);
     } else {
-      const auto found = logits_.view().rows(0, hidden.extent(0));
-      decoder_->logits(b, hidden, scratch_, found, routes_, only);
-      if (only.empty()) b.to_host(found, logits);
-      for (const std::int32_t row : only) b.to_host(found.rows(row, 1), logits.rows(row, 1));
+      decoder_->logits(b, hidden, scratch_, on_device, routes_, only);
+      if (logits.size() == 0) return;
+      if (only.empty()) b.to_host(on_device, logits);
+      for (const std::int32_t row : only) b.to_host(on_device.rows(row, 1), logits.rows(row, 1));
     }
   }
 
   using States = decltype(std::declval<B&>().template tensor<float, 2>({}, nullptr));
+  using Logits = decltype(std::declval<B&>().template tensor<float, 3>({}, nullptr));
 
   const Decoder<B>* decoder_;
   KvCache<B> cache_;
@@ -15980,7 +16041,7 @@ class Reader {
   States hidden_;               // of the last step's rows, [rows, d]
   States tapped_;               // the same rows after layer_ blocks
   States states_;               // of the last token of each lane, [lanes, d]
-  States logits_;               // [lanes · logit_rows, v], where the CPU cannot read them
+  Logits logits_;               // [lanes, logit_rows, v], where the CPU cannot read them
   Tensor<float, 2> looked_at_;  // states where it can, [rows, d]
   std::optional<index_t> layer_;
   RoutingRecord routing_;
@@ -18351,12 +18412,13 @@ class RoleReaders {
     });
   }
   /// The same, and logits[role,i,:] are those of the token after the role's i-th that was new. What is new must fit one
-  /// step of one kind of rows. logits [count(), logit_rows, v], overwritten where something was read.
+  /// step of one kind of rows. logits [count(), logit_rows, v], overwritten where something was read; or nothing, and
+  /// they stay where next_logits() is.
   [[nodiscard]] std::optional<Code> read_with_logits(B& b, std::span<const index_t> roles,
                                                      std::span<const std::int32_t> tokens, const Interrupt& interrupt,
                                                      TensorView<float, 3> logits) {
     return read_on(roles, tokens, [&](Reader<B>& r, index_t first_role) {
-      return r.read_with_logits(b, readings_, interrupt, logits.rows(first_role, r.lanes()));
+      return r.read_with_logits(b, readings_, interrupt, part(logits, first_role, r));
     });
   }
 
@@ -18370,12 +18432,16 @@ class RoleReaders {
   [[nodiscard]] bool together(index_t a, index_t b) const noexcept { return place(a).reader == place(b).reader; }
 
   /// logits[role,:] of the token after what each of those roles (which rise) has read. logits [count(), v], overwritten
-  /// in those rows.
-  void logits(B& b, std::span<const index_t> roles, MatrixView<float> logits) {
+  /// in those rows; or nothing, and they stay where next_logits(role, i) is.
+  void logits(B& b, std::span<const index_t> roles, MatrixView<float> logits, index_t i = 0) {
     each_reader(roles, [&](std::size_t first_role, std::span<const index_t> some) {
       Reader<B>& r = reader(some.front());
-      r.logits(b, lanes(some), logits.rows(static_cast<index_t>(first_role), r.lanes()));
+      r.logits(b, lanes(some), part(logits, static_cast<index_t>(first_role), r), i);
     });
+  }
+  /// Where a device has row i of a role's logits until others are found, [v].
+  [[nodiscard]] VectorView<const float, typename B::Space> next_logits(index_t role, index_t i) const noexcept {
+    return reader(role).next_logits(place(role).lane, i);
   }
 
   /// As Reader::score, for those roles (which rise). logits [count(), logit_rows, v]: working memory.
@@ -18399,6 +18465,13 @@ class RoleReaders {
     std::size_t reader = 0;
     index_t lane = 0;
   };
+
+  /// The rows of a reader's lanes, if there are any.
+  template <std::size_t Rank>
+  [[nodiscard]] static TensorView<float, Rank> part(TensorView<float, Rank> x, index_t first_role,
+                                                    const Reader<B>& r) noexcept {
+    return x.size() == 0 ? x : x.rows(first_role, r.lanes());
+  }
 
   [[nodiscard]] const Place& place(index_t role) const noexcept { return places_[static_cast<std::size_t>(role)]; }
   [[nodiscard]] Reader<B>& reader(index_t role) noexcept { return readers_[place(role).reader]; }
@@ -18787,14 +18860,22 @@ class Session {
   [[nodiscard]] std::optional<Code> guess(const GenerateOptions& options);
   [[nodiscard]] std::optional<Code> write_ahead(index_t most, const GenerateOptions& options);
   void look_up(index_t most);
-  /// Every role of asked_ reads ids_, and those that answer draft_; logit_rows(i) are then those after the last of ids_
-  /// and i of draft_.
-  [[nodiscard]] std::optional<Code> read_ahead(Wake wake, const Interrupt& interrupt);
+  /// Every role of asked_ reads ids_, and those that answer draft_; logits are then those after the last of ids_ and i
+  /// of draft_, at logit_rows(i), or where they are found.
+  [[nodiscard]] std::optional<Code> read_ahead(Wake wake, const Interrupt& interrupt, bool on_device = false);
   /// So many guesses were kept; what was read of the others is forgotten.
   void end_round(index_t kept);
   /// The token after ids_, by log p in mixed_.
-  [[nodiscard]] std::int32_t choose(const Sampling& sampling);
-  /// Chooses the next token from logit_rows(i) and adds it to generation_ and ids_.
+  [[nodiscard]] NextToken choose(const Sampling& sampling);
+  /// Whether the backend chooses tokens itself: logits then stay with it, and nobody may want to see them.
+  [[nodiscard]] bool chooses_on_device() const noexcept { return ChoosesTokens<B> && !(by_token() && by_likelihood()); }
+  /// The same, by the backend: of each of `rows` rows of logits from the i-th on, mixed of those roles by their
+  /// weights, the last of which follows ids_, into next_.
+  void choose_on_device(std::span<const index_t> roles, std::span<const double> weights, index_t i, index_t rows,
+                        const Sampling& sampling);
+  /// The tokens after ids_ and each of draft_, into next_.
+  void choose_ahead(const Sampling& sampling);
+  /// Chooses the next token from the i-th row of logits and adds it to generation_ and ids_.
   std::int32_t sample(index_t i, const Sampling& sampling);
 
   /// The weights of an answer by a gate by token: their mean over its tokens.
@@ -18861,6 +18942,9 @@ class Session {
   Score score_;
   Generation generation_;
   std::vector<std::int32_t> draft_, forced_;
+  std::vector<VectorView<const float, typename B::Space>> rows_of_;  // of logits, of each answering role
+  std::vector<double> weights_of_;                                   // of those roles
+  std::vector<NextToken> next_;                                      // after ids_, and after each of draft_
   DraftLength draft_length_;
   GateFeature pool_;
   std::vector<double> pooled_;    // [d]
@@ -19025,13 +19109,21 @@ std::optional<Code> Session<B>::write_ahead(index_t most, const GenerateOptions&
   const index_t favourite = *std::max_element(answering_.begin(), answering_.end(), heavier);
   for (index_t i = 0;; ++i) {
     if (const auto code = readers_.read(b_, {&favourite, 1}, ids_, options.interrupt)) return code;
-    readers_.logits(b_, {&favourite, 1}, logit_rows(i));
+    const bool on_device = chooses_on_device();
+    readers_.logits(b_, {&favourite, 1}, on_device ? MatrixView<float>() : logit_rows(i), i);
     if (i == most) break;
-    const auto own = logit_rows(i).row(favourite);
-    if (!std::isfinite(*std::max_element(own.data(), own.data() + own.size()))) break;  // the team will say so
-    std::copy(own.data(), own.data() + own.size(), mixed_.begin());  // the mix needs the logits as they are
-    log_softmax(mixed_);
-    draft_.push_back(choose(options.sampling));
+    if (on_device) {
+      constexpr double alone = 1;
+      choose_on_device({&favourite, 1}, {&alone, 1}, i, 1, options.sampling);
+      if (next_.front().id < 0) break;  // the team will say so
+      draft_.push_back(next_.front().id);
+    } else {
+      const auto own = logit_rows(i).row(favourite);
+      if (!std::isfinite(*std::max_element(own.data(), own.data() + own.size()))) break;  // the team will say so
+      std::copy(own.data(), own.data() + own.size(), mixed_.begin());  // the mix needs the logits as they are
+      log_softmax(mixed_);
+      draft_.push_back(choose(options.sampling).id);
+    }
     ids_.push_back(draft_.back());
   }
   ids_.resize(ids_.size() - draft_.size());
@@ -19053,14 +19145,15 @@ void Session<B>::look_up(index_t most) {
 }
 
 template <Backend B>
-std::optional<Code> Session<B>::read_ahead(Wake wake, const Interrupt& interrupt) {
+std::optional<Code> Session<B>::read_ahead(Wake wake, const Interrupt& interrupt, bool on_device) {
   if (draft_.empty()) {
     if (const auto code = by_token() ? follow(wake, interrupt) : catch_up(interrupt)) return code;
-    readers_.logits(b_, asked_, logit_rows(0));
+    readers_.logits(b_, asked_, on_device ? MatrixView<float>() : logit_rows(0));
     return std::nullopt;
   }
   ids_.insert(ids_.end(), draft_.begin(), draft_.end());
-  const auto code = readers_.read_with_logits(b_, answering_, ids_, interrupt, logits_.view());
+  const auto code =
+      readers_.read_with_logits(b_, answering_, ids_, interrupt, on_device ? TensorView<float, 3>() : logits_.view());
   ids_.resize(ids_.size() - draft_.size());
   return code;
 }
@@ -19131,6 +19224,9 @@ void Session<B>::reserve() {
   generation_.ids.reserve(tokens);
   forced_.reserve(ids_.capacity());
   draft_.reserve(static_cast<std::size_t>(Reader<B>::logit_rows));
+  next_.reserve(draft_.capacity());
+  weights_of_.reserve(n + 1);
+  rows_of_.reserve(weights_of_.capacity() * draft_.capacity());
   pooled_.reserve(static_cast<std::size_t>(team_->widest_hidden()));
   embedding_.reserve(pooled_.capacity());
   generation_.text.reserve(tokens * std::min<std::size_t>(stream_.max_piece_bytes(), 256));
@@ -19416,7 +19512,7 @@ const Generation& Session<B>::write(const FpEnvironment& environment, OnText& on
   if (interrupted) end = finish_of(*interrupted);
   while (!end) {
     auto code = guess(options);
-    if (!code) code = read_ahead(Wake::chosen, options.interrupt);
+    if (!code) code = read_ahead(Wake::chosen, options.interrupt, chooses_on_device());
     if (code) end = finish_of(*code);
     index_t kept = 0;
     for (std::size_t i = 0; !end; ++i) {
@@ -19444,26 +19540,60 @@ const Generation& Session<B>::write(const FpEnvironment& environment, OnText& on
 }
 
 template <Backend B>
-std::int32_t Session<B>::choose(const Sampling& sampling) {
+NextToken Session<B>::choose(const Sampling& sampling) {
   for (const std::int32_t id : team_->absent_ids()) {
     mixed_[static_cast<std::size_t>(id)] = -std::numeric_limits<float>::infinity();
   }
   const double greatest = static_cast<double>(*std::max_element(mixed_.begin(), mixed_.end()));
   require_finite({&greatest, 1}, "the next token");
-  return sampler_.sample({mixed_.data(), {static_cast<index_t>(mixed_.size())}}, static_cast<std::int64_t>(ids_.size()),
-                         sampling, ids_);
+  const std::int32_t id = sampler_.sample({mixed_.data(), {static_cast<index_t>(mixed_.size())}},
+                                          static_cast<std::int64_t>(ids_.size()), sampling, ids_);
+  return {id, mixed_[static_cast<std::size_t>(id)]};
+}
+
+template <Backend B>
+void Session<B>::choose_on_device(std::span<const index_t> roles, std::span<const double> weights, index_t i,
+                                  index_t rows, const Sampling& sampling) {
+  rows_of_.clear();
+  for (index_t row = i; row < i + rows; ++row) {
+    for (const index_t role : roles) rows_of_.push_back(readers_.next_logits(role, row));
+  }
+  next_.resize(static_cast<std::size_t>(rows));
+  if constexpr (ChoosesTokens<B>) {
+    b_.next_tokens({.logits = rows_of_,
+                    .weight = weights,
+                    .mixes_logits = team_->mix_in() == MixIn::logits,
+                    .absent = team_->absent_ids(),
+                    .before = ids_,
+                    .sampling = sampling},
+                   next_);
+  }
+}
+
+template <Backend B>
+void Session<B>::choose_ahead(const Sampling& sampling) {
+  weights_of_.clear();
+  const bool inside = is_inside(team_->mix_in());
+  for (const index_t k : answering_) weights_of_.push_back(inside ? 1.0 : weights_[static_cast<std::size_t>(k)]);
+  ids_.insert(ids_.end(), draft_.begin(), draft_.end());
+  choose_on_device(answering_, weights_of_, 0, static_cast<index_t>(draft_.size()) + 1, sampling);
+  ids_.resize(ids_.size() - draft_.size());
 }
 
 template <Backend B>
 std::int32_t Session<B>::sample(index_t i, const Sampling& sampling) {
+  const bool on_device = chooses_on_device();
   const MatrixView<float> rows = logit_rows(i);
-  mix(rows);
-  const std::int32_t id = choose(sampling);
-  if (by_token() && by_likelihood()) show_token(rows, id);
-  generation_.ids.push_back(id);
-  generation_.log_probability += static_cast<double>(mixed_[static_cast<std::size_t>(id)]);
-  ids_.push_back(id);
-  return id;
+  if (on_device && i == 0) choose_ahead(sampling);
+  if (!on_device) mix(rows);
+  const NextToken next = on_device ? next_[static_cast<std::size_t>(i)] : choose(sampling);
+  const double log_p = static_cast<double>(next.log_p);
+  require_finite({&log_p, 1}, "the next token");
+  if (by_token() && by_likelihood()) show_token(rows, next.id);
+  generation_.ids.push_back(next.id);
+  generation_.log_probability += log_p;
+  ids_.push_back(next.id);
+  return next.id;
 }
 
 template <Backend B>

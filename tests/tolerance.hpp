@@ -65,6 +65,9 @@ inline constexpr Bound exponential{0, 2.4e-7};
 /// these.
 inline constexpr double parity = 1e-4;
 
+/// log p of a mixture in float on a device and on the host, each 5e-7 and a unit of the last place off.
+inline constexpr Bound log_p{2e-6, 3e-7};
+
 /// Label scores, probabilities and bits of a whole team against the same in float64 behind float32 decoders: `parity`,
 /// and as much again relative to it, since a score sums several log-probabilities.
 inline constexpr Bound whole_model{parity, 1e-5};

@@ -103,12 +103,17 @@ inline void begin() {}
 
 template <class T>
 T exchange(T x, int mask) {
-  static_assert(sizeof(T) == 4);
+  static_assert(sizeof(T) == 4 || sizeof(T) == 8);
   auto& words = Block::current().next_exchange().words;
   const int lane = thread() % Block::lanes;
-  words[static_cast<std::size_t>(lane)][0] = std::bit_cast<std::uint32_t>(x);
+  std::memcpy(words[static_cast<std::size_t>(lane)].data(), &x, sizeof(T));
   warp_barrier();
-  return std::bit_cast<T>(words[static_cast<std::size_t>(lane ^ mask)][0]);
+  std::memcpy(&x, words[static_cast<std::size_t>(lane ^ mask)].data(), sizeof(T));
+  return x;
+}
+inline std::uint32_t add_shared(std::uint32_t* p, std::uint32_t x) {
+  *p += x;
+  return *p - x;
 }
 
 inline Words stream(const void* p) {

@@ -9,6 +9,7 @@
 #include <finteam/backend/cuda/device_routes.hpp>
 #include <finteam/backend/cuda/step.hpp>
 #include <finteam/backend/cuda/told.hpp>
+#include <finteam/backend/next_token.hpp>
 
 #include <algorithm>
 #include <cstdint>
@@ -146,7 +147,7 @@ class Cuda {
     const index_t n = x.extent(1);
     const bool dense = x.stride(0) == n && y.stride(0) == n;
     for (index_t t = 0; t < x.extent(0); t += dense ? x.extent(0) : 1) {
-      step_.take(&y(t, 0), x.data() + t * x.stride(0), static_cast<std::size_t>(dense ? x.size() : n));
+      step_.take(&y(t, 0), x.data() + t * x.stride(0), 4 * static_cast<std::size_t>(dense ? x.size() : n));
     }
     step_.finish();
   }
@@ -272,6 +273,15 @@ class Cuda {
       return attend_runs(sites, {at, detail::device_heads(q), layer, told, detail::device_heads(y), nullptr, 0, 0});
     }
     attend_rows(sites, {at, detail::device_heads(q), layer, told, detail::device_heads(y), nullptr, 0});
+  }
+
+  /// The op that `ChoosesTokens` lists.
+  void next_tokens(const NextTokens<Device>& of, std::span<NextToken> to) {
+    const auto command = tokens_.tell(step_, of);
+    step_.add(command);
+    step_.flush(true);
+    step_.take(to.data(), command.to, to.size_bytes());
+    step_.finish();
   }
 
  private:
@@ -418,10 +428,11 @@ class Cuda {
   std::shared_ptr<detail::CudaContext> context_;
   detail::CudaStep step_;
   detail::ToldSites sites_;
+  detail::ToldTokens tokens_;
   std::vector<detail::cuda::Run> runs_;
   RowKind kind_ = RowKind::generated;
 };
 
-static_assert(RoutesOnDevice<Cuda>);
+static_assert(RoutesOnDevice<Cuda> && ChoosesTokens<Cuda>);
 
 }  // namespace finteam::inline FINTEAM_ABI

@@ -77,7 +77,7 @@ class Reader {
         tapped_(b.template tensor<float, 2>({scratch_.rows(), decoder.config().d}, limits.memory)),
         states_(b.template tensor<float, 2>({lanes, decoder.config().d}, limits.memory)),
         logits_(
-            b.template tensor<float, 2>({is_on_host<B> ? 0 : lanes * logit_rows, decoder.config().v}, limits.memory)),
+            b.template tensor<float, 3>({is_on_host<B> ? 0 : lanes, logit_rows, decoder.config().v}, limits.memory)),
         looked_at_(host_room<B>(scratch_.rows(), decoder.config().d, limits.memory)),
         routing_(decoder.config(), limits.tokens, limits.memory),
         lanes_(static_cast<std::size_t>(lanes)) {
@@ -153,13 +153,16 @@ class Reader {
     });
   }
   /// The same, and logits[lane,i,:] are those of the token after the lane's i-th that was new. What is new must fit one
-  /// step of one kind of rows. logits [lanes(), logit_rows, v], overwritten where something was read.
+  /// step of one kind of rows. logits [lanes(), logit_rows, v], overwritten where something was read; or nothing, and
+  /// they stay where next_logits() is.
   [[nodiscard]] std::optional<Code> read_with_logits(B& b, std::span<const Reading> readings,
                                                      const Interrupt& interrupt, TensorView<float, 3> logits) {
     layer_.reset();
     return read_pieces(b, readings, interrupt, [&](const Piece& piece) {
       routes_.assign(static_cast<std::size_t>(piece.count), route_of(piece.lane));
-      find_logits(b, hidden_.view().rows(piece.first, piece.count), logits.row(piece.lane).rows(0, piece.count));
+      const auto hidden = hidden_.view().rows(piece.first, piece.count);
+      const auto to = logits.size() == 0 ? MatrixView<float>() : logits.row(piece.lane).rows(0, piece.count);
+      find_logits(b, hidden, to, is_on_host<B> ? SpaceView() : logits_.view().row(piece.lane).rows(0, piece.count));
     });
   }
 
@@ -180,15 +183,20 @@ class Reader {
   }
 
   /// logits[lane,:] of the token after everything that each of those lanes has read, which is something. Lanes rise.
-  /// logits [lanes(), v], overwritten in those rows.
-  void logits(B& b, std::span<const index_t> lanes, MatrixView<float> logits) {
+  /// logits [lanes(), v], overwritten in those rows; or nothing, and they stay where next_logits(lane, i) is.
+  void logits(B& b, std::span<const index_t> lanes, MatrixView<float> logits, index_t i = 0) {
     chosen_.clear();
     routes_.assign(lanes_.size(), nullptr);
     for (const index_t lane : lanes) {
       chosen_.push_back(static_cast<std::int32_t>(lane));
       routes_[static_cast<std::size_t>(lane)] = route_of(lane);
     }
-    find_logits(b, states_.view(), logits, chosen_);
+    find_logits(b, states_.view(), logits, is_on_host<B> ? SpaceView() : each_lane(i), chosen_);
+  }
+
+  /// Where a device has row i of a lane's logits until others are found, [v].
+  [[nodiscard]] VectorView<const float, typename B::Space> next_logits(index_t lane, index_t i) const noexcept {
+    return logits_.view().row(lane).row(i);
   }
 
   /// scores(lane)[l] = Σ_j log p(label l's token j | what the lane read, its tokens before j), over forks of what was
@@ -300,7 +308,7 @@ class Reader {
       const index_t count = std::min(logits.extent(0), t - first);
       routes_.clear();
       for (index_t i = first; i < first + count; ++i) routes_.push_back(rows_[static_cast<std::size_t>(i)].route);
-      find_logits(b, hidden_.view().rows(first, count), logits.rows(0, count));
+      find_logits(b, hidden_.view().rows(first, count), logits.rows(0, count), all_rows(count));
       for (index_t i = 0; i < count; ++i) {
         const auto row = std::span<const float>(logits.row(i).span());
         const Next& next = next_[static_cast<std::size_t>(first + i)];
@@ -347,20 +355,32 @@ class Reader {
     return decoder_->forward(b, cache_, rows_, scratch_, hidden_.view().rows(0, t), interrupt, tap, kind);
   }
 
-  /// logits[t,:] of the states hidden[t,:], whose routes are in routes_; only: of those rows, or of all.
+  using SpaceView = MatrixView<float, typename B::Space>;
+  /// Row i of every lane's logits, and the first rows of all of them, where a device has them.
+  [[nodiscard]] SpaceView each_lane(index_t i) noexcept {
+    const auto all = logits_.view();
+    return {all.data() + i * all.stride(1), {all.extent(0), all.extent(2)}, {all.stride(0), 1}};
+  }
+  [[nodiscard]] SpaceView all_rows(index_t count) noexcept {
+    return {logits_.view().data(), {is_on_host<B> ? 0 : count, logits_.view().extent(2)}};
+  }
+
+  /// logits[t,:] of the states hidden[t,:], whose routes are in routes_, first in on_device, where the backend is one;
+  /// only: of those rows, or of all.
   void find_logits(B& b, MatrixView<const float, typename B::Space> hidden, MatrixView<float> logits,
-                   std::span<const std::int32_t> only = {}) {
+                   SpaceView on_device, std::span<const std::int32_t> only = {}) {
     if constexpr (is_on_host<B>) {
       decoder_->logits(b, hidden, scratch_, logits, routes_, only);
     } else {
-      const auto found = logits_.view().rows(0, hidden.extent(0));
-      decoder_->logits(b, hidden, scratch_, found, routes_, only);
-      if (only.empty()) b.to_host(found, logits);
-      for (const std::int32_t row : only) b.to_host(found.rows(row, 1), logits.rows(row, 1));
+      decoder_->logits(b, hidden, scratch_, on_device, routes_, only);
+      if (logits.size() == 0) return;
+      if (only.empty()) b.to_host(on_device, logits);
+      for (const std::int32_t row : only) b.to_host(on_device.rows(row, 1), logits.rows(row, 1));
     }
   }
 
   using States = decltype(std::declval<B&>().template tensor<float, 2>({}, nullptr));
+  using Logits = decltype(std::declval<B&>().template tensor<float, 3>({}, nullptr));
 
   const Decoder<B>* decoder_;
   KvCache<B> cache_;
@@ -370,7 +390,7 @@ class Reader {
   States hidden_;               // of the last step's rows, [rows, d]
   States tapped_;               // the same rows after layer_ blocks
   States states_;               // of the last token of each lane, [lanes, d]
-  States logits_;               // [lanes · logit_rows, v], where the CPU cannot read them
+  Logits logits_;               // [lanes, logit_rows, v], where the CPU cannot read them
   Tensor<float, 2> looked_at_;  // states where it can, [rows, d]
   std::optional<index_t> layer_;
   RoutingRecord routing_;

@@ -77,12 +77,13 @@ class RoleReaders {
     });
   }
   /// The same, and logits[role,i,:] are those of the token after the role's i-th that was new. What is new must fit one
-  /// step of one kind of rows. logits [count(), logit_rows, v], overwritten where something was read.
+  /// step of one kind of rows. logits [count(), logit_rows, v], overwritten where something was read; or nothing, and
+  /// they stay where next_logits() is.
   [[nodiscard]] std::optional<Code> read_with_logits(B& b, std::span<const index_t> roles,
                                                      std::span<const std::int32_t> tokens, const Interrupt& interrupt,
                                                      TensorView<float, 3> logits) {
     return read_on(roles, tokens, [&](Reader<B>& r, index_t first_role) {
-      return r.read_with_logits(b, readings_, interrupt, logits.rows(first_role, r.lanes()));
+      return r.read_with_logits(b, readings_, interrupt, part(logits, first_role, r));
     });
   }
 
@@ -96,12 +97,16 @@ class RoleReaders {
   [[nodiscard]] bool together(index_t a, index_t b) const noexcept { return place(a).reader == place(b).reader; }
 
   /// logits[role,:] of the token after what each of those roles (which rise) has read. logits [count(), v], overwritten
-  /// in those rows.
-  void logits(B& b, std::span<const index_t> roles, MatrixView<float> logits) {
+  /// in those rows; or nothing, and they stay where next_logits(role, i) is.
+  void logits(B& b, std::span<const index_t> roles, MatrixView<float> logits, index_t i = 0) {
     each_reader(roles, [&](std::size_t first_role, std::span<const index_t> some) {
       Reader<B>& r = reader(some.front());
-      r.logits(b, lanes(some), logits.rows(static_cast<index_t>(first_role), r.lanes()));
+      r.logits(b, lanes(some), part(logits, static_cast<index_t>(first_role), r), i);
     });
+  }
+  /// Where a device has row i of a role's logits until others are found, [v].
+  [[nodiscard]] VectorView<const float, typename B::Space> next_logits(index_t role, index_t i) const noexcept {
+    return reader(role).next_logits(place(role).lane, i);
   }
 
   /// As Reader::score, for those roles (which rise). logits [count(), logit_rows, v]: working memory.
@@ -125,6 +130,13 @@ class RoleReaders {
     std::size_t reader = 0;
     index_t lane = 0;
   };
+
+  /// The rows of a reader's lanes, if there are any.
+  template <std::size_t Rank>
+  [[nodiscard]] static TensorView<float, Rank> part(TensorView<float, Rank> x, index_t first_role,
+                                                    const Reader<B>& r) noexcept {
+    return x.size() == 0 ? x : x.rows(first_role, r.lanes());
+  }
 
   [[nodiscard]] const Place& place(index_t role) const noexcept { return places_[static_cast<std::size_t>(role)]; }
   [[nodiscard]] Reader<B>& reader(index_t role) noexcept { return readers_[place(role).reader]; }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <finteam/backend/fp_environment.hpp>
+#include <finteam/backend/next_token.hpp>
 #include <finteam/team/draft_length.hpp>
 #include <finteam/team/embed_options.hpp>
 #include <finteam/team/generation.hpp>
@@ -186,14 +187,22 @@ class Session {
   [[nodiscard]] std::optional<Code> guess(const GenerateOptions& options);
   [[nodiscard]] std::optional<Code> write_ahead(index_t most, const GenerateOptions& options);
   void look_up(index_t most);
-  /// Every role of asked_ reads ids_, and those that answer draft_; logit_rows(i) are then those after the last of ids_
-  /// and i of draft_.
-  [[nodiscard]] std::optional<Code> read_ahead(Wake wake, const Interrupt& interrupt);
+  /// Every role of asked_ reads ids_, and those that answer draft_; logits are then those after the last of ids_ and i
+  /// of draft_, at logit_rows(i), or where they are found.
+  [[nodiscard]] std::optional<Code> read_ahead(Wake wake, const Interrupt& interrupt, bool on_device = false);
   /// So many guesses were kept; what was read of the others is forgotten.
   void end_round(index_t kept);
   /// The token after ids_, by log p in mixed_.
-  [[nodiscard]] std::int32_t choose(const Sampling& sampling);
-  /// Chooses the next token from logit_rows(i) and adds it to generation_ and ids_.
+  [[nodiscard]] NextToken choose(const Sampling& sampling);
+  /// Whether the backend chooses tokens itself: logits then stay with it, and nobody may want to see them.
+  [[nodiscard]] bool chooses_on_device() const noexcept { return ChoosesTokens<B> && !(by_token() && by_likelihood()); }
+  /// The same, by the backend: of each of `rows` rows of logits from the i-th on, mixed of those roles by their
+  /// weights, the last of which follows ids_, into next_.
+  void choose_on_device(std::span<const index_t> roles, std::span<const double> weights, index_t i, index_t rows,
+                        const Sampling& sampling);
+  /// The tokens after ids_ and each of draft_, into next_.
+  void choose_ahead(const Sampling& sampling);
+  /// Chooses the next token from the i-th row of logits and adds it to generation_ and ids_.
   std::int32_t sample(index_t i, const Sampling& sampling);
 
   /// The weights of an answer by a gate by token: their mean over its tokens.
@@ -260,6 +269,9 @@ class Session {
   Score score_;
   Generation generation_;
   std::vector<std::int32_t> draft_, forced_;
+  std::vector<VectorView<const float, typename B::Space>> rows_of_;  // of logits, of each answering role
+  std::vector<double> weights_of_;                                   // of those roles
+  std::vector<NextToken> next_;                                      // after ids_, and after each of draft_
   DraftLength draft_length_;
   GateFeature pool_;
   std::vector<double> pooled_;    // [d]

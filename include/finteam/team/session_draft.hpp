@@ -41,13 +41,21 @@ std::optional<Code> Session<B>::write_ahead(index_t most, const GenerateOptions&
   const index_t favourite = *std::max_element(answering_.begin(), answering_.end(), heavier);
   for (index_t i = 0;; ++i) {
     if (const auto code = readers_.read(b_, {&favourite, 1}, ids_, options.interrupt)) return code;
-    readers_.logits(b_, {&favourite, 1}, logit_rows(i));
+    const bool on_device = chooses_on_device();
+    readers_.logits(b_, {&favourite, 1}, on_device ? MatrixView<float>() : logit_rows(i), i);
     if (i == most) break;
-    const auto own = logit_rows(i).row(favourite);
-    if (!std::isfinite(*std::max_element(own.data(), own.data() + own.size()))) break;  // the team will say so
-    std::copy(own.data(), own.data() + own.size(), mixed_.begin());  // the mix needs the logits as they are
-    log_softmax(mixed_);
-    draft_.push_back(choose(options.sampling));
+    if (on_device) {
+      constexpr double alone = 1;
+      choose_on_device({&favourite, 1}, {&alone, 1}, i, 1, options.sampling);
+      if (next_.front().id < 0) break;  // the team will say so
+      draft_.push_back(next_.front().id);
+    } else {
+      const auto own = logit_rows(i).row(favourite);
+      if (!std::isfinite(*std::max_element(own.data(), own.data() + own.size()))) break;  // the team will say so
+      std::copy(own.data(), own.data() + own.size(), mixed_.begin());  // the mix needs the logits as they are
+      log_softmax(mixed_);
+      draft_.push_back(choose(options.sampling).id);
+    }
     ids_.push_back(draft_.back());
   }
   ids_.resize(ids_.size() - draft_.size());
@@ -69,14 +77,15 @@ void Session<B>::look_up(index_t most) {
 }
 
 template <Backend B>
-std::optional<Code> Session<B>::read_ahead(Wake wake, const Interrupt& interrupt) {
+std::optional<Code> Session<B>::read_ahead(Wake wake, const Interrupt& interrupt, bool on_device) {
   if (draft_.empty()) {
     if (const auto code = by_token() ? follow(wake, interrupt) : catch_up(interrupt)) return code;
-    readers_.logits(b_, asked_, logit_rows(0));
+    readers_.logits(b_, asked_, on_device ? MatrixView<float>() : logit_rows(0));
     return std::nullopt;
   }
   ids_.insert(ids_.end(), draft_.begin(), draft_.end());
-  const auto code = readers_.read_with_logits(b_, answering_, ids_, interrupt, logits_.view());
+  const auto code =
+      readers_.read_with_logits(b_, answering_, ids_, interrupt, on_device ? TensorView<float, 3>() : logits_.view());
   ids_.resize(ids_.size() - draft_.size());
   return code;
 }

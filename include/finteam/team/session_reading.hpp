@@ -57,6 +57,9 @@ void Session<B>::reserve() {
   generation_.ids.reserve(tokens);
   forced_.reserve(ids_.capacity());
   draft_.reserve(static_cast<std::size_t>(Reader<B>::logit_rows));
+  next_.reserve(draft_.capacity());
+  weights_of_.reserve(n + 1);
+  rows_of_.reserve(weights_of_.capacity() * draft_.capacity());
   pooled_.reserve(static_cast<std::size_t>(team_->widest_hidden()));
   embedding_.reserve(pooled_.capacity());
   generation_.text.reserve(tokens * std::min<std::size_t>(stream_.max_piece_bytes(), 256));

@@ -83,7 +83,7 @@ const Generation& Session<B>::write(const FpEnvironment& environment, OnText& on
   if (interrupted) end = finish_of(*interrupted);
   while (!end) {
     auto code = guess(options);
-    if (!code) code = read_ahead(Wake::chosen, options.interrupt);
+    if (!code) code = read_ahead(Wake::chosen, options.interrupt, chooses_on_device());
     if (code) end = finish_of(*code);
     index_t kept = 0;
     for (std::size_t i = 0; !end; ++i) {
@@ -111,26 +111,60 @@ const Generation& Session<B>::write(const FpEnvironment& environment, OnText& on
 }
 
 template <Backend B>
-std::int32_t Session<B>::choose(const Sampling& sampling) {
+NextToken Session<B>::choose(const Sampling& sampling) {
   for (const std::int32_t id : team_->absent_ids()) {
     mixed_[static_cast<std::size_t>(id)] = -std::numeric_limits<float>::infinity();
   }
   const double greatest = static_cast<double>(*std::max_element(mixed_.begin(), mixed_.end()));
   require_finite({&greatest, 1}, "the next token");
-  return sampler_.sample({mixed_.data(), {static_cast<index_t>(mixed_.size())}}, static_cast<std::int64_t>(ids_.size()),
-                         sampling, ids_);
+  const std::int32_t id = sampler_.sample({mixed_.data(), {static_cast<index_t>(mixed_.size())}},
+                                          static_cast<std::int64_t>(ids_.size()), sampling, ids_);
+  return {id, mixed_[static_cast<std::size_t>(id)]};
+}
+
+template <Backend B>
+void Session<B>::choose_on_device(std::span<const index_t> roles, std::span<const double> weights, index_t i,
+                                  index_t rows, const Sampling& sampling) {
+  rows_of_.clear();
+  for (index_t row = i; row < i + rows; ++row) {
+    for (const index_t role : roles) rows_of_.push_back(readers_.next_logits(role, row));
+  }
+  next_.resize(static_cast<std::size_t>(rows));
+  if constexpr (ChoosesTokens<B>) {
+    b_.next_tokens({.logits = rows_of_,
+                    .weight = weights,
+                    .mixes_logits = team_->mix_in() == MixIn::logits,
+                    .absent = team_->absent_ids(),
+                    .before = ids_,
+                    .sampling = sampling},
+                   next_);
+  }
+}
+
+template <Backend B>
+void Session<B>::choose_ahead(const Sampling& sampling) {
+  weights_of_.clear();
+  const bool inside = is_inside(team_->mix_in());
+  for (const index_t k : answering_) weights_of_.push_back(inside ? 1.0 : weights_[static_cast<std::size_t>(k)]);
+  ids_.insert(ids_.end(), draft_.begin(), draft_.end());
+  choose_on_device(answering_, weights_of_, 0, static_cast<index_t>(draft_.size()) + 1, sampling);
+  ids_.resize(ids_.size() - draft_.size());
 }
 
 template <Backend B>
 std::int32_t Session<B>::sample(index_t i, const Sampling& sampling) {
+  const bool on_device = chooses_on_device();
   const MatrixView<float> rows = logit_rows(i);
-  mix(rows);
-  const std::int32_t id = choose(sampling);
-  if (by_token() && by_likelihood()) show_token(rows, id);
-  generation_.ids.push_back(id);
-  generation_.log_probability += static_cast<double>(mixed_[static_cast<std::size_t>(id)]);
-  ids_.push_back(id);
-  return id;
+  if (on_device && i == 0) choose_ahead(sampling);
+  if (!on_device) mix(rows);
+  const NextToken next = on_device ? next_[static_cast<std::size_t>(i)] : choose(sampling);
+  const double log_p = static_cast<double>(next.log_p);
+  require_finite({&log_p, 1}, "the next token");
+  if (by_token() && by_likelihood()) show_token(rows, next.id);
+  generation_.ids.push_back(next.id);
+  generation_.log_probability += log_p;
+  ids_.push_back(next.id);
+  return next.id;
 }
 
 template <Backend B>

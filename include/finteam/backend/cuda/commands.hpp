@@ -283,4 +283,60 @@ struct AttendRuns {
   bool operator==(const AttendRuns&) const = default;
 };
 
+/// The tokens of a chunk, which one block mixes and looks through.
+inline constexpr std::int32_t chunk_tokens = 4096;
+
+/// Where a token is to be: its noise is a function of seed and position, and it follows seen[seen_begin … seen_end).
+struct TokenSite {
+  std::uint64_t seed;
+  std::int64_t position;
+  std::int32_t seen_begin, seen_end;
+};
+/// Of a chunk of logits: the greatest, and Σ exp(x - greatest).
+struct TokenSum {
+  double sum;
+  float greatest, unused;
+};
+/// The likeliest token, and which may be chosen: those nearer to it in log p, or as near with a key of at least
+/// `least`.
+struct TokenBound {
+  std::uint64_t least;
+  std::int32_t nearness;
+  std::int32_t best;  ///< -1: none
+  float best_log_p;
+  std::int32_t unused;
+};
+/// The noisiest token of a chunk; -1: none.
+struct TokenDraw {
+  double score;
+  std::int32_t id, unused;
+};
+struct ChosenToken {
+  std::int32_t id;
+  float log_p;
+};
+/// As finteam::NextTokens, and what its kernels hand on to each other.
+struct NextToken {
+  const float* const* logits;  ///< [rows, experts]
+  const double* weight;        ///< [experts]
+  std::int32_t rows, experts, v, mixes_logits;
+  const std::int32_t* absent;
+  std::int32_t absent_count;
+  std::int32_t top_k;
+  float temperature, top_p, min_p, repetition_penalty;
+  const TokenSite* sites;    ///< [rows]
+  const std::int32_t* seen;  ///< with room for seen_room ids
+  std::int32_t seen_room;
+  float* log_p;        ///< [rows, v]
+  float* unpenalised;  ///< [rows, seen_room]: what log_p was of each
+  TokenSum* sums;      ///< [rows, sums_each(), chunks()]
+  TokenBound* bounds;  ///< [rows]
+  TokenDraw* draws;    ///< [rows, chunks()]
+  ChosenToken* to;     ///< [rows]
+  bool operator==(const NextToken&) const = default;
+
+  [[nodiscard]] constexpr std::int32_t chunks() const noexcept { return (v + chunk_tokens - 1) / chunk_tokens; }
+  [[nodiscard]] constexpr std::int32_t sums_each() const noexcept { return mixes_logits != 0 ? 1 : experts; }
+};
+
 }  // namespace finteam::cuda_v0_1

@@ -18,10 +18,11 @@
 namespace finteam::inline FINTEAM_ABI::detail {
 
 /// What a kernel can be told.
-using CudaCommand = std::variant<cuda::Fill, cuda::Copy, cuda::Embed, cuda::AddBias, cuda::SoftCap, cuda::Norm,
-                                 cuda::Prepare, cuda::Multiply, cuda::Finish, cuda::Widen, cuda::Gemm, cuda::Route,
-                                 cuda::MultiplyRouted, cuda::AddRouted, cuda::Gated, cuda::Angles, cuda::Rope,
-                                 cuda::CacheWrite, cuda::TurnAndWrite, cuda::CacheCopy, cuda::Attend, cuda::AttendRuns>;
+using CudaCommand =
+    std::variant<cuda::Fill, cuda::Copy, cuda::Embed, cuda::AddBias, cuda::SoftCap, cuda::Norm, cuda::Prepare,
+                 cuda::Multiply, cuda::Finish, cuda::Widen, cuda::Gemm, cuda::Route, cuda::MultiplyRouted,
+                 cuda::AddRouted, cuda::Gated, cuda::Angles, cuda::Rope, cuda::CacheWrite, cuda::TurnAndWrite,
+                 cuda::CacheCopy, cuda::Attend, cuda::AttendRuns, cuda::NextToken>;
 
 /// One thread's; moves only.
 class CudaStep {
@@ -60,7 +61,7 @@ class CudaStep {
       run_all();
       check(cuda::wait(context_->get()), "a step to end");
       graphs_.clear();  // they know the old address
-      scratch_ = DeviceBuffer(context_, bytes);
+      scratch_ = DeviceBuffer(context_, (bytes + scratch_steps - 1) / scratch_steps * scratch_steps);
     }
     return scratch_.data();
   }
@@ -84,9 +85,8 @@ class CudaStep {
     run_all();
   }
 
-  /// to = the floats at `from`, in the stream's order; to may be read after finish().
-  void take(float* to, const float* from, std::size_t count) {
-    const std::size_t bytes = count * sizeof(float);
+  /// to = the bytes at `from`, in the stream's order; to may be read after finish().
+  void take(void* to, const void* from, std::size_t bytes) {
     const bool fits = taken_bytes_ + bytes <= staging_bytes_;  // else by way of the driver's own pinned memory
     void* const by_way = fits ? static_cast<void*>(results_.get() + taken_bytes_) : to;
     check(cuda::copy_out(context_->get(), by_way, from, bytes), "results to be copied");
@@ -120,7 +120,7 @@ class CudaStep {
   }
 
  private:
-  static constexpr std::size_t most_graphs = 16, alignment = 256;
+  static constexpr std::size_t most_graphs = 16, alignment = 256, scratch_steps = std::size_t{1} << 20;
 
   struct Release {
     std::shared_ptr<CudaContext> context;
@@ -133,7 +133,7 @@ class CudaStep {
     return {static_cast<std::byte*>(p), Release{context_}};
   }
   struct Taken {
-    float* to;
+    void* to;
     std::size_t at, bytes;
   };
   struct ReleaseGraph {

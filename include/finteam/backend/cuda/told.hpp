@@ -1,15 +1,17 @@
-// What a step's host side knows and its kernels need, as addresses in the device's memory: rows, sites, runs.
+// What a step's host side knows and its kernels need, as addresses in the device's memory: rows, sites, runs, tokens.
 // Not here: how they come there (step.hpp).
 #pragma once
 
 #include <finteam/backend/backend.hpp>
 #include <finteam/backend/cuda/layout.hpp>
 #include <finteam/backend/cuda/step.hpp>
+#include <finteam/backend/next_token.hpp>
 
 #include <algorithm>
 #include <bit>
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 namespace finteam::inline FINTEAM_ABI::detail {
@@ -108,6 +110,74 @@ class ToldSites {
   std::vector<Table> tables_;
   cuda::Sites sites_{};
   std::uint64_t epoch_ = 0;
+};
+
+/// Tokens to be chosen.
+class ToldTokens {
+ public:
+  /// The command, whose results and working memory are the step's scratch.
+  [[nodiscard]] cuda::NextToken tell(CudaStep& step, const NextTokens<Device>& of) {
+    const auto experts = of.weight.size(), rows = of.logits.size() / experts;
+    logits_.clear();
+    for (const auto& row : of.logits) logits_.push_back(row.data());
+    sites_.clear();
+    const Sampling& s = of.sampling;
+    const bool penalises = s.repetition_penalty != 1;
+    for (std::size_t i = 0; i < rows; ++i) {
+      const auto end = static_cast<std::int32_t>(of.before.size() - (rows - 1 - i));
+      const std::int32_t begin = s.repetition_window > 0 ? std::max(end - s.repetition_window, 0) : 0;
+      sites_.push_back({s.seed, end, begin, end});
+    }
+    seen_.clear();
+    if (penalises) {  // room grows by doubling, so that steps keep their shape as a sequence grows
+      seen_.assign(of.before.begin(), of.before.end());
+      seen_.resize(std::bit_ceil(std::max<std::size_t>(seen_.size(), 64)), 0);
+    }
+    cuda::NextToken p{};
+    p.logits = step.tell(std::span<const float* const>(logits_));
+    p.weight = step.tell(of.weight);
+    p.rows = static_cast<std::int32_t>(rows);
+    p.experts = static_cast<std::int32_t>(experts);
+    p.v = static_cast<std::int32_t>(of.logits.front().size());
+    p.mixes_logits = of.mixes_logits ? 1 : 0;
+    p.absent = step.tell(of.absent);
+    p.absent_count = static_cast<std::int32_t>(of.absent.size());
+    p.top_k = s.top_k;
+    p.temperature = s.temperature;
+    p.top_p = s.top_p;
+    p.min_p = s.min_p;
+    p.repetition_penalty = s.repetition_penalty;
+    p.sites = step.tell(std::span<const cuda::TokenSite>(sites_));
+    p.seen = step.tell(std::span<const std::int32_t>(seen_));
+    p.seen_room = static_cast<std::int32_t>(seen_.size());
+    find_places(step, p);
+    return p;
+  }
+
+ private:
+  static void find_places(CudaStep& step, cuda::NextToken& p) {
+    const auto rows = static_cast<std::size_t>(p.rows), chunks = static_cast<std::size_t>(p.chunks());
+    std::size_t bytes = 0;
+    const auto room = [&](std::size_t count, std::size_t size) {
+      return std::exchange(bytes, bytes + (count * size + 255) / 256 * 256);
+    };
+    const std::size_t log_p = room(rows * static_cast<std::size_t>(p.v), sizeof(float)),
+                      unpenalised = room(rows * static_cast<std::size_t>(p.seen_room), sizeof(float)),
+                      sums = room(rows * static_cast<std::size_t>(p.sums_each()) * chunks, sizeof(cuda::TokenSum)),
+                      bounds = room(rows, sizeof(cuda::TokenBound)),
+                      draws = room(rows * chunks, sizeof(cuda::TokenDraw)), to = room(rows, sizeof(cuda::ChosenToken));
+    auto* const scratch = static_cast<std::byte*>(step.scratch(bytes));
+    p.log_p = reinterpret_cast<float*>(scratch + log_p);
+    p.unpenalised = reinterpret_cast<float*>(scratch + unpenalised);
+    p.sums = reinterpret_cast<cuda::TokenSum*>(scratch + sums);
+    p.bounds = reinterpret_cast<cuda::TokenBound*>(scratch + bounds);
+    p.draws = reinterpret_cast<cuda::TokenDraw*>(scratch + draws);
+    p.to = reinterpret_cast<cuda::ChosenToken*>(scratch + to);
+  }
+
+  std::vector<const float*> logits_;
+  std::vector<cuda::TokenSite> sites_;
+  std::vector<std::int32_t> seen_;
 };
 
 /// Whether a rope turns what a write then writes, as its last heads.
