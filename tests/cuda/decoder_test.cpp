@@ -9,6 +9,8 @@
 #include "team/shared_folder.hpp"
 
 #include <array>
+#include <chrono>
+#include <stop_token>
 
 using namespace finteam;
 using test::quiet;
@@ -155,4 +157,30 @@ TEST_CASE("a decode step of a plain model is one graph, however far the sequence
     static_cast<void>(device.read({{sequence, {4 + i % 3}}}, RowKind::generated));
     REQUIRE(device.b.graphs() == (i == 0 ? 0 : 1));
   }
+}
+
+TEST_CASE("a stop or a deadline ends a call on the device, which then answers as if nothing had been", "[cuda]") {
+  const test::TeamFolder folder;
+  const auto team = open_team(folder.path(), Cuda());
+  Session<Cuda> device(team, {.tokens = 64, .rows = 16});
+  const std::string text = "Rates rose and rates rose and";
+  const auto past = std::chrono::steady_clock::now() - std::chrono::seconds(1);
+  const auto expected = device.generate(text, quiet, {.max_tokens = 4}).ids;
+  REQUIRE(expected.size() == 4);
+
+  CHECK(device.generate(text, quiet, {.max_tokens = 4, .interrupt = {.deadline = past}}).finish == Finish::deadline);
+  try {
+    device.classify("sentiment", text, {.interrupt = {.deadline = past}});
+    FAIL("answered");
+  } catch (const Error& e) {
+    CHECK(e.code() == Code::deadline);
+  }
+  std::stop_source source;
+  const auto stop = [&](std::string_view) { source.request_stop(); };
+  const Generation& some = device.generate(text, stop, {.max_tokens = 4, .interrupt = {.stop = source.get_token()}});
+  CHECK(some.finish == Finish::cancelled);
+  REQUIRE(!some.ids.empty());
+  REQUIRE(some.ids.size() < 4);
+  CHECK(std::equal(some.ids.begin(), some.ids.end(), expected.begin()));
+  CHECK(device.generate(text, quiet, {.max_tokens = 4}).ids == expected);
 }
