@@ -12,6 +12,7 @@ namespace finteam::cuda_v0_1::kernels {
 namespace {
 
 inline constexpr int mix_threads = 256, mix_warps = mix_threads / warp_threads, mix_each = chunk_tokens / mix_threads;
+inline constexpr std::size_t sum_bytes = mix_warps * (sizeof(double) + sizeof(float));
 inline constexpr int look_threads = 1024, look_warps = look_threads / warp_threads, digits = 256;
 
 /// Neither NaN nor -∞.
@@ -27,17 +28,16 @@ __device__ __forceinline__ float logit(const NextToken& p, const float* const* l
   return static_cast<float>(sum);
 }
 
-__global__ void __launch_bounds__(mix_threads) find_sums(NextToken p) {
-  simt::begin();
-  const int chunk = simt::block_x(), part = simt::block_y(), row = simt::block_z();
+/// The sum of the block's chunk of v logits, x(i) each; thread 0's counts.
+template <class Logit>
+__device__ __forceinline__ TokenSum sum_of_chunk(int v, const Logit& logit) {
   const int thread = simt::thread(), warp = thread / warp_threads;
   auto* const sums = reinterpret_cast<double*>(simt::shared());
   auto* const greatest = reinterpret_cast<float*>(sums + mix_warps);
-  const float* const* const logits = p.logits + static_cast<std::int64_t>(row) * p.experts;
   float x[mix_each], most = -infinity();
   for (int j = 0; j < mix_each; ++j) {
-    const int i = chunk * chunk_tokens + j * mix_threads + thread;
-    x[j] = i < p.v ? logit(p, logits, part, i) : -infinity();
+    const int i = simt::block_x() * chunk_tokens + j * mix_threads + thread;
+    x[j] = i < v ? logit(i) : -infinity();
     most = fmaxf(most, x[j]);
   }
   most = warp_max(most);
@@ -49,10 +49,25 @@ __global__ void __launch_bounds__(mix_threads) find_sums(NextToken p) {
   sum = warp_sum(sum);
   if (thread % warp_threads == 0) sums[warp] = sum;
   simt::barrier();
-  if (thread != 0) return;
   sum = 0;
   for (int w = 0; w < mix_warps; ++w) sum += sums[w];
-  p.sums[(static_cast<std::int64_t>(row) * p.sums_each() + part) * p.chunks() + chunk] = {sum, most, 0};
+  return {sum, most, 0};
+}
+
+__global__ void __launch_bounds__(mix_threads) find_sums(NextToken p) {
+  simt::begin();
+  const int part = simt::block_y(), row = simt::block_z();
+  const float* const* const logits = p.logits + static_cast<std::int64_t>(row) * p.experts;
+  const TokenSum sum = sum_of_chunk(p.v, [&](int i) { return logit(p, logits, part, i); });
+  if (simt::thread() != 0) return;
+  p.sums[(static_cast<std::int64_t>(row) * p.sums_each() + part) * p.chunks() + simt::block_x()] = sum;
+}
+__global__ void __launch_bounds__(mix_threads) find_row_sums(LogP p) {
+  simt::begin();
+  const int row = simt::block_y();
+  const float* const x = kernels::row(p.x, row);
+  const TokenSum sum = sum_of_chunk(p.x.n, [&](int i) { return x[i]; });
+  if (simt::thread() == 0) p.sums[static_cast<std::int64_t>(row) * simt::blocks_x() + simt::block_x()] = sum;
 }
 
 /// log Σ_i exp(x[i]) over all chunks, by a warp.
@@ -67,6 +82,14 @@ __device__ __forceinline__ double log_sum(const TokenSum* sums, int chunks) {
     sum += empty ? 0.0 : sums[c].sum * exp(static_cast<double>(sums[c].greatest) - static_cast<double>(most));
   }
   return static_cast<double>(most) + log(warp_sum(sum));
+}
+
+/// A warp for each token.
+__global__ void __launch_bounds__(warp_threads) find_log_p(LogP p) {
+  simt::begin();
+  const int i = simt::block_x(), row = p.tokens[2 * i], id = p.tokens[2 * i + 1], chunks = token_chunks(p.x.n);
+  const double sum = log_sum(p.sums + static_cast<std::int64_t>(row) * chunks, chunks);
+  if (simt::thread() == 0) p.to[i] = static_cast<double>(kernels::row(p.x, row)[id]) - sum;
 }
 
 /// log Σ_k weight[k] · exp(logits[k][i] - total[k]). Source: mix_probabilities of mix/mixture.hpp.
@@ -347,13 +370,24 @@ __global__ void __launch_bounds__(warp_threads) choose(NextToken p) {
 
 namespace finteam::cuda_v0_1 {
 
+Status run(Context* c, const LogP& p) noexcept {
+  if (p.count == 0) return {};
+  const Stream stream = stream_of(c);
+  const Status s = kernels::launch(kernels::find_row_sums,
+                                   {static_cast<unsigned>(token_chunks(p.x.n)), static_cast<unsigned>(p.x.count), 1},
+                                   kernels::mix_threads, kernels::sum_bytes, stream, p);
+  if (!s.ok()) return s;
+  return kernels::launch(kernels::find_log_p, {static_cast<unsigned>(p.count), 1, 1}, kernels::warp_threads, 0, stream,
+                         p);
+}
+
 Status run(Context* c, const NextToken& p) noexcept {
   if (p.rows == 0) return {};
   const auto chunks = static_cast<unsigned>(p.chunks()), parts = static_cast<unsigned>(p.sums_each()),
              rows = static_cast<unsigned>(p.rows);
   const Stream stream = stream_of(c);
-  Status s = kernels::launch(kernels::find_sums, {chunks, parts, rows}, kernels::mix_threads,
-                             kernels::mix_warps * (sizeof(double) + sizeof(float)), stream, p);
+  Status s =
+      kernels::launch(kernels::find_sums, {chunks, parts, rows}, kernels::mix_threads, kernels::sum_bytes, stream, p);
   if (s.ok()) {
     s = kernels::launch(kernels::mix, {chunks, rows, 1}, kernels::mix_threads, parts * sizeof(double), stream, p);
   }

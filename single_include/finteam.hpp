@@ -11320,8 +11320,8 @@ struct Sampling {
 }  // namespace finteam::inline FINTEAM_ABI
 
 // ---- finteam/backend/next_token.hpp --------------------------------------------------------------------------------
-// What a backend may do besides `Backend`: mix the logits of a team's experts and choose the tokens that follow, where
-// the logits are. Where it does not, they are copied to the host, whose mix/mixture.hpp and text/sampler.hpp do it.
+// What a backend may do besides `Backend`: say how likely tokens are, mix the logits of a team's experts and choose the
+// tokens that follow, where the logits are. Where it does not, mix/mixture.hpp and text/sampler.hpp do it on the host.
 
 namespace finteam::inline FINTEAM_ABI {
 
@@ -11342,12 +11342,22 @@ struct NextToken {
   float log_p = 0;  ///< under the mixture
 };
 
-/// As mix_next_token and Sampler::sample say, but for the last bits; of a row the same whatever others are chosen with
-/// it (law 3).
+/// A token, and the row of logits that foretells it.
+struct Foretold {
+  std::int32_t row = 0, id = 0;
+};
+
+/// As log_sum_exp, mix_next_token and Sampler::sample say, but for the last bits; of a row the same whatever others are
+/// chosen with it (law 3).
 template <class B>
-concept ChoosesTokens = Backend<B> && requires(B& b, const NextTokens<typename B::Space>& of, std::span<NextToken> to) {
+concept ChoosesTokens = Backend<B> &&
+    requires(B& b, const NextTokens<typename B::Space>& of, std::span<NextToken> to,
+             MatrixView<const float, typename B::Space> x, std::span<const Foretold> tokens, std::span<double> log_p) {
   /// to [t], once everything before has run.
   b.next_tokens(of, to);
+  /// log_p[i] = x[row,id] - log Σ_j exp(x[row,j]) of tokens[i], once everything before has run; tokens of one row
+  /// follow each other. x [t, v].
+  b.log_p(x, tokens, log_p);
 };
 
 }  // namespace finteam::inline FINTEAM_ABI
@@ -15736,6 +15746,9 @@ class Reader {
     rows_.reserve(rows);
     unrecorded_.reserve(decoder.config().is_routed() ? rows : 0);
     next_.reserve(rows);
+    const auto foretold = std::max(rows, lanes_.size() * static_cast<std::size_t>(limits.labels));
+    foretold_.reserve(foretold);
+    log_p_.reserve(foretold);
     pieces_.reserve(std::max(rows, lanes_.size()));
     chosen_.reserve(lanes_.size());
     routes_.reserve(std::max(rows, lanes_.size()));
@@ -15857,14 +15870,18 @@ class Reader {
   [[nodiscard]] std::optional<Code> score(B& b, std::span<const index_t> lanes, const LabelTokens& labels,
                                           const Interrupt& interrupt, MatrixView<float> logits, Scores&& scores) {
     layer_.reset();
-    this->logits(b, lanes, logits.rows(0, this->lanes()));
+    const auto here = logits.rows(0, ChoosesTokens<B> ? 0 : this->lanes());
+    this->logits(b, lanes, here);
+    foretold_.clear();
     for (const index_t lane : lanes) {
-      const auto first = std::span<const float>(logits.row(lane).span());
-      const double total = log_sum_exp(first);
       for (index_t l = 0; l < labels.count(); ++l) {
-        scores(lane)[static_cast<std::size_t>(l)] =
-            static_cast<double>(first[static_cast<std::size_t>(labels.label(l)[0])]) - total;
+        foretold_.push_back({static_cast<std::int32_t>(lane), labels.label(l)[0]});
       }
+    }
+    find_log_p(b, here, each_lane(0));
+    const double* log_p = log_p_.data();
+    for (const index_t lane : lanes) {
+      for (index_t l = 0; l < labels.count(); ++l) scores(lane)[static_cast<std::size_t>(l)] = *log_p++;
     }
     if (labels.rows() == 0) return std::nullopt;  // labels of one token each, and no end token
     const auto fit = static_cast<std::size_t>(std::max<index_t>(scratch_.rows() / labels.rows(), 1));
@@ -15958,13 +15975,17 @@ class Reader {
     for (index_t first = 0; first < t && !code; first += logits.extent(0)) {
       const index_t count = std::min(logits.extent(0), t - first);
       routes_.clear();
-      for (index_t i = first; i < first + count; ++i) routes_.push_back(rows_[static_cast<std::size_t>(i)].route);
-      find_logits(b, hidden_.view().rows(first, count), logits.rows(0, count), all_rows(count));
+      foretold_.clear();
+      for (index_t i = first; i < first + count; ++i) {
+        routes_.push_back(rows_[static_cast<std::size_t>(i)].route);
+        foretold_.push_back({static_cast<std::int32_t>(i - first), next_[static_cast<std::size_t>(i)].token});
+      }
+      const auto here = logits.rows(0, ChoosesTokens<B> ? 0 : count);
+      find_logits(b, hidden_.view().rows(first, count), here, all_rows(count));
+      find_log_p(b, here, all_rows(count));
       for (index_t i = 0; i < count; ++i) {
-        const auto row = std::span<const float>(logits.row(i).span());
         const Next& next = next_[static_cast<std::size_t>(first + i)];
-        scores(next.lane)[static_cast<std::size_t>(next.label)] +=
-            static_cast<double>(row[static_cast<std::size_t>(next.token)]) - log_sum_exp(row);
+        scores(next.lane)[static_cast<std::size_t>(next.label)] += log_p_[static_cast<std::size_t>(i)];
       }
     }
     if (!code) routing_.add_beside(rows_, scratch_.routing(b));
@@ -16030,6 +16051,21 @@ class Reader {
     }
   }
 
+  /// log_p_[i] of foretold_[i], by the logits that were found last: here, or where a device has them.
+  void find_log_p(B& b, MatrixView<const float> here, SpaceView there) {
+    log_p_.resize(foretold_.size());
+    if constexpr (ChoosesTokens<B>) {
+      b.log_p(there, foretold_, log_p_);
+    } else {
+      double total = 0;
+      for (std::size_t i = 0; i < foretold_.size(); ++i) {
+        const auto [row, id] = foretold_[i];
+        if (i == 0 || row != foretold_[i - 1].row) total = log_sum_exp(here.row(row).span());
+        log_p_[i] = static_cast<double>(here(row, id)) - total;
+      }
+    }
+  }
+
   using States = decltype(std::declval<B&>().template tensor<float, 2>({}, nullptr));
   using Logits = decltype(std::declval<B&>().template tensor<float, 3>({}, nullptr));
 
@@ -16050,6 +16086,8 @@ class Reader {
   std::vector<Row> unrecorded_;  // of the last step, whose routing the scratch still has
   std::vector<Piece> pieces_;
   std::vector<Next> next_;
+  std::vector<Foretold> foretold_;
+  std::vector<double> log_p_;
   std::vector<std::int32_t> chosen_;
   std::vector<const float*> routes_;
 };

@@ -174,6 +174,26 @@ TEST_CASE("where nothing can be chosen a device says so", "[cuda]") {
   }
 }
 
+TEST_CASE("a device says how likely tokens are", "[cuda]") {
+  const index_t v = GENERATE(7, 5000);
+  Cuda b;
+  Choice c(b, 3, {1}, v, 31);
+  c.logits[static_cast<std::size_t>(v) + 1] = forbidden;
+  c.logits[static_cast<std::size_t>(2 * v)] = std::numeric_limits<float>::quiet_NaN();
+  c.put();
+  const std::vector<Foretold> tokens{{0, 0}, {0, 5}, {1, static_cast<std::int32_t>(v) - 1}, {1, 1}, {2, 3}};
+  std::vector<double> found(tokens.size());
+  b.begin(RowKind::generated);
+  b.log_p(c.device.view(), tokens, found);
+  for (std::size_t i = 0; i < 3; ++i) {
+    const float* const row = &c.logits[static_cast<std::size_t>(tokens[i].row * v)];
+    const double total = log_sum_exp(std::span<const float>(row, static_cast<std::size_t>(v)));
+    CHECK(tolerance::log_p.holds(found[i], static_cast<double>(row[tokens[i].id]) - total));
+  }
+  CHECK(found[3] == static_cast<double>(forbidden));
+  CHECK(std::isnan(found[4]));
+}
+
 TEST_CASE("choosing tokens is part of the step's graph, however long what was seen becomes", "[cuda]") {
   Cuda b;
   Choice c(b, 1, {0.5, 0.5}, 300, 21);

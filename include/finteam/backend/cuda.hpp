@@ -275,7 +275,14 @@ class Cuda {
     attend_rows(sites, {at, detail::device_heads(q), layer, told, detail::device_heads(y), nullptr, 0});
   }
 
-  /// The op that `ChoosesTokens` lists.
+  /// The ops that `ChoosesTokens` lists.
+  void log_p(MatrixView<const float, Device> x, std::span<const Foretold> tokens, std::span<double> log_p) {
+    const auto command = detail::tell_log_p(step_, x, tokens);
+    step_.add(command);
+    step_.flush(true);
+    step_.take(log_p.data(), command.to, log_p.size_bytes());
+    step_.finish();
+  }
   void next_tokens(const NextTokens<Device>& of, std::span<NextToken> to) {
     const auto command = tokens_.tell(step_, of);
     step_.add(command);

@@ -1,5 +1,5 @@
-// What a backend may do besides `Backend`: mix the logits of a team's experts and choose the tokens that follow, where
-// the logits are. Where it does not, they are copied to the host, whose mix/mixture.hpp and text/sampler.hpp do it.
+// What a backend may do besides `Backend`: say how likely tokens are, mix the logits of a team's experts and choose the
+// tokens that follow, where the logits are. Where it does not, mix/mixture.hpp and text/sampler.hpp do it on the host.
 #pragma once
 
 #include <finteam/backend/backend.hpp>
@@ -28,12 +28,22 @@ struct NextToken {
   float log_p = 0;  ///< under the mixture
 };
 
-/// As mix_next_token and Sampler::sample say, but for the last bits; of a row the same whatever others are chosen with
-/// it (law 3).
+/// A token, and the row of logits that foretells it.
+struct Foretold {
+  std::int32_t row = 0, id = 0;
+};
+
+/// As log_sum_exp, mix_next_token and Sampler::sample say, but for the last bits; of a row the same whatever others are
+/// chosen with it (law 3).
 template <class B>
-concept ChoosesTokens = Backend<B> && requires(B& b, const NextTokens<typename B::Space>& of, std::span<NextToken> to) {
+concept ChoosesTokens = Backend<B> &&
+    requires(B& b, const NextTokens<typename B::Space>& of, std::span<NextToken> to,
+             MatrixView<const float, typename B::Space> x, std::span<const Foretold> tokens, std::span<double> log_p) {
   /// to [t], once everything before has run.
   b.next_tokens(of, to);
+  /// log_p[i] = x[row,id] - log Σ_j exp(x[row,j]) of tokens[i], once everything before has run; tokens of one row
+  /// follow each other. x [t, v].
+  b.log_p(x, tokens, log_p);
 };
 
 }  // namespace finteam::inline FINTEAM_ABI

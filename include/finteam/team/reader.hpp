@@ -4,6 +4,7 @@
 // Not here: roles, the gate and the mix (role_readers.hpp, session.hpp).
 #pragma once
 
+#include <finteam/backend/next_token.hpp>
 #include <finteam/expert/decoder.hpp>
 #include <finteam/mix/mixture.hpp>
 #include <finteam/team/limits.hpp>
@@ -85,6 +86,9 @@ class Reader {
     rows_.reserve(rows);
     unrecorded_.reserve(decoder.config().is_routed() ? rows : 0);
     next_.reserve(rows);
+    const auto foretold = std::max(rows, lanes_.size() * static_cast<std::size_t>(limits.labels));
+    foretold_.reserve(foretold);
+    log_p_.reserve(foretold);
     pieces_.reserve(std::max(rows, lanes_.size()));
     chosen_.reserve(lanes_.size());
     routes_.reserve(std::max(rows, lanes_.size()));
@@ -206,14 +210,18 @@ class Reader {
   [[nodiscard]] std::optional<Code> score(B& b, std::span<const index_t> lanes, const LabelTokens& labels,
                                           const Interrupt& interrupt, MatrixView<float> logits, Scores&& scores) {
     layer_.reset();
-    this->logits(b, lanes, logits.rows(0, this->lanes()));
+    const auto here = logits.rows(0, ChoosesTokens<B> ? 0 : this->lanes());
+    this->logits(b, lanes, here);
+    foretold_.clear();
     for (const index_t lane : lanes) {
-      const auto first = std::span<const float>(logits.row(lane).span());
-      const double total = log_sum_exp(first);
       for (index_t l = 0; l < labels.count(); ++l) {
-        scores(lane)[static_cast<std::size_t>(l)] =
-            static_cast<double>(first[static_cast<std::size_t>(labels.label(l)[0])]) - total;
+        foretold_.push_back({static_cast<std::int32_t>(lane), labels.label(l)[0]});
       }
+    }
+    find_log_p(b, here, each_lane(0));
+    const double* log_p = log_p_.data();
+    for (const index_t lane : lanes) {
+      for (index_t l = 0; l < labels.count(); ++l) scores(lane)[static_cast<std::size_t>(l)] = *log_p++;
     }
     if (labels.rows() == 0) return std::nullopt;  // labels of one token each, and no end token
     const auto fit = static_cast<std::size_t>(std::max<index_t>(scratch_.rows() / labels.rows(), 1));
@@ -307,13 +315,17 @@ class Reader {
     for (index_t first = 0; first < t && !code; first += logits.extent(0)) {
       const index_t count = std::min(logits.extent(0), t - first);
       routes_.clear();
-      for (index_t i = first; i < first + count; ++i) routes_.push_back(rows_[static_cast<std::size_t>(i)].route);
-      find_logits(b, hidden_.view().rows(first, count), logits.rows(0, count), all_rows(count));
+      foretold_.clear();
+      for (index_t i = first; i < first + count; ++i) {
+        routes_.push_back(rows_[static_cast<std::size_t>(i)].route);
+        foretold_.push_back({static_cast<std::int32_t>(i - first), next_[static_cast<std::size_t>(i)].token});
+      }
+      const auto here = logits.rows(0, ChoosesTokens<B> ? 0 : count);
+      find_logits(b, hidden_.view().rows(first, count), here, all_rows(count));
+      find_log_p(b, here, all_rows(count));
       for (index_t i = 0; i < count; ++i) {
-        const auto row = std::span<const float>(logits.row(i).span());
         const Next& next = next_[static_cast<std::size_t>(first + i)];
-        scores(next.lane)[static_cast<std::size_t>(next.label)] +=
-            static_cast<double>(row[static_cast<std::size_t>(next.token)]) - log_sum_exp(row);
+        scores(next.lane)[static_cast<std::size_t>(next.label)] += log_p_[static_cast<std::size_t>(i)];
       }
     }
     if (!code) routing_.add_beside(rows_, scratch_.routing(b));
@@ -379,6 +391,21 @@ class Reader {
     }
   }
 
+  /// log_p_[i] of foretold_[i], by the logits that were found last: here, or where a device has them.
+  void find_log_p(B& b, MatrixView<const float> here, SpaceView there) {
+    log_p_.resize(foretold_.size());
+    if constexpr (ChoosesTokens<B>) {
+      b.log_p(there, foretold_, log_p_);
+    } else {
+      double total = 0;
+      for (std::size_t i = 0; i < foretold_.size(); ++i) {
+        const auto [row, id] = foretold_[i];
+        if (i == 0 || row != foretold_[i - 1].row) total = log_sum_exp(here.row(row).span());
+        log_p_[i] = static_cast<double>(here(row, id)) - total;
+      }
+    }
+  }
+
   using States = decltype(std::declval<B&>().template tensor<float, 2>({}, nullptr));
   using Logits = decltype(std::declval<B&>().template tensor<float, 3>({}, nullptr));
 
@@ -399,6 +426,8 @@ class Reader {
   std::vector<Row> unrecorded_;  // of the last step, whose routing the scratch still has
   std::vector<Piece> pieces_;
   std::vector<Next> next_;
+  std::vector<Foretold> foretold_;
+  std::vector<double> log_p_;
   std::vector<std::int32_t> chosen_;
   std::vector<const float*> routes_;
 };

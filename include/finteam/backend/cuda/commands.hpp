@@ -285,6 +285,9 @@ struct AttendRuns {
 
 /// The tokens of a chunk, which one block mixes and looks through.
 inline constexpr std::int32_t chunk_tokens = 4096;
+[[nodiscard]] constexpr std::int32_t token_chunks(std::int32_t v) noexcept {
+  return (v + chunk_tokens - 1) / chunk_tokens;
+}
 
 /// Where a token is to be: its noise is a function of seed and position, and it follows seen[seen_begin … seen_end).
 struct TokenSite {
@@ -335,8 +338,17 @@ struct NextToken {
   ChosenToken* to;     ///< [rows]
   bool operator==(const NextToken&) const = default;
 
-  [[nodiscard]] constexpr std::int32_t chunks() const noexcept { return (v + chunk_tokens - 1) / chunk_tokens; }
+  [[nodiscard]] constexpr std::int32_t chunks() const noexcept { return token_chunks(v); }
   [[nodiscard]] constexpr std::int32_t sums_each() const noexcept { return mixes_logits != 0 ? 1 : experts; }
+};
+/// to[i] = x[row of token i, its id] - log Σ_j exp(x[row,j])
+struct LogP {
+  Rows x;
+  const std::int32_t* tokens;  ///< [count, 2]: row, id
+  std::int32_t count;
+  TokenSum* sums;  ///< [x.count, chunks]
+  double* to;      ///< [count]
+  bool operator==(const LogP&) const = default;
 };
 
 }  // namespace finteam::cuda_v0_1

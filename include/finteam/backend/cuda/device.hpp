@@ -90,5 +90,6 @@ Status run(Context* context, const CacheCopy& command) noexcept;
 Status run(Context* context, const Attend& command) noexcept;
 Status run(Context* context, const AttendRuns& command) noexcept;
 Status run(Context* context, const NextToken& command) noexcept;
+Status run(Context* context, const LogP& command) noexcept;
 
 }  // namespace finteam::cuda_v0_1

@@ -112,6 +112,18 @@ class ToldSites {
   std::uint64_t epoch_ = 0;
 };
 
+/// Tokens whose probabilities are asked for; working memory and results are the step's scratch.
+[[nodiscard]] inline cuda::LogP tell_log_p(CudaStep& step, MatrixView<const float, Device> x,
+                                           std::span<const Foretold> tokens) {
+  static_assert(sizeof(Foretold) == 2 * sizeof(std::int32_t));
+  const auto chunks = static_cast<std::size_t>(cuda::token_chunks(static_cast<std::int32_t>(x.extent(1))));
+  const std::size_t sums = static_cast<std::size_t>(x.extent(0)) * chunks * sizeof(cuda::TokenSum);
+  const auto* const told = reinterpret_cast<const std::int32_t*>(step.tell(tokens));
+  auto* const scratch = static_cast<std::byte*>(step.scratch(sums + tokens.size() * sizeof(double)));
+  return {device_rows(x), told, static_cast<std::int32_t>(tokens.size()), reinterpret_cast<cuda::TokenSum*>(scratch),
+          reinterpret_cast<double*>(scratch + sums)};
+}
+
 /// Tokens to be chosen.
 class ToldTokens {
  public:
