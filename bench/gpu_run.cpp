@@ -58,9 +58,9 @@ Json read_json(const std::filesystem::path& path) {
   return file ? Json::parse(file) : Json();
 }
 
-/// Fields by which a row is known again.
+/// Fields by which a row of ours is known again; a peer's is another's (gpu_peer.py).
 bool is_row(const Json& row, const std::string& name, const std::string& weights, index_t rows) {
-  return row["name"] == name && row["weights"] == weights && row["rows"] == rows;
+  return !row.contains("peer") && row["name"] == name && row["weights"] == weights && row["rows"] == rows;
 }
 
 }  // namespace
@@ -208,7 +208,7 @@ std::string GpuRun::table() const {
                 "GB/s", "TFLOP/s", "fraction", "of", "verdict");
   text += line;
   for (const Json& r : rows_) {
-    if (r["shape"] != options_.shape) continue;
+    if (r["shape"] != options_.shape || r.contains("peer")) continue;
     std::snprintf(
         line, sizeof line, "%-34s %-6s %5d %12.4f %9.1f %9.1f %9.3f %8s  %s%s%s\n",
         r["name"].get<std::string>().c_str(), r["weights"].get<std::string>().c_str(), r["rows"].get<int>(),

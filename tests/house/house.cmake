@@ -16,6 +16,9 @@ finteam_house("the single header is what tools/amalgamate writes"
 finteam_house("README's table of speeds is that of the newest results" ${_python} ${PROJECT_SOURCE_DIR}/tools/bench_table
               --check)
 
+finteam_house("a peer's rows stand beside ours, and what it needs is said"
+              ${_python} ${_house}/gpu_peer.py ${PROJECT_SOURCE_DIR})
+
 if(TARGET bench)
   finteam_house("the benches answer every question, in finite numbers"
                 ${_python} ${_house}/bench.py $<TARGET_FILE:bench> ${CMAKE_CURRENT_BINARY_DIR}/bench-models)
