@@ -94,6 +94,22 @@ foreach(as find_package add_subdirectory)
     -P ${_house}/consumer.cmake)
 endforeach()
 
+# The package's component cuda.
+function(finteam_cuda_consumer as name)
+  finteam_house("${name}"
+    ${CMAKE_COMMAND} -DAS=${as} -DBUILD=${PROJECT_BINARY_DIR} -DWORK=${CMAKE_CURRENT_BINARY_DIR}/consumer_cuda_${as}
+    -DCOMPILER=${CMAKE_CXX_COMPILER} -DGENERATOR=${CMAKE_GENERATOR} -P ${_house}/consumer_cuda.cmake)
+  set_property(TEST "house: ${name}" APPEND PROPERTY LABELS cuda)
+endfunction()
+if(FINTEAM_INSTALL)
+  finteam_cuda_consumer(missing "a component that was not built is refused by name")
+endif()
+if(FINTEAM_INSTALL AND FINTEAM_CUDA)
+  finteam_cuda_consumer(built "a consumer builds with the component cuda")
+else()
+  finteam_skipped("house: a consumer builds with the component cuda" house "this build has no finteam::cuda")
+endif()
+
 # Hello, and the other examples.
 if(CMAKE_BUILD_TYPE STREQUAL "Release")
   finteam_house("README's hello, compiled as README says, prints what README says"
