@@ -64,6 +64,8 @@ int main(int argc, char** argv) {
   app.add_option("--seconds", o.seconds, "at least so long for each row")->capture_default_str();
   app.add_option("--device", o.device, "its number")->check(CLI::Range(0, 63))->capture_default_str();
   app.add_option("--threads", threads, "that make weights")->check(CLI::Range(1, 256))->capture_default_str();
+  app.add_option("--tolerance", o.tolerance, "times what an error may be (1)")->check(CLI::NonNegativeNumber);
+  app.add_flag("--trial", o.trial, "little of everything, to try the bench itself: its times mean nothing");
   app.add_flag("--again", o.again, "rows that the file has of this commit, too");
   app.add_option("--commit", o.commit, "what was built, for the results");
   CLI11_PARSE(app, argc, argv);

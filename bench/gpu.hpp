@@ -11,11 +11,14 @@
 #include <finteam/file/config.hpp>
 #include <finteam/file/json.hpp>
 
+#include <algorithm>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace bench {
@@ -30,7 +33,9 @@ struct GpuOptions {
   index_t context = 512;  ///< tokens before the one that is decoded
   double seconds = 1;     ///< at least so long for each row
   int device = 0;
-  bool again = false;  ///< rows of this commit that the file has, too
+  double tolerance = 1;  ///< times what is allowed
+  bool again = false;    ///< rows of this commit that the file has, too
+  bool trial = false;    ///< as little as shows that every question works: its times mean nothing
   std::filesystem::path json;
 };
 
@@ -77,12 +82,21 @@ class GpuRun {
   [[nodiscard]] const GpuOptions& options() const noexcept { return options_; }
   [[nodiscard]] finteam::ThreadPool& pool() const noexcept { return pool_; }
   [[nodiscard]] finteam::Config config() const;
+  /// Positions, or rows of a prompt; of a trial, few.
+  [[nodiscard]] index_t positions(index_t n) const noexcept {
+    return options_.trial ? std::max<index_t>(1, n / 64) : n;
+  }
+  /// What makes a sample long, or the caches cold; of a trial, next to nothing.
+  [[nodiscard]] double much(double n) const noexcept { return options_.trial ? 1 : n; }
   /// Checks a step, times it, and writes its row. one: seconds that it is compared to, or 0. Returns its seconds.
   double measure(const GpuStep& step, double one = 0);
   /// Rows from here on are of this part.
   void begin(const std::string& part);
-  /// Whether a row still has to be measured.
-  [[nodiscard]] bool wants(const std::string& name, const std::string& weights, index_t rows) const;
+  /// Whether a row still has to be measured. context: tokens before, or 0 if its name says it.
+  [[nodiscard]] bool wants(const std::string& name, const std::string& weights, index_t rows,
+                           index_t context = 0) const;
+  /// f(), the first time that it is asked about such weights and roles.
+  [[nodiscard]] Verdict once(const std::string& weights, index_t roles, const std::function<Verdict()>& f);
   [[nodiscard]] bool all_right() const noexcept { return right_; }
   /// The rows that this run has asked about, for a reader.
   [[nodiscard]] std::string table() const;
@@ -96,6 +110,7 @@ class GpuRun {
   Json machine_;
   Json rows_ = Json::array();
   GpuLimits limits_;
+  std::map<std::pair<std::string, index_t>, Verdict> verdicts_;
   std::string part_;
   bool right_ = true;
 };

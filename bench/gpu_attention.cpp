@@ -49,11 +49,12 @@ class AttentionOnGpu {
       : c_(run.config()),
         tokens_(tokens),
         b_(CudaOptions{.device = run.options().device}),
-        layers_(static_cast<index_t>(std::ceil(cold_bytes / layer_bytes(format)))),
+        most_rows_(run.positions(2048)),
+        layers_(static_cast<index_t>(std::ceil(run.much(cold_bytes) / layer_bytes(format)))),
         cache_(b_, limits_of(c_, format, tokens, layers_)),
         reference_(oracle_, limits_of(c_, format, tokens, 1)),
-        q_(b_.tensor<float, 3>({most_rows, c_.h, c_.e}, nullptr)),
-        y_(b_.tensor<float, 3>({most_rows, c_.h, c_.e}, nullptr)) {
+        q_(b_.tensor<float, 3>({most_rows_, c_.h, c_.e}, nullptr)),
+        y_(b_.tensor<float, 3>({most_rows_, c_.h, c_.e}, nullptr)) {
     cache_.extend(cache_.open(), tokens);
     reference_.extend(reference_.open(), tokens);
     fill();
@@ -107,7 +108,6 @@ class AttentionOnGpu {
 
  private:
   static constexpr double cold_bytes = 1 << 29;
-  static constexpr index_t most_rows = 2048;
 
   [[nodiscard]] CacheFormat format_of_cache() { return cache_.layer(0).format; }
   [[nodiscard]] CacheFormat format_of_cache() const { return const_cast<AttentionOnGpu*>(this)->format_of_cache(); }
@@ -125,9 +125,9 @@ class AttentionOnGpu {
 
   /// The same keys and values in every layer, and in the reference's.
   void fill() {
-    auto k = b_.tensor<float, 3>({most_rows, c_.g, c_.e}, nullptr), v = b_.tensor<float, 3>(k_extents(), nullptr);
-    for (index_t first = 0; first < tokens_; first += most_rows) {
-      const index_t count = std::min(most_rows, tokens_ - first);
+    auto k = b_.tensor<float, 3>({most_rows_, c_.g, c_.e}, nullptr), v = b_.tensor<float, 3>(k_extents(), nullptr);
+    for (index_t first = 0; first < tokens_; first += most_rows_) {
+      const index_t count = std::min(most_rows_, tokens_ - first);
       const auto host_k = numbers(1, first, count, c_.g, c_.e), host_v = numbers(2, first, count, c_.g, c_.e);
       copy_in(host_k, k);
       copy_in(host_v, v);
@@ -141,13 +141,13 @@ class AttentionOnGpu {
       oracle_.cache_write(sites(reference_, first, count), host_k.view(), host_v.view(), reference_.layer(0));
     }
   }
-  [[nodiscard]] std::array<index_t, 3> k_extents() const { return {most_rows, c_.g, c_.e}; }
+  [[nodiscard]] std::array<index_t, 3> k_extents() const { return {most_rows_, c_.g, c_.e}; }
 
   Config c_;
   index_t tokens_;
   Cuda b_;
   Reference oracle_;
-  index_t layers_;
+  index_t most_rows_, layers_;
   KvCache<Cuda> cache_;
   KvCache<Reference> reference_;
   DeviceTensor<float, 3> q_, y_;
@@ -160,12 +160,12 @@ void ask(GpuRun& run, CacheFormat format, RowKind kind, index_t tokens, index_t 
   const bool prompt = kind == RowKind::prompt;
   const std::string cache(finteam::name(format));
   const std::string name = "attention, " + std::string(prompt ? "prompt" : "decode") + " " + std::to_string(tokens);
-  if (!run.wants(name, cache, rows)) return;
+  if (!run.wants(name, cache, rows, tokens)) return;
   AttentionOnGpu attention(run, format, tokens);
   attention.choose(kind, rows);
   const double r = static_cast<double>(rows), t = static_cast<double>(tokens);
   const double flops = attention_flops(run.config(), r * t - r * (r - 1) / 2);
-  const double least = prompt ? 2e12 / flops : 8e9 / attention.bytes();
+  const double least = run.much(prompt ? 2e12 : 8e9) / (prompt ? flops : attention.bytes());
   const auto turns = static_cast<index_t>(std::ceil(least / static_cast<double>(attention.layers())));
   run.measure({.work = {.name = name,
                         .weights = cache,
@@ -185,8 +185,11 @@ void ask(GpuRun& run, CacheFormat format, RowKind kind, index_t tokens, index_t 
 
 void gpu_attention(GpuRun& run) {
   for (const CacheFormat format : {CacheFormat::bf16, CacheFormat::int8}) {
-    for (const index_t tokens : {2048, 8192, 32768}) ask(run, format, RowKind::generated, tokens, 1);
-    ask(run, format, RowKind::prompt, 2048, 2048);
+    for (const index_t tokens : {2048, 8192, 32768}) {
+      ask(run, format, RowKind::generated, run.positions(tokens), 1);
+    }
+    const index_t prompt = run.positions(2048);
+    ask(run, format, RowKind::prompt, prompt, prompt);
   }
 }
 

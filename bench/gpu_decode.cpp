@@ -9,7 +9,7 @@ namespace bench {
 void gpu_decode(GpuRun& run) {
   const index_t context = run.options().context;
   for (const std::string& weights : run.options().weights) {
-    if (!run.wants("decode", weights, 1)) continue;
+    if (!run.wants("decode", weights, 1, context)) continue;
     Verdict verdict = check_widths(run, weights, 0);
     constexpr index_t rows = 512;
     GpuDecoders one(run, weights, 1, 0, context + 1, rows);

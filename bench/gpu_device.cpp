@@ -137,13 +137,6 @@ GpuLimits measure_limits(int device) {
   return {copy_gbps(), bf16_tflops()};
 }
 
-std::size_t free_memory(int device) {
-  check(cudaSetDevice(device), "a device");
-  std::size_t free = 0, all = 0;
-  check(cudaMemGetInfo(&free, &all), "the size of its memory");
-  return free;
-}
-
 void copy_on_device(void* to, const void* from, std::size_t bytes) {
   check(cudaMemcpy(to, from, bytes, cudaMemcpyDeviceToDevice), "a copy");
   check(cudaDeviceSynchronize(), "a copy");

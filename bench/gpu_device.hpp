@@ -16,9 +16,6 @@ struct GpuLimits {
 /// Medians of many repeats. Throws Error(system), also where there is no device.
 GpuLimits measure_limits(int device);
 
-/// Bytes of device memory that are free.
-std::size_t free_memory(int device);
-
 /// In device memory, once it has happened. Throws Error(system).
 void copy_on_device(void* to, const void* from, std::size_t bytes);
 

@@ -92,8 +92,8 @@ struct Lane {
                   .pages = std::max<index_t>(roles, 1) * KvCache<B>::pages_for(tokens),
                   .format = CacheFormat::bf16}),
         scratch(b, c, most_rows, std::pmr::get_default_resource(), decoder.deltas()),
-        hidden(b.template tensor<float, 2>({most_rows, c.d}, nullptr)),
-        logits(b.template tensor<float, 2>({std::max<index_t>(roles, 1), c.v}, nullptr)) {
+        hidden(b.template tensor<float, 2>({most_rows, c.d}, std::pmr::get_default_resource())),
+        logits(b.template tensor<float, 2>({std::max<index_t>(roles, 1), c.v}, std::pmr::get_default_resource())) {
     for (index_t s = 0; s < std::max<index_t>(roles, 1); ++s) {
       cache.extend(cache.open(), tokens);
       std::vector<float> route(static_cast<std::size_t>(roles), 0.0F);
@@ -221,18 +221,20 @@ double GpuDecoders::bytes(index_t context) const {
 
 std::size_t GpuDecoders::graphs() const { return engine_->b.graphs(); }
 
-Verdict check_widths(const GpuRun& run, const std::string& weights, index_t roles) {
-  Config c = run.config();
-  c.layers = std::min<index_t>(c.layers, 2);
-  c.v = 4096;
-  Gpu gpu(CudaOptions{.device = run.options().device, .executor = run.pool()});
-  RandomWeights<Reference> reference;
-  const auto found = few_logits(gpu, c, weights, roles), expected = few_logits(reference, c, weights, roles);
-  // Rounded activations are off by 2^-9 of themselves, or by 1/254 of their group's greatest, through two layers; a
-  // prompt's rows meet integers as bf16 numbers, the reference's do not.
-  return {.against = std::to_string(c.layers) + " layers of these widths on the reference backend, root mean square",
-          .error = mean_error(found, expected),
-          .allowed = weights == "bf16" ? 0.02 : 0.06};
+Verdict check_widths(GpuRun& run, const std::string& weights, index_t roles) {
+  return run.once(weights, roles, [&]() -> Verdict {
+    Config c = run.config();
+    c.layers = std::min<index_t>(c.layers, 2);
+    c.v = 4096;
+    Gpu gpu(CudaOptions{.device = run.options().device, .executor = run.pool()});
+    RandomWeights<Reference> reference;
+    const auto found = few_logits(gpu, c, weights, roles), expected = few_logits(reference, c, weights, roles);
+    // Rounded activations are off by 2^-9 of themselves, or by 1/254 of their group's greatest, through two layers; a
+    // prompt's rows meet integers as bf16 numbers, the reference's do not.
+    return {.against = std::to_string(c.layers) + " layers of these widths on the reference backend, root mean square",
+            .error = mean_error(found, expected),
+            .allowed = weights == "bf16" ? 0.02 : 0.06};
+  });
 }
 
 }  // namespace bench

@@ -7,7 +7,7 @@
 namespace bench {
 
 void gpu_prefill(GpuRun& run) {
-  constexpr index_t prompt = 2048, other_rows = 1000;
+  const index_t prompt = run.positions(2048), other_rows = run.positions(1000);
   for (const std::string& weights : run.options().weights) {
     if (!run.wants("prefill", weights, prompt)) continue;
     Verdict verdict = check_widths(run, weights, 0);
@@ -26,7 +26,8 @@ void gpu_prefill(GpuRun& run) {
                        const auto whole = one.logits();
                        one.read(prompt, other_rows);
                        verdict.same = one.logits() == whole && mean_error(whole, whole) == 0;
-                       verdict.against += "; in steps of 1,000 rows the same bits as in one";
+                       verdict.against +=
+                           "; in steps of " + std::to_string(other_rows) + " rows the same bits as in one";
                        return verdict;
                      },
                  .record = [&] { one.record(finteam::RowKind::prompt, 0, prompt); },

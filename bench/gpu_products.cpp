@@ -67,9 +67,10 @@ class ProductOnGpu {
         y_(b_.tensor<float, 2>({most_rows, shape.width()}, nullptr)),
         input_(b_.input(most_rows, shape.k(), nullptr)) {
     const std::vector<RawTensor> raw = tensors(shape.parts);
+    b_.copy_all();
     do {
       copies_.push_back(b_.matrix(raw, shape.join, weights, nullptr));
-    } while (b_.bytes() < cold_bytes);
+    } while (b_.bytes() < run.much(cold_bytes));
     const std::array extents{most_rows, shape.k()};
     const RawTensor x{nullptr, DType::bf16, extents};
     const RandomTensors random({&x, 1}, 11, 0.0F, run.pool());
@@ -163,7 +164,7 @@ class ProductOnGpu {
     for (index_t r = 0; r < t; ++r) {
       std::copy_n(&host_x_.view()(rows[static_cast<std::size_t>(r)], 0), k, &some_x.view()(r, 0));
     }
-    auto input = b.input(t, k, nullptr);
+    auto input = b.input(t, k, std::pmr::get_default_resource());
     b.prepare(some_x.view(), w, input);
     multiply<Reference>(b, input, w, shape_.join, y.view());
     return {y.data(), y.data() + y.size()};
@@ -199,7 +200,7 @@ void ask(GpuRun& run, ProductOnGpu& product, const Shape& shape, const std::stri
   const bool prompt = kind == RowKind::prompt;
   const double flops = 2.0 * static_cast<double>(shape.n() * shape.k() * rows);
   // Milliseconds a graph, so that its start does not count.
-  const double least = prompt ? 4e12 / flops : 8e9 / product.bytes();
+  const double least = run.much(prompt ? 4e12 : 8e9) / (prompt ? flops : product.bytes());
   const auto turns = static_cast<index_t>(std::ceil(least / static_cast<double>(product.copies())));
   product.prepare(kind, rows);
   const std::string name = name_of(shape) + (prompt ? ", prompt" : "");
@@ -227,7 +228,8 @@ void gpu_products(GpuRun& run) {
       for (const index_t rows : {1, 3, 8, 16, 32}) {
         if (run.wants(name_of(shape), weights, rows)) wanted.emplace_back(RowKind::generated, rows);
       }
-      for (const index_t rows : {512, 2048}) {  // nobody asks for the logits of a whole prompt
+      for (const index_t rows :
+           {run.positions(512), run.positions(2048)}) {  // nobody asks for the logits of a whole prompt
         if (shape.name == "lm_head") continue;
         if (run.wants(name_of(shape) + ", prompt", weights, rows)) wanted.emplace_back(RowKind::prompt, rows);
       }

@@ -20,7 +20,8 @@ using finteam::Error;
 
 namespace {
 
-constexpr std::size_t least_samples = 7, warm_steps = 4;  // a step is remembered, captured, run; then it is a graph
+constexpr std::size_t warm_steps = 4;  // a step is remembered, captured, run; then it is a graph
+constexpr std::size_t enough_samples = 7;
 
 /// Calls f(difference, b) for each pair; infinite if one is not finite, or there are not as many.
 template <class F>
@@ -59,8 +60,9 @@ Json read_json(const std::filesystem::path& path) {
 }
 
 /// Fields by which a row of ours is known again; a peer's is another's (gpu_peer.py).
-bool is_row(const Json& row, const std::string& name, const std::string& weights, index_t rows) {
-  return !row.contains("peer") && row["name"] == name && row["weights"] == weights && row["rows"] == rows;
+bool is_row(const Json& row, const std::string& name, const std::string& weights, index_t rows, index_t context) {
+  return !row.contains("peer") && row["name"] == name && row["weights"] == weights && row["rows"] == rows &&
+         row.value("context", index_t{0}) == context;
 }
 
 }  // namespace
@@ -84,11 +86,11 @@ GpuRun::GpuRun(const GpuOptions& options, finteam::ThreadPool& pool)
     : options_(options), pool_(pool), machine_(machine_of(options, pool)) {
   const Json before = read_json(options.json);
   if (!before.is_null()) {
-    if (before["machine"]["device"] != machine_["device"]) {
-      throw Error(Code::mismatch, options.json.string(), "rows of " + machine_["device"].get<std::string>(),
-                  "of " + before["machine"]["device"].dump());
+    const Json& device = before.at("machine").at("device");
+    if (device != machine_["device"]) {
+      throw Error(Code::mismatch, options.json.string(), "rows of " + machine_["device"].dump(), "of " + device.dump());
     }
-    rows_ = before["rows"];
+    rows_ = before.at("rows");
   }
   limits_ = measure_limits(options.device);
   machine_["copy_gbps"] = limits_.copy_gbps;
@@ -108,17 +110,25 @@ void GpuRun::begin(const std::string& part) {
   say("== " + part);
 }
 
-bool GpuRun::wants(const std::string& name, const std::string& weights, index_t rows) const {
+bool GpuRun::wants(const std::string& name, const std::string& weights, index_t rows, index_t context) const {
   if (options_.again) return true;
   return std::none_of(rows_.begin(), rows_.end(), [&](const Json& row) {
-    return is_row(row, name, weights, rows) && row["commit"] == options_.commit && row["verdict"]["right"] == true &&
-           row["shape"] == options_.shape && row["layers"] == config().layers;
+    return is_row(row, name, weights, rows, context) && row["commit"] == options_.commit &&
+           row["verdict"]["right"] == true && row["shape"] == options_.shape && row["layers"] == config().layers &&
+           (options_.trial || !row.value("trial", false));
   });
+}
+
+Verdict GpuRun::once(const std::string& weights, index_t roles, const std::function<Verdict()>& f) {
+  const auto known = verdicts_.find({weights, roles});
+  return known != verdicts_.end() ? known->second : verdicts_[{weights, roles}] = f();
 }
 
 double GpuRun::measure(const GpuStep& step, double one) {
   const GpuWork& w = step.work;
-  const Verdict verdict = step.check();
+  Verdict verdict = step.check();
+  verdict.allowed *= options_.tolerance;
+  const std::size_t least_samples = options_.trial ? 1 : enough_samples;
   std::vector<double> seconds, recording;
   const double begin = now();
   for (std::size_t i = 0; seconds.size() < least_samples || now() - begin < options_.seconds; ++i) {
@@ -175,12 +185,13 @@ void GpuRun::add(Json row) {
   row["shape"] = options_.shape;
   row["layers"] = config().layers;
   row["commit"] = options_.commit;
+  if (options_.trial) row["trial"] = true;
   row["copy_gbps"] = limits_.copy_gbps;
   row["bf16_tflops"] = limits_.bf16_tflops;
   right_ = right_ && row["verdict"]["right"] == true;
   const auto old = std::find_if(rows_.begin(), rows_.end(), [&](const Json& r) {
-    return is_row(r, row["name"], row["weights"], row["rows"]) && r["shape"] == row["shape"] &&
-           r["layers"] == row["layers"];
+    return is_row(r, row["name"], row["weights"], row["rows"], row.value("context", index_t{0})) &&
+           r["shape"] == row["shape"] && r["layers"] == row["layers"];
   });
   std::fprintf(stderr, "  %s, %s, rows %d: %.4f ms, %.3f of %s, %.0f TFLOP/s, %s\n",
                row["name"].get<std::string>().c_str(), row["weights"].get<std::string>().c_str(),

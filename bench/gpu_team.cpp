@@ -45,11 +45,12 @@ double ask(GpuRun& run, const std::string& name, index_t decoders, index_t roles
 }  // namespace
 
 void gpu_team(GpuRun& run) {
-  const bool all = run.wants("three experts", "bf16", 3) || run.wants("three adapters", "bf16", 3);
+  const auto wants = [&](const char* name) { return run.wants(name, "bf16", 3, run.options().context); };
+  const bool all = wants("three experts") || wants("three adapters");
   if (!all) return;
   const double one = ask(run, "one expert", 1, 0, 0, 0, 0);  // always: ratios are to this run's
-  if (run.wants("three experts", "bf16", 3)) ask(run, "three experts", 3, 0, one, 0.80, 0);
-  if (run.wants("three adapters", "bf16", 3)) ask(run, "three adapters", 1, 3, one, 0, 1.15);
+  if (wants("three experts")) ask(run, "three experts", 3, 0, one, 0.80, 0);
+  if (wants("three adapters")) ask(run, "three adapters", 1, 3, one, 0, 1.15);
 }
 
 }  // namespace bench

@@ -61,7 +61,7 @@ class RandomWeights : public B {
                                           finteam::Weights weights, std::pmr::memory_resource* memory) {
     index_t elements = 0;
     for (const auto& part : parts) elements += part.size();
-    const bool large = elements >= many;
+    const bool large = elements >= many_;
     if constexpr (std::is_same_v<B, finteam::Cuda>) {
       if (large) {
         for (const Known& k : known_) {
@@ -86,20 +86,16 @@ class RandomWeights : public B {
 
   /// Bytes of all matrices so far, in the device's memory.
   [[nodiscard]] double bytes() const noexcept { return bytes_; }
+  /// From now on the small ones, too, are copies of the first of their shape.
+  void copy_all() noexcept { many_ = 0; }
   /// Of large matrices of such tensors.
   [[nodiscard]] static std::uint64_t shape_seed(std::span<const finteam::RawTensor> parts) {
     std::uint64_t seed = 7;
     for (const auto& s : shapes_of(parts)) seed = hash(seed + static_cast<std::uint64_t>(s[0] * 1'000'000 + s[1]));
     return seed;
   }
-  /// What was made so far is copied no more: it may go.
-  void forget() noexcept {
-    known_.clear();
-    small_ = 0;
-  }
 
  private:
-  static constexpr index_t many = 1 << 20;
   using Shapes = std::vector<std::array<index_t, 2>>;
 
   struct Known {
@@ -130,6 +126,7 @@ class RandomWeights : public B {
     return w;
   }
 
+  index_t many_ = 1 << 20;  ///< elements of what is large
   std::vector<Known> known_;
   std::uint64_t small_ = 0;
   double bytes_ = 0;

@@ -8,6 +8,7 @@ SHAPES = {
     "llama-3.2-1b": {"d": 2048, "layers": 16, "h": 32, "g": 8, "e": 64, "f": 8192, "v": 128256, "tied": True},
     "llama-3-8b": {"d": 4096, "layers": 32, "h": 32, "g": 8, "e": 128, "f": 14336, "v": 128256, "tied": False},
     "mini-team": {"d": 192, "layers": 4, "h": 6, "g": 2, "e": 32, "f": 512, "v": 4096, "tied": True},
+    "tiny": {"d": 64, "layers": 2, "h": 2, "g": 1, "e": 32, "f": 96, "v": 256, "tied": False},
 }
 KEY = ("name", "weights", "rows", "shape", "layers", "context")
 
@@ -48,12 +49,12 @@ def with_ratios(rows):
     """The rows, ours with ratio_to_peer: the peer's seconds over ours, so above 1 ours is faster.
 
     The peer's row is the one of the same name, weights, rows, shape, layers and context; where it has none of those
-    weights, its bf16 row stands for it (peer_weights says which). Rows that are not right have no ratio.
+    weights, its bf16 row stands for it (peer_weights says which). Rows that are not right, and a trial's, have no ratio.
     """
     peers = {key(row): row for row in rows if "peer" in row and is_right(row)}
     compared = []
     for row in rows:
-        if "peer" not in row:
+        if "peer" not in row and not row.get("trial"):
             row = {name: value for name, value in row.items() if name not in ("ratio_to_peer", "peer_weights")}
             peer = peers.get(key(row)) or peers.get(key(row, weights="bf16"))
             if peer is not None and is_right(row):

@@ -13,10 +13,10 @@ namespace bench {
 
 using finteam::index_t;
 
-inline constexpr std::string_view shape_names[] = {"llama-3.2-1b", "llama-3-8b", "mini-team"};
+inline constexpr std::string_view shape_names[] = {"llama-3.2-1b", "llama-3-8b", "mini-team", "tiny"};
 
 /// The decoder of that name. Sources: the config.json of meta-llama/Llama-3.2-1B and Meta-Llama-3-8B (rope unscaled:
-/// its angles cost the same), and of a role of examples/mini-team.
+/// its angles cost the same), and of a role of examples/mini-team; tiny is nobody's, to try a bench.
 inline finteam::Config shape(std::string_view name) {
   finteam::Config c;
   c.where = name;
@@ -34,8 +34,10 @@ inline finteam::Config shape(std::string_view name) {
   } else if (name == "mini-team") {
     c.d = 192, c.layers = 4, c.h = 6, c.g = 2, c.e = 32, c.f = 512, c.v = 4096;
     c.tie_word_embeddings = true;
+  } else if (name == "tiny") {
+    c.d = 64, c.layers = 2, c.h = 2, c.g = 1, c.e = 32, c.f = 96, c.v = 256;
   } else {
-    throw finteam::Error(finteam::Code::invalid_argument, "--shape", "llama-3.2-1b, llama-3-8b or mini-team",
+    throw finteam::Error(finteam::Code::invalid_argument, "--shape", "llama-3.2-1b, llama-3-8b, mini-team or tiny",
                          std::string(name));
   }
   return c;

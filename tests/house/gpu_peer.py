@@ -63,6 +63,9 @@ class Ratios(unittest.TestCase):
         self.assertEqual(ratios(row(2.0), peer(3.0, right=False)), [None, None])
         self.assertEqual(ratios(row(2.0, "int8"), peer(3.0, "int8", right=False), peer(4.0)), [2.0, None, None])
 
+    def test_of_a_trial_are_none(self):
+        self.assertEqual(ratios(row(2.0, trial=True), peer(3.0)), [None, None])
+
     def test_of_before_go_with_their_peer(self):
         self.assertEqual(ratios(row(2.0, ratio_to_peer=9.0, peer_weights="bf16")), [None])
 
