@@ -108,16 +108,18 @@ constexpr int sums_bytes = (block_warps * groups * 8 * tile_outputs + row_warps)
   return p.input != nullptr ? 0 : rows * prepared_bytes(p.prologue.format, p.input_k);
 }
 
-/// The inputs of a product; without any in memory, those of its rows, prepared in shared memory.
-template <int groups, class InputRow>
+/// The inputs of a product, in a format; without any in memory, those of its rows, prepared in shared memory.
+template <Format format, int groups, class InputRow>
 __device__ __forceinline__ Inputs inputs_of(const Multiply& p, InputRow input_row) {
-  const std::int64_t bytes = input_bytes(p.prologue.format, p.input_k), of_groups = input_groups(p.input_k);
+  const std::int64_t bytes = input_bytes(format, p.input_k), of_groups = input_groups(p.input_k);
   if (p.input != nullptr) return {static_cast<const std::byte*>(p.input), p.groups};
   std::byte* const room = simt::shared() + sums_bytes<groups>;
   auto* const group_room = reinterpret_cast<float*>(room + p.chosen.count * bytes);
   auto* const sums = reinterpret_cast<float*>(room) - row_warps;
+  Prepare prologue = p.prologue;
+  prologue.format = format;
   for (int r = 0; r < p.chosen.count; ++r) {
-    prepare_row(p.prologue, input_row(r), sums, room + r * bytes, group_room + r * of_groups);
+    prepare_row(prologue, input_row(r), sums, room + r * bytes, group_room + r * of_groups);
   }
   simt::barrier();
   return {room, group_room};
@@ -183,7 +185,8 @@ __device__ __forceinline__ void multiply_bf16_rows(const Multiply& p, InputRow i
   for (int i = 0; i < ahead; ++i) next[i] = load_piece(weights_of(simt::block_x()), stride, begin + i * step);
   simt::let_next_begin();
   simt::wait_for_earlier();
-  const auto* all = reinterpret_cast<const std::uint16_t*>(inputs_of<groups>(p, input_row).rows) + p.first;
+  const auto* all =
+      reinterpret_cast<const std::uint16_t*>(inputs_of<Format::bf16, groups>(p, input_row).rows) + p.first;
   const std::uint16_t* inputs[groups];
 #pragma unroll
   for (int g = 0; g < groups; ++g) {
@@ -336,7 +339,7 @@ __device__ __forceinline__ void multiply_integer_rows(const Multiply& p, InputRo
   for (int i = 0; i < ahead; ++i) next[i] = load(simt::block_x(), warp + i * block_warps);
   simt::let_next_begin();
   simt::wait_for_earlier();
-  const Inputs all = inputs_of<groups>(p, input_row);
+  const Inputs all = inputs_of<Format::int8, groups>(p, input_row);
   const std::byte* inputs[groups];
   int scales_of_rows[groups][2];
 #pragma unroll

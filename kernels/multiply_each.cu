@@ -109,7 +109,8 @@ __device__ __forceinline__ void multiply_narrow_rows(const Multiply& p) {
   simt::wait_for_earlier();
   float before[groups][4] = {}, total[groups][4] = {};
   if (p.accumulate != 0) each_sum([&](int g, int i, const float& y) { before[g][i] = y; });
-  const auto* inputs = reinterpret_cast<const std::uint16_t*>(inputs_of<groups>(p, OwnRow{}).rows) + p.first;
+  const auto* inputs =
+      reinterpret_cast<const std::uint16_t*>(inputs_of<Format::bf16, groups>(p, OwnRow{}).rows) + p.first;
   if (some) sum_narrow<groups>(total, p, weights, piece, inputs, first);
   each_sum([&](int g, int i, float& y) {
     const float factor = to[g].factor[i % 2];
