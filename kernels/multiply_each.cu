@@ -43,38 +43,36 @@ __global__ void __launch_bounds__(block_threads, 1) each_wide(MultiplyEach p) {
 /// Whether no warp of a block would have two pieces of a tile, and one of them none.
 [[nodiscard]] constexpr bool is_narrow(std::int64_t k) noexcept { return k <= (block_warps - 1) * piece_inputs; }
 
-/// Where a lane's sums of eight rows belong: two rows, or null, and what they count. Its outputs are lane / 4 and the
-/// one eight further of a tile.
-struct Target {
-  float* y[2];
+/// The two rows of the step that a lane has sums of, of eight, or -1, and what they count.
+struct Targets {
+  std::int32_t row[2];
   float factor[2];
 };
-__device__ __forceinline__ Target target(const Multiply& p, int first, std::int64_t output) {
-  Target t{};
+__device__ __forceinline__ Targets targets(const Chosen& chosen, int first) {
+  Targets t{{-1, -1}, {}};
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     const int r = first + simt::thread() % 4 * 2 + i;
-    if (r >= p.chosen.count) break;
-    t.y[i] = row(p.y, row_of(p.chosen, r)) + output;
-    t.factor[i] = factor_of(p.chosen, r);
+    if (r >= chosen.count) break;
+    t.row[i] = static_cast<std::int32_t>(row_of(chosen, r));
+    t.factor[i] = factor_of(chosen, r);
   }
   return t;
 }
 
-/// The sums of the rows for one tile; weights: the lane's part of it, next: its first piece.
+/// The sums of the rows for one tile; weights: the lane's part of it, piece: the first one.
 template <int groups>
 __device__ __forceinline__ void sum_narrow(float (&total)[groups][4], const Multiply& p, const std::uint16_t* weights,
-                                           Piece next, const std::uint16_t* all, int first) {
+                                           Piece piece, const std::uint16_t* all, int first) {
   const int stride = static_cast<int>(MatrixLayout(p.w).stride());
   const auto input_stride = cuda_v0_1::input_stride(Format::bf16, p.input_k);
   const std::uint16_t* inputs[groups];
 #pragma unroll
   for (int g = 0; g < groups; ++g) inputs[g] = all + (first + given_row(p.chosen.count - first, g)) * input_stride;
   for (int j = 0; j < stride; j += piece_inputs) {
-    const Piece a = next;
-    next = load_piece(weights, stride, j + piece_inputs);
+    if (j != 0) piece = load_piece(weights, stride, j);
     float sum[groups][4] = {};
-    add_piece<groups>(sum, a, inputs, j, stride, p.w.k, p.first == 0 && p.input_k == p.w.k);
+    add_piece<groups>(sum, piece, inputs, j, stride, p.w.k, p.first == 0 && p.input_k == p.w.k);
 #pragma unroll
     for (int g = 0; g < groups; ++g) {
       for (int i = 0; i < 4; ++i) total[g][i] += sum[g][i];
@@ -92,25 +90,25 @@ __device__ __forceinline__ void multiply_narrow_rows(const Multiply& p) {
   const auto* weights = static_cast<const std::uint16_t*>(p.w.data) + output * layout.stride() + lane % 4 * 8;
 
   const Piece piece = some ? load_piece(weights, static_cast<int>(layout.stride()), 0) : Piece{};
-  Target to[groups];
+  Targets to[groups];
 #pragma unroll
-  for (int g = 0; g < groups; ++g) to[g] = target(p, first + g * 8, output);
+  for (int g = 0; g < groups; ++g) to[g] = targets(p.chosen, first + g * 8);
   const auto each_sum = [&](auto&& f) {
 #pragma unroll
     for (int g = 0; g < groups; ++g) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const bool is_output = some && to[g].y[i % 2] != nullptr && output + i / 2 * 8 < p.w.n;
-        if (is_output) f(g, i, to[g].y[i % 2][i / 2 * 8]);
+        const std::int32_t r = to[g].row[i % 2];
+        if (some && r >= 0 && output + i / 2 * 8 < p.w.n) f(g, i, row(p.y, r)[output + i / 2 * 8]);
       }
     }
   };
   simt::let_next_begin();
   simt::wait_for_earlier();
-  float before[groups][4] = {}, total[groups][4] = {};
-  if (p.accumulate != 0) each_sum([&](int g, int i, const float& y) { before[g][i] = y; });
   const auto* inputs =
       reinterpret_cast<const std::uint16_t*>(inputs_of<Format::bf16, groups>(p, OwnRow{}).rows) + p.first;
+  float before[groups][4] = {}, total[groups][4] = {};
+  if (p.accumulate != 0) each_sum([&](int g, int i, const float& y) { before[g][i] = y; });
   if (some) sum_narrow<groups>(total, p, weights, piece, inputs, first);
   each_sum([&](int g, int i, float& y) {
     const float factor = to[g].factor[i % 2];

@@ -57,7 +57,7 @@ MatrixView<float, Device> columns(MatrixView<float, Device> x, index_t from, ind
 /// Experts of a layer of widths k and Σ n, as add_deltas asks for them: of each, rows of the step and matrices of some
 /// of the outputs, which read the inputs from `first` on.
 struct Layer {
-  static constexpr index_t t = 20;
+  static constexpr std::int32_t t = 20;
   struct Part {
     DeviceMatrix w;
     index_t first, outer;
