@@ -51,10 +51,9 @@ class RandomWeights : public B {
   using B::matmul;
 
   void matmul(std::span<const finteam::Product<RandomWeights>> products) {
-    for (const auto& p : products) {
-      const finteam::Product<B> one{p.input, p.w, p.write, p.y, p.chosen, p.first};
-      B::matmul(std::span(&one, 1));
-    }
+    products_.clear();
+    for (const auto& p : products) products_.push_back({p.input, p.w, p.write, p.y, p.chosen, p.first});
+    B::matmul(std::span<const finteam::Product<B>>(products_));
   }
 
   [[nodiscard]] typename B::Matrix matrix(std::span<const finteam::RawTensor> parts, finteam::Join join,
@@ -128,6 +127,7 @@ class RandomWeights : public B {
 
   index_t many_ = 1 << 20;  ///< elements of what is large
   std::vector<Known> known_;
+  std::vector<finteam::Product<B>> products_;
   std::uint64_t small_ = 0;
   double bytes_ = 0;
 };

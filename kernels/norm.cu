@@ -8,14 +8,14 @@ namespace {
 __global__ void norm(Norm p) {
   simt::begin();
   const std::int64_t r = simt::block_x(), t = r / p.heads, head = r % p.heads;
-  const float* x = row(p.x, t) + head * p.x.n;
+  const Row x(row(p.x, t) + head * p.x.n, p.x.n);
   float* y = row(p.y, t) + head * p.y.n;
-  const float* scale = scale_of(p.scales, t, p.x.n);
-  const float factor = norm_factor(x, p.x.n, p.eps, reinterpret_cast<float*>(simt::shared()));
-  for (std::int64_t i = simt::thread(); i < p.x.n; i += row_threads) {
-    const float normed = x[i] * factor * scale[i];
-    y[i] = p.accumulate != 0 ? y[i] + normed : normed;
-  }
+  const float factor = norm_factor(x, p.eps, reinterpret_cast<float*>(simt::shared()));
+  const Row scale(scale_of(p.scales, t, p.x.n), p.x.n), before(p.accumulate != 0 ? y : x.x, p.x.n);
+  each_four({x, scale, before}, p.x.n, [&](std::int64_t i, const Four(&v)[3]) {
+    const Four to = normed(v[0], factor, v[1]);
+    for (int j = 0; j < 4 && i + j < p.x.n; ++j) y[i + j] = p.accumulate != 0 ? v[2].x[j] + to.x[j] : to.x[j];
+  });
 }
 
 __global__ void prepare(Prepare p) {

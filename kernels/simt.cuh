@@ -55,8 +55,9 @@ __device__ __forceinline__ std::byte* shared() {
   return memory;
 }
 
-/// What comes after reads what earlier kernels wrote. Before it only weights may be read: with programmatic dependent
-/// launch a kernel begins while the one before it ends.
+/// What comes after reads what earlier kernels wrote. Before it only weights may be read, and what the step was told,
+/// for no kernel begins before the copy that is ahead of it: with programmatic dependent launch a kernel begins while
+/// the one before it ends.
 __device__ __forceinline__ void wait_for_earlier() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");

@@ -5,6 +5,7 @@
 
 #include "backend/inputs.hpp"
 #include "catch.hpp"
+#include "cuda/device_rows.hpp"
 #include "expert/parity.hpp"
 #include "team/merged_team.hpp"
 
@@ -18,7 +19,10 @@ using namespace finteam;
 namespace {
 
 namespace kernels = finteam::cuda_v0_1;
-using Floats = std::vector<float>;
+using device_rows::Floats;
+using device_rows::give;
+using device_rows::read_rows;
+using device_rows::same_bits;
 using Ints = std::vector<std::int32_t>;
 constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN(),
                 infinity = std::numeric_limits<float>::infinity();
@@ -29,21 +33,6 @@ std::vector<T> read(const Cuda& cuda, const T* from, index_t n) {
   detail::check(kernels::copy_out(cuda.context()->get(), to.data(), from, to.size() * sizeof(T)), "a copy");
   detail::check(kernels::wait(cuda.context()->get()), "a copy");
   return to;
-}
-Floats read_rows(Cuda& cuda, MatrixView<const float, Device> x) {
-  Floats to(static_cast<std::size_t>(x.size()));
-  cuda.to_host(x, {to.data(), {x.extent(0), x.extent(1)}});
-  return to;
-}
-DeviceTensor<float, 2> give(Cuda& cuda, const Floats& x, index_t rows) {
-  const index_t n = static_cast<index_t>(x.size()) / rows;
-  auto to = cuda.tensor<float, 2>({rows, n}, nullptr);
-  cuda.from_host({x.data(), {rows, n}}, to.view());
-  return to;
-}
-bool same_bits(const Floats& a, const Floats& b) {
-  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
-                    [](float x, float y) { return inputs::bits(x) == inputs::bits(y); });
 }
 bool close(float a, float b) { return std::isnan(b) ? std::isnan(a) : tolerance::exponential.holds(a, b); }
 

@@ -105,7 +105,7 @@ struct CacheLayer {
 };
 
 /// One of several products that run side by side: y[row(r),i] (+)= factor(r) · Σ_j input[r, first + j] · w[i,j], r the
-/// rows that input was prepared for. No other of them writes to the same elements.
+/// rows that input was prepared for. No other of them writes to the same elements, or to what input is prepared from.
 template <class B>
 struct Product {
   const typename B::Input* input = nullptr;

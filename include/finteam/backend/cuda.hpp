@@ -188,11 +188,17 @@ class Cuda {
               const Chosen& chosen = {}) {
     multiply(product(input, w, write, y, chosen, 0));
   }
-  /// Several of these.
+  /// Several of these: those of one format that follow each other in one launch, unless they are of integers that
+  /// whole weights are made of.
   void matmul(std::span<const Product<Cuda>> products) {
+    each_.clear();
     for (const Product<Cuda>& p : products) {
-      multiply(product(*p.input, *p.w, p.write, p.y, p.chosen, p.first));
+      const auto next = product(*p.input, *p.w, p.write, p.y, p.chosen, p.first);
+      if (next.chosen.count == 0 || next.w.n == 0) continue;
+      if (!each_.empty() && each_.back().w.format != next.w.format) multiply_each();
+      shares_launch(next.w.format) ? each_.push_back(next) : multiply(next);
     }
+    multiply_each();
   }
   void matmul_gated(const Input& input, const DeviceMatrix& w, const Activation& activation,
                     MatrixView<const float, Device> plus, MatrixView<float, Device> y) {
@@ -320,9 +326,8 @@ class Cuda {
   [[nodiscard]] static bool is_prologue(const detail::cuda::Prepare& p, detail::cuda::Format of,
                                         index_t rows) noexcept {
     constexpr index_t most_bytes = 40 * 1024;
-    const index_t groups = detail::cuda::is_integer(p.format) ? 4 * detail::cuda::input_groups(p.x.n) : 0;
     const bool tiles = of >= detail::cuda::Format::bf16;
-    return tiles && rows <= 8 && rows * (detail::cuda::input_bytes(p.format, p.x.n) + groups) <= most_bytes;
+    return tiles && rows <= 8 && rows * detail::cuda::prepared_bytes(p.format, p.x.n) <= most_bytes;
   }
 
   [[nodiscard]] detail::cuda::Multiply product(const Input& input, const DeviceMatrix& w, Write write,
@@ -372,6 +377,25 @@ class Cuda {
     // cuBLASLt wants rows that begin at 16 bytes; what lies beyond a padded row's end is zero.
     const bool whole = p.first == 0 && p.input_k == p.w.k;
     is_many(p.w.format) && whole ? multiply_many(p) : step_.add(p);
+  }
+  /// Whether a kernel multiplies by several matrices of this format.
+  [[nodiscard]] bool shares_launch(detail::cuda::Format f) const noexcept {
+    return (f <= detail::cuda::Format::bf16 || detail::cuda::is_delta(f)) && !is_many(f);
+  }
+  /// All that are waiting in each_.
+  void multiply_each() {
+    if (each_.empty()) return;
+    const auto* const told = step_.tell(std::span<const detail::cuda::Multiply>(each_));
+    detail::cuda::MultiplyEach all{told, each_.front().w.format, static_cast<std::int32_t>(each_.size()), 0, 0, 0, 0};
+    for (const detail::cuda::Multiply& p : each_) {
+      all.rows = std::max(all.rows, p.chosen.count);
+      all.n = std::max(all.n, p.w.n);
+      all.k = std::max(all.k, p.w.k);
+      const index_t bytes = p.chosen.count * detail::cuda::prepared_bytes(p.prologue.format, p.input_k);
+      if (p.input == nullptr) all.prologue = std::max<std::int64_t>(all.prologue, bytes);
+    }
+    step_.add(all);
+    each_.clear();
   }
 
   /// Whether a product of many rows can write where its results belong.
@@ -437,6 +461,7 @@ class Cuda {
   detail::ToldSites sites_;
   detail::ToldTokens tokens_;
   std::vector<detail::cuda::Run> runs_;
+  std::vector<detail::cuda::Multiply> each_;
   RowKind kind_ = RowKind::generated;
 };
 

@@ -137,6 +137,15 @@ struct Multiply {
   Rows plus;  ///< [t, 2n], or no rows
   bool operator==(const Multiply&) const = default;
 };
+/// Several of these at once, by matrices of one format that are stacked; none of them gated, none without rows or
+/// outputs. `rows` … `prologue`: the greatest of them.
+struct MultiplyEach {
+  const Multiply* products;  ///< [count]
+  Format format;
+  std::int32_t count, rows, n, k;
+  std::int64_t prologue;  ///< bytes of the rows that a block prepares
+  bool operator==(const MultiplyEach&) const = default;
+};
 /// y[r,i] (+)= factor(r) · z[r,i], or gated(z's pairs), after a product that wrote z: eight gates, then eight ups.
 struct Finish {
   const float* z;

@@ -75,6 +75,8 @@ Status run(Context* context, const SoftCap& command) noexcept;
 Status run(Context* context, const Norm& command) noexcept;
 Status run(Context* context, const Prepare& command) noexcept;
 Status run(Context* context, const Multiply& command) noexcept;
+/// Not of int8, int4 and int4_zero.
+Status run(Context* context, const MultiplyEach& command) noexcept;
 Status run(Context* context, const Finish& command) noexcept;
 Status run(Context* context, const Widen& command) noexcept;
 Status run(Context* context, const Gemm& command) noexcept;

@@ -105,6 +105,10 @@ struct MatrixLayout {
 [[nodiscard]] constexpr std::int64_t input_groups(std::int64_t k) noexcept {
   return pad(k, block_inputs) / group_inputs * 2;
 }
+/// Bytes of such a row and of its groups.
+[[nodiscard]] constexpr std::int64_t prepared_bytes(Format f, std::int64_t k) noexcept {
+  return input_bytes(f, k) + (is_integer(f) ? 4 * input_groups(k) : 0);
+}
 
 inline constexpr int page_tokens = 32;
 

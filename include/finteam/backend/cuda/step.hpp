@@ -20,9 +20,9 @@ namespace finteam::inline FINTEAM_ABI::detail {
 /// What a kernel can be told.
 using CudaCommand =
     std::variant<cuda::Fill, cuda::Copy, cuda::Embed, cuda::AddBias, cuda::SoftCap, cuda::Norm, cuda::Prepare,
-                 cuda::Multiply, cuda::Finish, cuda::Widen, cuda::Gemm, cuda::Route, cuda::MultiplyRouted,
-                 cuda::AddRouted, cuda::Gated, cuda::Angles, cuda::Rope, cuda::CacheWrite, cuda::TurnAndWrite,
-                 cuda::CacheCopy, cuda::Attend, cuda::AttendRuns, cuda::NextToken, cuda::LogP>;
+                 cuda::Multiply, cuda::MultiplyEach, cuda::Finish, cuda::Widen, cuda::Gemm, cuda::Route,
+                 cuda::MultiplyRouted, cuda::AddRouted, cuda::Gated, cuda::Angles, cuda::Rope, cuda::CacheWrite,
+                 cuda::TurnAndWrite, cuda::CacheCopy, cuda::Attend, cuda::AttendRuns, cuda::NextToken, cuda::LogP>;
 
 /// One thread's; moves only.
 class CudaStep {
