@@ -10,6 +10,7 @@
 
 #include <unistd.h>
 
+#include <array>
 #include <deque>
 #include <fstream>
 
@@ -165,13 +166,13 @@ struct GpuDecoders::Engine {
   std::string weights;
   Gpu b;
   std::deque<Lane<Gpu>> lanes;
-  float number = 0;
+  NextToken token;
 };
 
 GpuDecoders::GpuDecoders(const GpuRun& run, const std::string& weights, index_t decoders, index_t roles, index_t tokens,
                          index_t rows)
     : engine_(std::make_unique<Engine>(Engine{
-          run.config(), weights, Gpu(CudaOptions{.device = run.options().device, .executor = run.pool()}), {}})) {
+          run.config(), weights, Gpu(CudaOptions{.device = run.options().device, .executor = run.pool()}), {}, {}})) {
   Engine& e = *engine_;
   const double start = now();
   const Checkpoint checkpoint = hollow_checkpoint(e.c);
@@ -190,8 +191,13 @@ void GpuDecoders::record(RowKind kind, index_t first, index_t count) {
 
 void GpuDecoders::run() {
   Engine& e = *engine_;
-  const auto one = std::as_const(e.lanes.back().logits).view();
-  e.b.to_host(MatrixView<const float, Device>(one.data(), {1, 1}), {&e.number, {1, 1}});
+  std::vector<VectorView<const float, Device>> experts;
+  for (const auto& lane : e.lanes) {
+    for (index_t row = 0; row < lane.logits.extent(0); ++row) experts.push_back(lane.logits.view().row(row));
+  }
+  const std::vector<double> weight(experts.size(), 1.0 / static_cast<double>(experts.size()));
+  const std::array<std::int32_t, 1> before{1};
+  e.b.next_tokens({.logits = experts, .weight = weight, .absent = {}, .before = before, .sampling = {}}, {&e.token, 1});
 }
 
 std::vector<float> GpuDecoders::logits() {

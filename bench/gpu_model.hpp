@@ -19,7 +19,7 @@ class GpuDecoders {
 
   /// Says one step of every decoder: `count` tokens from `first` on in each sequence, and the last one's logits.
   void record(finteam::RowKind kind, index_t first, index_t count);
-  /// Until it has run.
+  /// Until it has run, and the likeliest token of the mixture of all decoders and roles is known.
   void run();
   /// The logits of all decoders and roles, after run().
   [[nodiscard]] std::vector<float> logits();

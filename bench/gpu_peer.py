@@ -7,7 +7,7 @@ A Llama of random weights in bf16, made on the device: nothing is downloaded. Ro
 static cache; a prompt of 2,048 tokens (into a static cache, or with keys and values as results: the faster counts); a
 token of each of three separate models in turn. 8-bit and 4-bit weights are torchao's, weight-only, where torchao is
 there; else the bf16 row stands for them. Not here: three adapters on one base, which transformers alone cannot step
-together. What is timed is what bench_gpu times: from the host's first word to the first logit in its hands. Compiled
+together. What is timed is from the host's first word to the first logit in its hands (bench_gpu: to the token). Compiled
 logits are checked against the same weights in eager mode. Rows are kept in --json's file as soon as they are there, and
 rows of finteam there get their ratio_to_peer; started again, what is missing is measured.
 Exit: 0, 1: a row is missing or wrong, 2: torch, transformers, the device or an option is not there.

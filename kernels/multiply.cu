@@ -7,13 +7,19 @@
 namespace finteam::cuda_v0_1::kernels {
 namespace {
 
+/// So that two blocks have 32 KB in flight, and registers for both; with many rows there are none left.
+template <int groups>
+[[nodiscard]] constexpr int pieces_ahead(Format integers) {
+  return groups > 1 || integers == Format::int8 ? 1 : is_delta(integers) ? 4 : 2;
+}
+
 template <int groups>
 __global__ void __launch_bounds__(block_threads, 1) multiply_bf16(Multiply p) {
   multiply_bf16_rows<groups, 1>(p, OwnRow{});
 }
 template <Format format, int groups>
 __global__ void __launch_bounds__(block_threads, 1) multiply_integers(Multiply p) {
-  multiply_integer_rows<format, groups, 1>(p, OwnRow{});
+  multiply_integer_rows<format, groups, pieces_ahead<groups>(format)>(p, OwnRow{});
 }
 template <bool is_f32>
 __global__ void __launch_bounds__(block_threads, 1) multiply_wide(Multiply p) {
@@ -41,7 +47,9 @@ __global__ void __launch_bounds__(block_threads, 1) routed_bf16(MultiplyRouted p
 }
 template <Format format, int groups>
 __global__ void __launch_bounds__(block_threads, 1) routed_integers(MultiplyRouted p) {
-  with_expert(p, groups * 8, [](const Multiply& q, RowOfPair of) { multiply_integer_rows<format, groups, 1>(q, of); });
+  with_expert(p, groups * 8, [](const Multiply& q, RowOfPair of) {
+    multiply_integer_rows<format, groups, pieces_ahead<groups>(format)>(q, of);
+  });
 }
 template <bool is_f32>
 __global__ void __launch_bounds__(block_threads, 1) routed_wide(MultiplyRouted p) {

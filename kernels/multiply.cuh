@@ -3,7 +3,7 @@
 //
 // Bound by the bytes of the weights: 3 TB/s of an H100 want about 4 MB in flight, 32 KB for each multiprocessor. A
 // block of eight warps streams tiles of 16 outputs; warp w takes the pieces w, w + 8, … of the inputs, `ahead` ahead of
-// the one that it multiplies: one, so that a block has 32 KB in flight, and more where there are few blocks. Tensor
+// the one that it multiplies: so many that a block has 32 KB in flight, and more where there are few blocks. Tensor
 // cores multiply the tile by up to eight rows at the cost of one; more rows read the same weights out of registers. The
 // eight sums are added in the warps' order.
 //

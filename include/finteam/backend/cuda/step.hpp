@@ -120,7 +120,7 @@ class CudaStep {
   }
 
  private:
-  static constexpr std::size_t most_graphs = 16, alignment = 256, scratch_steps = std::size_t{1} << 20;
+  static constexpr std::size_t most_graphs = 16, alignment = 16, scratch_steps = std::size_t{1} << 20;
 
   struct Release {
     std::shared_ptr<CudaContext> context;
