@@ -7,15 +7,16 @@
 namespace finteam::cuda_v0_1::kernels {
 namespace {
 
-/// So that two blocks have 32 KB in flight, and registers for both; with many rows there are none left.
+/// So that two blocks have 64 KB in flight, and registers for both; with many rows there are fewer left.
 template <int groups>
-[[nodiscard]] constexpr int pieces_ahead(Format integers) {
-  return groups > 1 || integers == Format::int8 ? 1 : is_delta(integers) ? 4 : 2;
+[[nodiscard]] constexpr int pieces_ahead(Format format) {
+  if (groups > 1) return format == Format::bf16 ? 2 : 1;
+  return format == Format::int8 ? 2 : is_integer(format) && !is_delta(format) ? 3 : 4;
 }
 
 template <int groups>
 __global__ void __launch_bounds__(block_threads, 1) multiply_bf16(Multiply p) {
-  multiply_bf16_rows<groups, 1>(p, OwnRow{});
+  multiply_bf16_rows<groups, pieces_ahead<groups>(Format::bf16)>(p, OwnRow{});
 }
 template <Format format, int groups>
 __global__ void __launch_bounds__(block_threads, 1) multiply_integers(Multiply p) {
@@ -43,7 +44,9 @@ __device__ __forceinline__ void with_expert(const MultiplyRouted& p, int block_r
 }
 template <int groups>
 __global__ void __launch_bounds__(block_threads, 1) routed_bf16(MultiplyRouted p) {
-  with_expert(p, groups * 8, [](const Multiply& q, RowOfPair of) { multiply_bf16_rows<groups, 1>(q, of); });
+  with_expert(p, groups * 8, [](const Multiply& q, RowOfPair of) {
+    multiply_bf16_rows<groups, pieces_ahead<groups>(Format::bf16)>(q, of);
+  });
 }
 template <Format format, int groups>
 __global__ void __launch_bounds__(block_threads, 1) routed_integers(MultiplyRouted p) {

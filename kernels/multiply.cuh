@@ -2,10 +2,10 @@
 // rows at once. Not here: the kernels (multiply.cu, multiply_each.cu), which say which product and which rows.
 //
 // Bound by the bytes of the weights: 3 TB/s of an H100 want about 4 MB in flight, 32 KB for each multiprocessor. A
-// block of eight warps streams tiles of 16 outputs; warp w takes the pieces w, w + 8, … of the inputs, `ahead` ahead of
-// the one that it multiplies: so many that a block has 32 KB in flight, and more where there are few blocks. Tensor
-// cores multiply the tile by up to eight rows at the cost of one; more rows read the same weights out of registers. The
-// eight sums are added in the warps' order.
+// block of eight warps streams tiles of 16 outputs; warp w takes the pieces w, w + 8, … of the inputs and has `ahead`
+// of them on their way: so many that two blocks have twice that, as far as registers for two blocks go. Tensor cores
+// multiply the tile by up to eight rows at the cost of one; more rows read the same weights out of registers. The eight
+// sums are added in the warps' order.
 //
 // Law 3: which warp adds which inputs, and in what order, is fixed by the matrix alone; rows are columns of mma that do
 // not meet. So a row's bits are those that it has alone.
@@ -199,13 +199,12 @@ __device__ __forceinline__ void multiply_bf16_rows(const Multiply& p, InputRow i
       for (int i = 0; i < ahead; ++i) {
         const int j = from + i * step;
         if (j >= stride) break;
-        const Piece a = next[i];
+        add_piece<groups>(sum, next[i], inputs, j, stride, p.w.k, aligned);
         const bool last = j + ahead * step >= stride;
         const int next_tile = last ? tile + simt::blocks_x() : tile;
         if (next_tile < tiles) {
           next[i] = load_piece(weights_of(next_tile), stride, last ? begin + i * step : j + ahead * step);
         }
-        add_piece<groups>(sum, a, inputs, j, stride, p.w.k, aligned);
       }
     }
     write_tile<groups>(p, tile, first, sum);
@@ -354,11 +353,10 @@ __device__ __forceinline__ void multiply_integer_rows(const Multiply& p, InputRo
       for (int i = 0; i < ahead; ++i) {
         const int j = from + i * block_warps;
         if (j >= blocks) break;
-        const Block<format> block = next[i];
+        add_block<format, groups>(sum, next[i], j, inputs, all.groups, scales_of_rows);
         const bool last = j + ahead * block_warps >= blocks;
         const int next_tile = last ? tile + simt::blocks_x() : tile;
         if (next_tile < tiles) next[i] = load(next_tile, last ? warp + i * block_warps : j + ahead * block_warps);
-        add_block<format, groups>(sum, block, j, inputs, all.groups, scales_of_rows);
       }
     }
     if constexpr (is_delta(format)) {

@@ -19,7 +19,7 @@ struct alignas(16) Words {
 }  // namespace finteam::cuda_v0_1::kernels
 
 #ifdef __CUDACC__
-#include <cuda_runtime.h>
+#include "on_device.cuh"
 #else
 #include <simt/emulated.hpp>
 #endif
@@ -137,10 +137,11 @@ __device__ __forceinline__ void mma_int8(std::int32_t (&c)[4], std::uint32_t a0,
 /// before the kernel ahead of it has ended (simt::wait_for_earlier).
 template <class Args>
 Status launch(void (*kernel)(Args), dim3 grid, int threads, std::size_t shared, Stream stream, const Args& args) {
-  if (shared > 48 * 1024) {
-    const cudaError_t set =
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
-    if (set != cudaSuccess) return {static_cast<int>(set), cudaGetErrorString(set)};
+  const OnDevice here(stream.device);
+  if (shared > 48 * 1024) {  // once and for all: launches of a graph may have less than one that comes later
+    const auto most = static_cast<int>(stream.most_shared);
+    const cudaError_t set = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
+    if (set != cudaSuccess) return status(set);
   }
   cudaLaunchAttribute overlap{};
   overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
@@ -152,8 +153,7 @@ Status launch(void (*kernel)(Args), dim3 grid, int threads, std::size_t shared, 
   config.stream = static_cast<cudaStream_t>(stream.handle);
   config.attrs = &overlap;
   config.numAttrs = stream.overlaps ? 1 : 0;
-  const cudaError_t e = cudaLaunchKernelEx(&config, kernel, args);
-  return {static_cast<int>(e), e == cudaSuccess ? nullptr : cudaGetErrorString(e)};
+  return status(cudaLaunchKernelEx(&config, kernel, args));
 }
 
 #endif

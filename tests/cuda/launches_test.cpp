@@ -10,7 +10,7 @@
 #include <vector>
 
 using namespace finteam;
-namespace kernels = finteam::cuda_v0_1;
+namespace layouts = finteam::cuda_v0_1;
 
 namespace {
 
@@ -18,12 +18,12 @@ namespace {
 template <class F>
 std::size_t given(Cuda& cuda, F&& f) {
   const auto* const context = cuda.context()->get();
-  REQUIRE(kernels::begin_graph(context).ok());
+  REQUIRE(layouts::begin_graph(context).ok());
   f();
-  const std::size_t n = kernels::kernels::simt::captured(kernels::stream_of(context))->size();
+  const std::size_t n = layouts::kernels::simt::captured(layouts::stream_of(context))->size();
   void* graph = nullptr;
-  REQUIRE(kernels::end_graph(context, graph).ok());
-  kernels::release_graph(context, graph);
+  REQUIRE(layouts::end_graph(context, graph).ok());
+  layouts::release_graph(context, graph);
   return n;
 }
 

@@ -20,7 +20,7 @@ using device_rows::same_bits;
 namespace {
 
 /// What a matrix is kept as: weights of a file's dtype, or a difference.
-struct Kept {
+struct Stored {
   const char* name;
   Weights weights = Weights::stored;
   DType dtype = DType::f32;
@@ -28,15 +28,15 @@ struct Kept {
 
   [[nodiscard]] bool groups() const { return delta || weights >= Weights::int8; }
 };
-const std::vector<Kept> kinds{{"f32"},
-                              {"bf16, wide", Weights::stored, DType::bf16},
-                              {"bf16", Weights::bf16},
-                              {"int8", Weights::int8},
-                              {"int1", {}, {}, Format::int1},
-                              {"int2", {}, {}, Format::int2}};
+const std::vector<Stored> stored_kinds{{"f32"},
+                                       {"bf16, wide", Weights::stored, DType::bf16},
+                                       {"bf16", Weights::bf16},
+                                       {"int8", Weights::int8},
+                                       {"int1", {}, {}, Format::int1},
+                                       {"int2", {}, {}, Format::int2}};
 
 /// [n, k], random.
-DeviceMatrix matrix(Cuda& cuda, const Kept& how, index_t n, index_t k, std::uint64_t seed) {
+DeviceMatrix matrix(Cuda& cuda, const Stored& how, index_t n, index_t k, std::uint64_t seed) {
   if (!how.delta) {
     const inputs::File file({n, k}, how.dtype, seed, 0.2F);
     const RawTensor raw = file.raw();
@@ -56,7 +56,7 @@ MatrixView<float, Device> columns(MatrixView<float, Device> x, index_t from, ind
 
 /// Experts of a layer of widths k and Σ n, as add_deltas asks for them: of each, rows of the step and matrices of some
 /// of the outputs, which read the inputs from `first` on.
-struct Layer {
+struct SharedLayer {
   static constexpr std::int32_t t = 20;
   struct Part {
     DeviceMatrix w;
@@ -75,7 +75,7 @@ struct Layer {
   };
 
   /// rows: of each expert. first: columns before those that the second part of each reads, if w has no groups.
-  Layer(Cuda& b, const Kept& how, index_t width, index_t skip, std::span<const index_t> rows)
+  SharedLayer(Cuda& b, const Stored& how, index_t width, index_t skip, std::span<const index_t> rows)
       : cuda(b), k(width), x(give(b, inputs::values(t * width, 4), t)) {
     std::int32_t next = 0;
     for (std::size_t e = 0; e < rows.size(); ++e) {
@@ -129,27 +129,27 @@ struct Layer {
 }  // namespace
 
 TEST_CASE("products that share a launch have the bits of those that have one each", "[cuda][law3]") {
-  const Kept how = GENERATE(from_range(kinds));
+  const Stored how = GENERATE(from_range(stored_kinds));
   // of adapters' second matrices, and beyond what a warp for each tile serves; of many pieces, more than are prepared
   // by the blocks that read them
   const index_t k = GENERATE(values<index_t>({18, 66, 450, 514, 5500}));
   CAPTURE(how.name, k);
   Cuda cuda;
   const std::array<index_t, 4> rows{1, 5, 11, 2};
-  Layer layer(cuda, how, k, how.groups() ? 0 : 2, rows);
+  SharedLayer layer(cuda, how, k, how.groups() ? 0 : 2, rows);
   CHECK(same_bits(layer.together(0, rows.size()), layer.one_by_one()));
 }
 
 TEST_CASE("bits of a row do not depend on the products that share its launch, nor on their rows", "[cuda][law3]") {
-  const Kept how = GENERATE(from_range(kinds));
+  const Stored how = GENERATE(from_range(stored_kinds));
   const index_t k = GENERATE(values<index_t>({16, 600}));
   CAPTURE(how.name, k);
   Cuda cuda;
   const std::array<index_t, 3> rows{3, 9, 1};
-  Layer layer(cuda, how, k, 0, rows);
+  SharedLayer layer(cuda, how, k, 0, rows);
   const Floats all = layer.together(0, rows.size());
   const auto row_of = [](const Floats& y, std::int32_t row) {
-    const auto width = static_cast<std::ptrdiff_t>(Layer::n[0] + Layer::n[1]);
+    const auto width = static_cast<std::ptrdiff_t>(SharedLayer::n[0] + SharedLayer::n[1]);
     return Floats(y.begin() + row * width, y.begin() + (row + 1) * width);
   };
   for (std::size_t e = 0; e < rows.size(); ++e) {
@@ -165,18 +165,18 @@ TEST_CASE("products of several formats, of prompts, and of no rows may be asked 
   auto x = give(cuda, inputs::values(3 * k, 1), 3);
   std::vector<DeviceMatrix> w;
   std::vector<Cuda::Input> input;
-  for (std::size_t i = 0; i < kinds.size(); ++i) {
-    w.push_back(matrix(cuda, kinds[i], 20 + static_cast<index_t>(i), k, i));
+  for (std::size_t i = 0; i < stored_kinds.size(); ++i) {
+    w.push_back(matrix(cuda, stored_kinds[i], 20 + static_cast<index_t>(i), k, i));
     input.push_back(cuda.input(3, k, nullptr));
   }
-  w.push_back(matrix(cuda, kinds[0], 20, k, 1));  // of no rows
+  w.push_back(matrix(cuda, stored_kinds[0], 20, k, 1));  // of no rows
   input.push_back(cuda.input(3, k, nullptr));
   const auto each = [&](auto&& f) {
     std::vector<Floats> all;
     std::vector<DeviceTensor<float, 2>> y;
     cuda.begin(kind);
     for (std::size_t i = 0; i < w.size(); ++i) {
-      const index_t t = i < kinds.size() ? 3 : 0;
+      const index_t t = i < stored_kinds.size() ? 3 : 0;
       y.push_back(cuda.tensor<float, 2>({t, w[i].rows()}, nullptr));
       cuda.prepare(x.view().rows(0, t), w[i], input[i]);
     }
@@ -202,27 +202,27 @@ TEST_CASE("products of several formats, of prompts, and of no rows may be asked 
 }
 
 TEST_CASE("a step of products that share launches is one graph, whichever rows they are of", "[cuda]") {
-  const Kept how = GENERATE(from_range(kinds));
+  const Stored how = GENERATE(from_range(stored_kinds));
   CAPTURE(how.name);
   Cuda cuda, fresh;
   const std::array<index_t, 3> rows{1, 2, 1};
-  Layer layer(cuda, how, 64, 0, rows), other(fresh, how, 64, 0, rows);
+  SharedLayer layer(cuda, how, 64, 0, rows), other(fresh, how, 64, 0, rows);
   auto y = layer.start();
   static_cast<void>(read_rows(cuda, y.view()));  // a step that ends
   for (std::int32_t step = 0; step < 4; ++step) {
     CAPTURE(step);
-    const auto move = [&](Layer& of) {
+    const auto move = [&](SharedLayer& of) {
       std::int32_t next = 0;
       for (auto& expert : of.experts) {
-        for (auto& row : expert.rows) row = (3 * step + next++) % Layer::t;
+        for (auto& row : expert.rows) row = (3 * step + next++) % SharedLayer::t;
         for (float& weight : expert.weight) weight += 0.125F;
       }
     };
     move(layer), move(other);
-    const Floats before = inputs::values(Layer::t * y.extent(1), 9);
+    const Floats before = inputs::values(SharedLayer::t * y.extent(1), 9);
     Floats found(before.size());
     cuda.begin(RowKind::generated);
-    cuda.from_host({before.data(), {Layer::t, y.extent(1)}}, y.view());
+    cuda.from_host({before.data(), {SharedLayer::t, y.extent(1)}}, y.view());
     std::vector<Product<Cuda>> products;
     for (auto& expert : layer.experts) {
       cuda.prepare(layer.x.view(), expert.parts.front().w, expert.input, expert.chosen());
@@ -232,8 +232,29 @@ TEST_CASE("a step of products that share launches is one graph, whichever rows t
       }
     }
     cuda.matmul(products);
-    cuda.to_host(y.view(), {found.data(), {Layer::t, y.extent(1)}});
+    cuda.to_host(y.view(), {found.data(), {SharedLayer::t, y.extent(1)}});
     CHECK(same_bits(found, other.one_by_one()));
     CHECK(cuda.graphs() == (step == 0 ? 0 : 1));
+  }
+}
+
+TEST_CASE("a prompt's rows have the same bits however many they are", "[cuda][law3]") {
+  constexpr index_t n = 256, k = 192, most = 300;
+  Cuda b;
+  const Stored how = GENERATE(Stored{"bf16", Weights::bf16}, Stored{"int4", Weights::int4});
+  const DeviceMatrix w = matrix(b, how, n, k, 11);
+  const auto x = give(b, inputs::values(most * k, 12), most);
+  auto y = b.tensor<float, 2>({most, n}, nullptr);
+  const auto multiply = [&](index_t rows) {
+    auto input = b.input(rows, k, nullptr);
+    b.begin(RowKind::prompt);
+    b.prepare(x.view().rows(0, rows), w, input);
+    b.matmul(input, w, Write::overwrite, y.view().rows(0, rows));
+    return read_rows(b, y.view().rows(0, rows));
+  };
+  const Floats all = multiply(most);
+  for (const index_t rows : {1, 2, 7, 8, 9, 63, 130}) {
+    CAPTURE(how.name, rows);
+    CHECK(same_bits(multiply(rows), {all.begin(), all.begin() + rows * n}));
   }
 }

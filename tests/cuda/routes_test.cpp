@@ -18,7 +18,7 @@ using namespace finteam;
 
 namespace {
 
-namespace kernels = finteam::cuda_v0_1;
+namespace layouts = finteam::cuda_v0_1;
 using device_rows::Floats;
 using device_rows::give;
 using device_rows::read_rows;
@@ -30,8 +30,8 @@ constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN(),
 template <class T>
 std::vector<T> read(const Cuda& cuda, const T* from, index_t n) {
   std::vector<T> to(static_cast<std::size_t>(n));
-  detail::check(kernels::copy_out(cuda.context()->get(), to.data(), from, to.size() * sizeof(T)), "a copy");
-  detail::check(kernels::wait(cuda.context()->get()), "a copy");
+  detail::check(layouts::copy_out(cuda.context()->get(), to.data(), from, to.size() * sizeof(T)), "a copy");
+  detail::check(layouts::wait(cuda.context()->get()), "a copy");
   return to;
 }
 bool close(float a, float b) { return std::isnan(b) ? std::isnan(a) : tolerance::exponential.holds(a, b); }
@@ -44,7 +44,7 @@ struct Routed {
     auto y = cuda.tensor<float, 2>({rows, n}, nullptr);
     cuda.route(x.view(), on_device, y.view());
     weights = read_rows(cuda, y.view());
-    const kernels::Routes r = on_device.get(rows);
+    const layouts::Routes r = on_device.get(rows);
     expert = read<std::int32_t>(cuda, r.expert, rows * r.top_k);
     slots = read<float>(cuda, r.weight, rows * r.top_k);
     groups = read<std::int32_t>(cuda, r.groups, 2 * r.group_count());

@@ -4,6 +4,8 @@
 #include "backend/inputs.hpp"
 #include "catch.hpp"
 
+#include <cmath>
+#include <cstdint>
 #include <numeric>
 
 using namespace finteam;
@@ -46,6 +48,22 @@ TEST_CASE("a step that was seen before runs as one graph, with the numbers of it
   REQUIRE(cuda.graphs() == 1);
   static_cast<void>(add_in_step(cuda, other, bias.view(), 2, 1));
   REQUIRE(cuda.graphs() == 2);
+}
+
+TEST_CASE("on a stream that cannot be captured steps run a command at a time", "[cuda]") {
+  constexpr std::uintptr_t legacy = 1;  // cudaStreamLegacy
+  Cuda cuda(CudaOptions{.stream = reinterpret_cast<void*>(legacy)});
+  auto y = cuda.tensor<float, 2>({4, 8}, nullptr);
+  const inputs::File file({8}, DType::f32, 1);
+  const RawTensor raw = file.raw();
+  const auto bias = cuda.vector({&raw, 1}, nullptr);
+  for (int step = 1; step < 5; ++step) {
+    const auto found = add_in_step(cuda, y, bias.view(), 2, 1);
+    for (index_t i = 0; i < 8; ++i) {
+      CHECK(std::abs(found[static_cast<std::size_t>(16 + i)] - static_cast<float>(step) * raw[i]) < 1e-5F);
+    }
+    CHECK(cuda.graphs() == 0);
+  }
 }
 
 TEST_CASE("steps of prompts never become graphs", "[cuda]") {
@@ -120,5 +138,24 @@ TEST_CASE("a device that is not there is refused by number", "[cuda]") {
     REQUIRE(e.code() == Code::system);
     REQUIRE(e.where() == "CUDA");
     REQUIRE(e.expected() == "device 99");
+  }
+}
+
+TEST_CASE("weights of another device are refused", "[cuda]") {
+  int count = 0;
+  REQUIRE(detail::cuda::count_devices(count).ok());
+  if (count < 2) return;
+  const inputs::File file({8, 32}, DType::f32, 1);
+  const RawTensor raw = file.raw();
+  const auto w = Cuda(CudaOptions{.device = 1}).matrix({&raw, 1}, Join::stacked, Weights::stored, nullptr);
+  Cuda cuda;
+  auto y = cuda.tensor<float, 2>({1, 32}, nullptr);
+  const std::int32_t token = 3;
+  try {
+    cuda.embed(w, {&token, 1}, y.view());
+    FAIL("embedded");
+  } catch (const Error& e) {
+    CHECK(e.code() == Code::mismatch);
+    CHECK(e.expected() == "weights on device 0");
   }
 }

@@ -16,6 +16,7 @@ using Work = std::vector<std::function<Status()>>;
 
 struct Context {
   Work* captured = nullptr;  ///< where work goes while a graph is made
+  bool captures = true;      ///< whether it can be; no stream of a caller's can, as the legacy one cannot
 };
 
 namespace {
@@ -29,12 +30,12 @@ Status in_order(const Context* context, F&& f) {
 }  // namespace
 
 Status count_devices(int& count) noexcept {
-  count = 1;
+  count = 2;
   return {};
 }
-Status open(int, void*, Context*& context, Properties& properties) noexcept {
-  context = new Context;
-  properties = {"emulated", 0, 9, 0, 3, 0, std::size_t{1} << 32, std::size_t{1} << 32, 99 * 1024};
+Status open(int device, void* stream, Context*& context, Properties& properties) noexcept {
+  context = new Context{.captures = stream == nullptr};
+  properties = {"emulated", device, 9, 0, 3, 0, std::size_t{1} << 32, std::size_t{1} << 32, 99 * 1024};
   return {};
 }
 void close(Context* context) noexcept { delete context; }
@@ -66,6 +67,7 @@ Status mark(const Context*, void*&) noexcept { return {}; }
 Status await(const Context*, void*) noexcept { return {}; }
 void release_event(const Context*, void*) noexcept {}
 Status begin_graph(const Context* context) noexcept {
+  if (!context->captures) return {900, "operation not permitted when stream is capturing"};
   const_cast<Context*>(context)->captured = new Work;
   return {};
 }

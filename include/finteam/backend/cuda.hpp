@@ -123,8 +123,13 @@ class Cuda {
     return Input(context_, rows, k);
   }
 
+  /// A step's first op. Throws Error(mismatch) if the weights lie on another device.
   void embed(const DeviceMatrix& w, std::span<const std::int32_t> tokens, MatrixView<float, Device> y,
              const Chosen& chosen = {}) {
+    if (w.device() != context_->properties().device) {
+      throw Error(Code::mismatch, "CUDA", "weights on device " + std::to_string(context_->properties().device),
+                  "on device " + std::to_string(w.device()));
+    }
     auto rows = detail::tell_chosen(step_, chosen, y.extent(0));
     rows.count = static_cast<std::int32_t>(tokens.size());
     step_.add(detail::cuda::Embed{w.get(), step_.tell(tokens), rows, detail::device_rows(y)});

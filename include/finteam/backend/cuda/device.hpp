@@ -29,6 +29,8 @@ struct Properties {
 struct Stream {
   void* handle = nullptr;
   bool overlaps = false;  ///< a kernel may begin while the one before it ends
+  std::int32_t device = 0;
+  std::size_t most_shared = 0;  ///< bytes of shared memory that a block can have
 };
 
 /// One device's, for one thread at a time. Not null once made.

@@ -36,6 +36,8 @@ class DeviceMatrix {
   }
   /// Bytes in the device's memory.
   [[nodiscard]] std::size_t bytes() const noexcept { return buffer_.size(); }
+  /// Its number; the matrix is not empty.
+  [[nodiscard]] int device() const noexcept { return buffer_.context()->properties().device; }
 
  private:
   index_t n_ = 0, k_ = 0;

@@ -22,7 +22,8 @@ struct Device {};
 /// Which device a Cuda runs on, and how.
 struct CudaOptions {
   int device = 0;
-  void* stream = nullptr;  ///< a cudaStream_t of the caller's, which outlives the Cuda; null: one of its own
+  /// A cudaStream_t of the caller's, which outlives the Cuda and all that lies in its memory; null: one of its own.
+  void* stream = nullptr;
   /// For weights, caches and scratch: a resource whose addresses are the device's; null: cudaMalloc. Outlives them all.
   std::pmr::memory_resource* memory = nullptr;
   ExecutorRef executor{};                            ///< spreads the packing of weights
@@ -70,7 +71,9 @@ class CudaContext {
     return p;
   }
   void release(void* p, std::size_t bytes) noexcept {
-    memory_ != nullptr ? memory_->deallocate(p, bytes, alignment) : cuda::release(context_, p);
+    if (memory_ == nullptr) return cuda::release(context_, p);  // which waits for the device
+    static_cast<void>(cuda::wait(context_));
+    memory_->deallocate(p, bytes, alignment);
   }
 
  private:
@@ -105,6 +108,7 @@ class DeviceBuffer {
 
   [[nodiscard]] void* data() const noexcept { return data_; }
   [[nodiscard]] std::size_t size() const noexcept { return bytes_; }
+  [[nodiscard]] const std::shared_ptr<CudaContext>& context() const noexcept { return context_; }
 
  private:
   std::shared_ptr<CudaContext> context_;

@@ -73,15 +73,14 @@ class CudaStep {
         !again || given_ != 0 ? graphs_.end() : std::find_if(graphs_.begin(), graphs_.end(), [&](auto& g) {
           return g.told == told_bytes_ && g.commands == commands_;
         });
-    if (known != graphs_.end()) {
-      if (known->graph == nullptr) capture(*known);
+    if (known != graphs_.end() && (known->graph != nullptr || capture(*known))) {
+      const Emptied commands(commands_);
       check(cuda::launch_graph(context_->get(), known->graph.get()), "a graph to run");
       given_ = told_bytes_;
-      commands_.clear();
       std::rotate(graphs_.begin(), known, known + 1);
       return;
     }
-    if (again && given_ == 0) remember();
+    if (again && given_ == 0 && known == graphs_.end()) remember();
     run_all();
   }
 
@@ -160,6 +159,14 @@ class CudaStep {
     std::shared_ptr<CudaContext> context_;
     void* p_ = nullptr;
   };
+  /// Commands that are gone when this is, however it ends.
+  struct Emptied {
+    explicit Emptied(std::vector<CudaCommand>& which) noexcept : commands(which) {}
+    ~Emptied() { commands.clear(); }
+    Emptied(const Emptied&) = delete;
+    Emptied& operator=(const Emptied&) = delete;
+    std::vector<CudaCommand>& commands;
+  };
   struct Graph {
     std::vector<CudaCommand> commands;
     std::size_t told = 0;
@@ -194,8 +201,7 @@ class CudaStep {
     given_ = told_bytes_;
   }
   void run_all() {
-    const std::unique_ptr<std::vector<CudaCommand>, void (*)(std::vector<CudaCommand>*)> clears(
-        &commands_, [](auto* commands) { commands->clear(); });
+    const Emptied commands(commands_);
     give_told();
     run_each();
   }
@@ -205,7 +211,7 @@ class CudaStep {
     }
   }
   void remember() {
-    if (wrapped_) return;
+    if (wrapped_ || !captures_) return;
     if (graphs_.size() < most_graphs) graphs_.push_back({{}, 0, {nullptr, ReleaseGraph{context_}}});
     std::rotate(graphs_.begin(), graphs_.end() - 1, graphs_.end());
     Graph& g = graphs_.front();
@@ -213,19 +219,23 @@ class CudaStep {
     g.commands.assign(commands_.begin(), commands_.end());
     g.told = told_bytes_;
   }
-  void capture(Graph& g) {
-    check(cuda::begin_graph(context_->get()), "a graph to begin");
+  /// Whether it became a graph: there may be no memory for it, or the caller's stream may not be one for graphs. Then
+  /// none is tried again.
+  [[nodiscard]] bool capture(Graph& g) {
     void* graph = nullptr;
+    captures_ = cuda::begin_graph(context_->get()).ok();
+    if (!captures_) return false;
     try {
       give_told();
       run_each();
-    } catch (...) {
-      static_cast<void>(cuda::end_graph(context_->get(), graph));
-      cuda::release_graph(context_->get(), graph);
-      throw;
+    } catch (const Error&) {
+      captures_ = false;
     }
-    check(cuda::end_graph(context_->get(), graph), "a graph");
+    given_ = 0;  // nothing has run yet
+    captures_ = cuda::end_graph(context_->get(), graph).ok() && captures_;
     g.graph.reset(graph);
+    if (!captures_) g.graph.reset();
+    return captures_;
   }
   void forget() noexcept {
     commands_.clear();
@@ -245,7 +255,7 @@ class CudaStep {
   std::vector<CudaCommand> commands_;  // not given yet
   std::size_t told_bytes_ = 0, given_ = 0;
   std::uint64_t epoch_ = 1;
-  bool held_ = false, wrapped_ = false;
+  bool held_ = false, wrapped_ = false, captures_ = true;
   DeviceBuffer scratch_;
   std::vector<Graph> graphs_;  // the last used first
   Event event_{context_}, before_{context_};
