@@ -65,12 +65,28 @@ __global__ void gated_rows(Gated p) {
        [&](std::int64_t r, std::int64_t i) { row(p.y, r)[i] = gated(p.curve, row(p.gate, r)[i], row(p.up, r)[i]); });
 }
 
+/// Eight inputs of a row, which share their scale: a word or two of the matrix, 16 bytes of the result.
+__device__ __forceinline__ Words widened(const Widen& p, const MatrixLayout& w, std::int64_t r, std::int64_t j) {
+  const bool bytes = w.format == Format::int8;
+  const auto low = at<std::uint32_t>(p.w.data, w.place(r, j).byte);
+  const std::uint32_t high = bytes ? at<std::uint32_t>(p.w.data, w.place(r, j + 4).byte) : low >> 4;
+  const std::int64_t at_scale = w.scale(r, j);
+  const float scale = from_bf16(at<std::uint16_t>(p.w.data, at_scale));
+  const float zero = w.format == Format::int4_zero ? from_bf16(at<std::uint16_t>(p.w.data, at_scale + 128)) : 8.0F;
+  float x[8];
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    const auto byte = static_cast<std::uint8_t>((i < 4 ? low : high) >> i % 4 * 8);
+    const float q = bytes ? static_cast<float>(static_cast<std::int8_t>(byte)) : static_cast<float>(byte & 15) - zero;
+    x[i] = j + i < p.w.k ? scale * q : 0.0F;
+  }
+  return {to_bf16_pair(x[0], x[1]), to_bf16_pair(x[2], x[3]), to_bf16_pair(x[4], x[5]), to_bf16_pair(x[6], x[7])};
+}
 __global__ void widen(Widen p) {
   simt::begin();
   const MatrixLayout w(p.w);
-  each(w.rows(), w.stride(), [&](std::int64_t r, std::int64_t i) {
-    const float x = i < p.w.k ? element(w, p.w.data, r, i) : 0.0F;
-    static_cast<std::uint16_t*>(p.to)[r * w.stride() + i] = to_bf16(x);
+  each(w.rows(), w.stride() / 8, [&](std::int64_t r, std::int64_t piece) {
+    put(p.to, (r * w.stride() + piece * 8) * 2, widened(p, w, r, piece * 8));
   });
 }
 
@@ -152,7 +168,7 @@ Status run(Context* c, const Gated& p) noexcept {
 }
 Status run(Context* c, const Widen& p) noexcept {
   const MatrixLayout w(p.w);
-  return kernels::launch_each(kernels::widen, c, w.rows(), w.stride(), p);
+  return kernels::launch_each(kernels::widen, c, w.rows(), w.stride() / 8, p);
 }
 Status run(Context* c, const Finish& p) noexcept {
   return kernels::launch_each(kernels::finish, c, p.product.chosen.count, p.product.w.n, p);

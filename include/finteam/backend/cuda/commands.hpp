@@ -153,7 +153,7 @@ struct Finish {
   Multiply product;
   bool operator==(const Finish&) const = default;
 };
-/// to [n to the next 16, k to the next 32] = the matrix in bf16.
+/// to [n to the next 16, k to the next 32] = a matrix of int8, int4 or int4_zero in bf16.
 struct Widen {
   Matrix w;
   void* to;
