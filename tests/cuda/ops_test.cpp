@@ -67,6 +67,7 @@ TEST_CASE("rows of prompts agree with the reference as far as activations and we
   }
 }
 
+#ifndef __SANITIZE_ADDRESS__  // the cases above go through the same kernels, and this takes a minute
 TEST_CASE("bits of a row on the device do not depend on the rows beside it", "[cuda][law3]") {
   const Kept how = GENERATE(from_range(op_cases::kept));
   const RowKind kind = GENERATE(RowKind::prompt, RowKind::generated);
@@ -87,3 +88,4 @@ TEST_CASE("bits of a row on the device do not depend on the rows beside it", "[c
     }
   }
 }
+#endif
