@@ -84,6 +84,20 @@ __device__ __forceinline__ Words stream(const void* p) {
                : "l"(p));
   return v;
 }
+/// Global memory on its way to the chip's cache, by a warp: a multiple of 16 bytes, at such an address. It is no read:
+/// what is written later is seen.
+__device__ __forceinline__ void prefetch(const void* p, int bytes) {
+  const auto from = __cvta_generic_to_global(p);
+#if __CUDA_ARCH__ >= 900
+  if (threadIdx.x % 32 != 0) return;
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
+#else
+#pragma unroll 1
+  for (int i = static_cast<int>(threadIdx.x % 32) * 128; i < bytes; i += 32 * 128) {
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(from + static_cast<unsigned>(i)));
+  }
+#endif
+}
 /// 16 bytes from global to shared memory, in the background; and until at most `pending` groups of them are.
 __device__ __forceinline__ void copy_async(void* to, const void* from) {
   asm volatile(

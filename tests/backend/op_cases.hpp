@@ -44,16 +44,19 @@ inline constexpr std::array<finteam::CacheFormat, 3> cache_formats{
 /// A cache of `rows` sequences whose pages lie scattered, filled to their positions with random keys and values. Every
 /// other slot is what another sequence may have left: NaN as keys, great numbers as values.
 struct Cache {
-  static constexpr index_t pages_each = 3;
   finteam::CacheFormat format;
-  index_t g, e;
+  index_t g, e, pages_each;
   finteam::Tensor<std::byte, 3> heads;
   std::vector<std::int32_t> pages;
   std::vector<finteam::Site> sites;
 
   Cache(finteam::CacheFormat cache_format, index_t rows, index_t kv_heads, index_t width,
-        std::vector<std::int32_t> positions)
-      : format(cache_format), g(kv_heads), e(width), heads({g, rows * pages_each, finteam::KvPage::bytes(format, e)}) {
+        std::vector<std::int32_t> positions, index_t pages_of_each = 3)
+      : format(cache_format),
+        g(kv_heads),
+        e(width),
+        pages_each(pages_of_each),
+        heads({g, rows * pages_each, finteam::KvPage::bytes(format, e)}) {
     const auto width_of = static_cast<std::size_t>(e);
     const std::vector<float> key(width_of, std::bit_cast<float>(0x7FC00000U)), value(width_of, 1e30F);
     for (index_t i = 0; i < g * rows * pages_each * finteam::page_tokens; ++i) {

@@ -122,6 +122,7 @@ inline Words stream(const void* p) {
   return v;
 }
 
+inline void prefetch(const void*, int) {}
 inline void copy_async(void* to, const void* from) { std::memcpy(to, from, 16); }
 inline void close_copies() {}
 template <int pending>
