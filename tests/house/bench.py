@@ -46,8 +46,8 @@ for row in answer["rows"]:
         sys.exit(f"{row['name']}: the fraction is not that of its fields: {row}")
 for weights in {row["weights"] for row in answer["rows"] if row["name"] == "decode"}:
     decoded = [row for row in answer["rows"] if row["name"] == "decode" and row["weights"] == weights]
-    # Threads that were moved while they ran stand beside nothing.
-    beside = [row for row in decoded[1:] if row["by_die"].keys() & decoded[0]["by_die"].keys()]
+    # Samples whose threads were moved while they ran stand beside nothing.
+    beside = [row for row in decoded[1:] if row["by_die"].keys() == decoded[0]["by_die"].keys() == {row["die"]}]
     if [row["sequences"] for row in decoded] != [1, 3, 8] or not all("ratio_to_one" in row for row in beside):
         sys.exit(f"decode: {decoded}")
 
