@@ -123,7 +123,7 @@ class Cuda {
     return Input(context_, rows, k);
   }
 
-  /// A step's first op. Throws Error(mismatch) if the weights lie on another device.
+  /// Every step has it. Throws Error(mismatch) if the weights lie on another device.
   void embed(const DeviceMatrix& w, std::span<const std::int32_t> tokens, MatrixView<float, Device> y,
              const Chosen& chosen = {}) {
     if (w.device() != context_->properties().device) {
@@ -288,23 +288,23 @@ class Cuda {
 
   /// The ops that `ChoosesTokens` lists.
   void log_p(MatrixView<const float, Device> x, std::span<const Foretold> tokens, std::span<double> log_p) {
-    const auto command = detail::tell_log_p(step_, x, tokens);
-    step_.add(command);
-    step_.flush(true);
-    step_.take(log_p.data(), command.to, log_p.size_bytes());
-    step_.finish();
+    run_to(detail::tell_log_p(step_, x, tokens), log_p);
   }
-  void next_tokens(const NextTokens<Device>& of, std::span<NextToken> to) {
-    const auto command = tokens_.tell(step_, of);
+  void next_tokens(const NextTokens<Device>& of, std::span<NextToken> to) { run_to(tokens_.tell(step_, of), to); }
+
+ private:
+  /// Bytes of what the splits of attention give, that one command may take.
+  static constexpr index_t most_part_bytes = index_t{64} << 20;
+
+  /// The step's last command, whose results are for the host.
+  template <class Command, class T>
+  void run_to(const Command& command, std::span<T> to) {
+    static_assert(sizeof(T) == sizeof(*command.to));
     step_.add(command);
     step_.flush(true);
     step_.take(to.data(), command.to, to.size_bytes());
     step_.finish();
   }
-
- private:
-  /// Bytes of what the splits of attention give, that one command may take.
-  static constexpr index_t most_part_bytes = index_t{64} << 20;
 
   /// Whether rows of this step meet such weights in products of many rows.
   [[nodiscard]] bool is_many(detail::cuda::Format f) const noexcept {

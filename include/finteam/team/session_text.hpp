@@ -125,12 +125,12 @@ NextToken Session<B>::choose(const Sampling& sampling) {
 template <Backend B>
 void Session<B>::choose_on_device(std::span<const index_t> roles, std::span<const double> weights, index_t i,
                                   index_t rows, const Sampling& sampling) {
-  rows_of_.clear();
-  for (index_t row = i; row < i + rows; ++row) {
-    for (const index_t role : roles) rows_of_.push_back(readers_.next_logits(role, row));
-  }
-  next_.resize(static_cast<std::size_t>(rows));
   if constexpr (ChoosesTokens<B>) {
+    rows_of_.clear();
+    for (index_t row = i; row < i + rows; ++row) {
+      for (const index_t role : roles) rows_of_.push_back(readers_.next_logits(role, row));
+    }
+    next_.resize(static_cast<std::size_t>(rows));
     b_.next_tokens({.logits = rows_of_,
                     .weight = weights,
                     .mixes_logits = team_->mix_in() == MixIn::logits,

@@ -228,7 +228,7 @@ class CudaStep {
     try {
       give_told();
       run_each();
-    } catch (const Error&) {
+    } catch (...) {  // run_all() will meet it again, if it is one that stays
       captures_ = false;
     }
     given_ = 0;  // nothing has run yet
